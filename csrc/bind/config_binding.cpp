@@ -1,0 +1,47 @@
+#include <pybind11/stl.h>
+
+#include <chrono>
+
+#include "bind/register.h"
+#include "core/error.h"
+#include "cpu/isa.h"
+#include "cpu/thread_pool.h"
+
+namespace py = pybind11;
+
+namespace fusedrnn {
+namespace {
+
+// GFLOP/s of one thread that does nothing but fused multiply-adds in registers: the roof of this core right now.
+template <class T> double fma_peak(double seconds) {
+  using clock = std::chrono::steady_clock;
+  double best = 0;
+  const auto start = clock::now();
+  do {
+    const auto begin = clock::now();
+    const double operations = static_cast<double>(kernels<T>().multiply_add(20'000));
+    const double elapsed = std::chrono::duration<double>(clock::now() - begin).count();
+    best = std::max(best, operations / elapsed * 1e-9);
+  } while (std::chrono::duration<double>(clock::now() - start).count() < seconds);
+  return best;
+}
+
+}  // namespace
+
+void register_config(py::module_& m) {
+  m.def("isa", [] { return std::string(isa().name); });
+  m.def("available_isas", &available_isas);
+  m.def("available_threads", &available_threads);
+  m.def("num_threads", &num_threads);
+  m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def(
+      "fma_peak",
+      [](const std::string& dtype, double seconds) {
+        if (dtype != "float32" && dtype != "float64") throw TypeMismatch("fma_peak: dtype is " + dtype + "; expected float32 or float64");
+        const py::gil_scoped_release release;
+        return dtype == "float32" ? fma_peak<float>(seconds) : fma_peak<double>(seconds);
+      },
+      py::arg("dtype"), py::arg("seconds"));
+}
+
+}  // namespace fusedrnn

@@ -1,0 +1,8 @@
+// One registration function a topic; module.cpp calls them all.
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace fusedrnn {
+void register_stack(pybind11::module_& m);
+void register_config(pybind11::module_& m);
+}  // namespace fusedrnn

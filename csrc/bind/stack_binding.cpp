@@ -1,0 +1,399 @@
+// Stack, Tape and Stream as Python sees them. Each method has four beats: describe the problem, allocate, release the
+// GIL and call, return. No arithmetic here.
+#include <pybind11/stl.h>
+
+#include <chrono>
+
+#include "bind/arrays.h"
+#include "bind/register.h"
+#include "cpu/stack.h"
+
+namespace fusedrnn {
+namespace {
+
+// Asked by the calling thread while a kernel runs without the GIL.
+bool python_interrupted() {
+  const py::gil_scoped_acquire gil;
+  return PyErr_CheckSignals() != 0;
+}
+
+template <class Body> void without_gil(Body body) {
+  try {
+    const py::gil_scoped_release release;
+    body();
+  } catch (const Interrupted&) {
+    throw py::error_already_set();  // PyErr_CheckSignals has set KeyboardInterrupt
+  }
+}
+
+// A training call and the arrays that it points into. The saved gates are consumed by a backward; the next one on the
+// same tape first runs the forward again, which gives the same bits.
+class Tape {
+ public:
+  virtual ~Tape() = default;
+  virtual py::tuple backward(py::object dy, py::object dh, py::object dc, py::list gradients, bool want_dx) = 0;
+  virtual py::object gates(int64_t slab) = 0;
+  virtual py::object cell_states(int64_t slab) = 0;
+  virtual py::array outputs(int64_t layer) = 0;
+};
+
+template <class T> class TapeOf : public Tape {
+ public:
+  ForwardCall<T> call;
+  std::vector<py::array> arrays;  // what the pointers of the call point into
+  std::vector<py::array> y;       // by layer
+  bool consumed = false;
+
+  py::tuple backward(py::object dy, py::object dh, py::object dc, py::list gradients, bool want_dx) override {
+    const Problem& p = call.problem;
+    std::vector<py::array> keep;
+    BackwardCall<T> back{};
+    back.gradients.resize(static_cast<size_t>(p.slabs()));
+    back.dy = output_gradient(dy, keep);
+    state_gradient("dh", dh, keep, back.dhn);
+    if (!p.layout.has_cell_state && !dc.is_none()) throw TypeMismatch(p.op + ": dc is given; this cell has no c");
+    if (p.layout.has_cell_state) state_gradient("dc", dc, keep, back.dcn);
+    collect_gradients(gradients, back, keep);
+
+    py::object dx = py::none(), dc0 = py::none();
+    if (want_dx) {
+      dx = new_array<T>(p.input_shape());
+      back.dx = writable_sequence_view<T>(dx, p.batch_first);
+    }
+    py::array dh0 = new_array<T>(p.state_shape());
+    if (p.layout.has_cell_state) dc0 = new_array<T>(p.state_shape());
+    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+      back.dh0.push_back(writable_slab_view<T>(dh0, slab));
+      if (p.layout.has_cell_state) back.dc0.push_back(writable_slab_view<T>(dc0, slab));
+    }
+    if (busy_.exchange(true)) throw ShapeError(p.op + ": tape is in use by another thread; expected one backward at a time");
+    struct Release {
+      std::atomic<bool>& flag;
+      ~Release() { flag = false; }
+    } release{busy_};
+    without_gil([&] {
+      if (consumed) run_forward(call, python_interrupted);
+      consumed = true;
+      run_backward(call, back, python_interrupted);
+    });
+    return py::make_tuple(dx, dh0, dc0);
+  }
+
+  py::object gates(int64_t slab) override {
+    require_gates();
+    const int64_t R = call.rows->rows(), S = call.problem.layout.slots;
+    return by_time(call.gates.at(static_cast<size_t>(slab)).get(), slab, R, S);
+  }
+
+  py::object cell_states(int64_t slab) override {
+    if (!call.problem.layout.has_cell_state) return py::none();
+    return by_time(call.cells.at(static_cast<size_t>(slab)).get(), slab, call.rows->rows(), 1);
+  }
+
+  py::array outputs(int64_t layer) override { return y.at(static_cast<size_t>(layer)); }
+
+ private:
+  std::atomic<bool> busy_{false};
+
+  void require_gates() {
+    if (consumed)
+      without_gil([&] { run_forward(call, python_interrupted); });
+    consumed = false;
+  }
+
+  // (U, R, slots, lanes) as (slots, T, B, H), zeros past each sample's end.
+  py::array by_time(const T* saved, int64_t slab, int64_t R, int64_t S) {
+    const Problem& p = call.problem;
+    const Ragged& ragged = call.rows->ragged();
+    const bool reverse = p.reverse || (p.num_directions == 2 && slab % 2 == 1);
+    const int64_t L = kernels<T>().lanes, H = p.hidden_size;
+    py::array out = new_array<T>({S, p.T, p.B, H});
+    T* to = static_cast<T*>(out.mutable_data());
+    std::fill_n(to, out.size(), T(0));
+    for (int64_t s = 0; s < ragged.steps; ++s)
+      for (int64_t row = ragged.first[s]; row < ragged.first[s + 1]; ++row) {
+        const int64_t j = row - ragged.first[s], t = reverse ? ragged.length[j] - 1 - s : s;
+        for (int64_t slot = 0; slot < S; ++slot)
+          for (int64_t h = 0; h < H; ++h)
+            to[((slot * p.T + t) * p.B + ragged.sample[j]) * H + h] = saved[((h / L * R + row) * S + slot) * L + h % L];
+      }
+    return out;
+  }
+
+  TimeMajorView<const T> output_gradient(const py::object& dy, std::vector<py::array>& keep) {
+    if (dy.is_none()) return {nullptr, 0, 0};
+    keep.push_back(readable<T>(call.problem.op, "dy", dy));
+    call.problem.check_output_gradient(shape_of(keep.back()));
+    return sequence_view<T>(keep.back(), call.problem.batch_first);
+  }
+
+  void state_gradient(const char* name, const py::object& d, std::vector<py::array>& keep,
+                      std::vector<StateView<const T>>& views) {
+    const Problem& p = call.problem;
+    if (!d.is_none()) {
+      keep.push_back(readable<T>(p.op, name, d));
+      p.check_state(name, shape_of(keep.back()));
+    }
+    for (int64_t slab = 0; slab < p.slabs(); ++slab)
+      views.push_back(d.is_none() ? StateView<const T>{nullptr, 0} : slab_view<T>(keep.back(), slab));
+  }
+
+  void collect_gradients(const py::list& gradients, BackwardCall<T>& back, std::vector<py::array>& keep) {
+    const Problem& p = call.problem;
+    const int per_slab = p.weights_per_slab();
+    if (static_cast<int64_t>(gradients.size()) != p.slabs() * per_slab)
+      throw ShapeError(p.op + ": gradients has " + std::to_string(gradients.size()) + " arrays; expected " +
+                       std::to_string(p.slabs() * per_slab));
+    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+      T* pointers[4] = {};
+      for (int which = 0; which < per_slab; ++which) {
+        const std::string name = "gradient of " + p.weight_name(slab, which);
+        py::array a = typed<T>(p.op, name, gradients[static_cast<size_t>(slab * per_slab + which)]);
+        p.check_weight(slab, which, shape_of(a));
+        require_writable<T>(p.op, name, a);
+        pointers[which] = static_cast<T*>(a.mutable_data());
+        keep.push_back(a);
+      }
+      back.gradients[static_cast<size_t>(slab)] = {pointers[0], pointers[1], pointers[2], pointers[3]};
+    }
+  }
+};
+
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual py::object step(py::object x, py::object out) = 0;
+  virtual py::tuple state() = 0;
+  virtual void reset(py::object h, py::object c) = 0;
+};
+
+template <class T> class StreamOf : public Stream {
+ public:
+  StreamOf(const Problem& problem, std::vector<std::shared_ptr<const PackedWeights<T>>> weights)
+      : p_(problem), runner_(problem, std::move(weights)) {}
+
+  py::object step(py::object x, py::object out) override {
+    const py::array in = readable<T>(p_.op, "x", x);
+    if (in.ndim() != 2 || in.shape(0) != p_.B || in.shape(1) != p_.input_size)
+      fail(p_.op, "x", "has shape " + to_string(shape_of(in)),
+           "(batch, input_size) = " + to_string({p_.B, p_.input_size}));
+    py::array y = out.is_none() ? new_array<T>({p_.B, p_.hidden_size}) : typed<T>(p_.op, "out", out);
+    if (!out.is_none()) check_out(y, in);
+    runner_.step({static_cast<const T*>(in.data()), stride<T>(in, 0)},
+                 {static_cast<T*>(y.mutable_data()), stride<T>(y, 0)});
+    return y;
+  }
+
+  py::tuple state() override {
+    const auto copy = [&](const T* from) {
+      py::array a = new_array<T>({p_.num_layers, p_.B, p_.hidden_size});
+      std::copy_n(from, a.size(), static_cast<T*>(a.mutable_data()));
+      return a;
+    };
+    py::object c = py::none();
+    if (p_.layout.has_cell_state) c = copy(runner_.c());
+    return py::make_tuple(copy(runner_.h()), c);
+  }
+
+  void reset(py::object h, py::object c) override {
+    const auto set = [&](const char* name, const py::object& from, T* to) {
+      const int64_t size = p_.num_layers * p_.B * p_.hidden_size;
+      if (from.is_none()) {
+        std::fill_n(to, size, T(0));
+        return;
+      }
+      const py::array a = dense<T>(p_.op, name, from);
+      p_.check_state(name, shape_of(a));
+      std::copy_n(static_cast<const T*>(a.data()), size, to);
+    };
+    set("h", h, runner_.h());
+    set("c", c, runner_.c());
+  }
+
+ private:
+  void check_out(const py::array& out, const py::array& in) {
+    if (out.ndim() != 2 || out.shape(0) != p_.B || out.shape(1) != p_.hidden_size)
+      fail(p_.op, "out", "has shape " + to_string(shape_of(out)),
+           "(batch, hidden) = " + to_string({p_.B, p_.hidden_size}));
+    require_writable<T>(p_.op, "out", out);
+    const char *o = static_cast<const char*>(out.data()), *i = static_cast<const char*>(in.data());
+    const int64_t x_bytes = in.nbytes() ? (in.shape(0) - 1) * in.strides(0) + in.shape(1) * int64_t(sizeof(T)) : 0;
+    const char *i0 = std::min(i, i + (in.shape(0) - 1) * in.strides(0)), *i1 = std::max(i, i + x_bytes);
+    if (o < i1 && i0 < o + out.nbytes()) fail(p_.op, "out", "overlaps x", "memory of its own");
+  }
+
+  Problem p_;
+  StepRunner<T> runner_;
+};
+
+class Stack {
+ public:
+  virtual ~Stack() = default;
+  virtual py::tuple forward(py::list weights, py::object x, py::object h0, py::object c0, py::object lengths,
+                            bool batch_first, bool training) = 0;
+  virtual std::unique_ptr<Stream> stream(py::list weights, int64_t batch_size) = 0;
+  virtual std::string plan(int64_t T, int64_t B) = 0;
+};
+
+template <class T> class StackOf : public Stack {
+ public:
+  explicit StackOf(Problem problem) : p_(std::move(problem)) {
+    for (int64_t slab = 0; slab < p_.slabs(); ++slab)
+      caches_.push_back(std::make_unique<WeightCache<T>>(p_.layout, p_.layer_input(slab / p_.num_directions), p_.hidden_size));
+  }
+
+  py::tuple forward(py::list weights, py::object x, py::object h0, py::object c0, py::object lengths, bool batch_first,
+                    bool training) override {
+    auto tape = std::make_unique<TapeOf<T>>();
+    ForwardCall<T>& call = tape->call;
+    Problem& p = call.problem;
+    p = p_;
+    p.batch_first = batch_first;
+    const py::array in = readable<T>(p.op, "x", x);
+    p.set_input(shape_of(in));
+    tape->arrays.push_back(in);
+    call.x = sequence_view<T>(in, batch_first);
+    if (lengths.is_none()) {
+      call.rows = std::make_shared<RowOrder>(p, nullptr, 0);
+    } else {
+      const std::vector<int64_t> values = read_lengths(p.op, lengths);
+      call.rows = std::make_shared<RowOrder>(p, values.data(), static_cast<int64_t>(values.size()));
+    }
+    initial_state("h0", h0, *tape, call.h0);
+    if (p.layout.has_cell_state)
+      initial_state("c0", c0, *tape, call.c0);
+    else if (!c0.is_none())
+      throw TypeMismatch(p.op + ": c0 is given; this cell has no c");
+    std::vector<WeightArrays<T>> arrays = weight_arrays(weights, tape->arrays);
+
+    for (int64_t l = 0; l < p.num_layers; ++l) {
+      tape->y.push_back(new_array<T>(p.output_shape(p.num_directions * p.hidden_size)));
+      call.y.push_back(writable_sequence_view<T>(tape->y.back(), batch_first));
+    }
+    py::array hn = new_array<T>(p.state_shape());
+    py::object cn = py::none();
+    if (p.layout.has_cell_state) cn = new_array<T>(p.state_shape());
+    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+      call.hn.push_back(writable_slab_view<T>(hn, slab));
+      if (p.layout.has_cell_state) call.cn.push_back(writable_slab_view<T>(cn, slab));
+    }
+    tape->arrays.push_back(hn);
+    if (p.layout.has_cell_state) tape->arrays.push_back(cn);
+    without_gil([&] {
+      call.weights = pack(arrays, training);
+      if (training) keep_for_backward(call);
+      run_forward(call, python_interrupted);
+    });
+    py::array y = tape->y.back();
+    if (!training) return py::make_tuple(y, hn, cn, py::none());
+    set_read_only(y);  // backward reads it again
+    return py::make_tuple(y, hn, cn, std::unique_ptr<Tape>(std::move(tape)));
+  }
+
+  std::unique_ptr<Stream> stream(py::list weights, int64_t batch_size) override {
+    Problem p = p_;
+    if (batch_size <= 0) fail(p.op, "batch_size", "is " + std::to_string(batch_size), "a positive integer");
+    p.batch_first = false;
+    p.set_input({1, batch_size, p.input_size});
+    std::vector<py::array> keep;
+    return std::make_unique<StreamOf<T>>(p, pack(weight_arrays(weights, keep), false));
+  }
+
+  std::string plan(int64_t T_, int64_t B) override {
+    Problem p = p_;
+    p.batch_first = false;
+    p.set_input({T_, B, p.input_size});
+    ForwardCall<T> call;
+    call.problem = p;
+    call.rows = std::make_shared<RowOrder>(p, nullptr, 0);
+    return plan_for(call).describe();
+  }
+
+ private:
+  std::vector<WeightArrays<T>> weight_arrays(const py::list& weights, std::vector<py::array>& keep) {
+    const int per_slab = p_.weights_per_slab();
+    if (static_cast<int64_t>(weights.size()) != p_.slabs() * per_slab)
+      throw ShapeError(p_.op + ": weights has " + std::to_string(weights.size()) + " arrays; expected " +
+                       std::to_string(p_.slabs() * per_slab));
+    std::vector<WeightArrays<T>> out;
+    for (int64_t slab = 0; slab < p_.slabs(); ++slab) {
+      const T* pointers[4] = {};
+      for (int which = 0; which < per_slab; ++which) {
+        const std::string name = p_.weight_name(slab, which);
+        keep.push_back(dense<T>(p_.op, name, weights[static_cast<size_t>(slab * per_slab + which)]));
+        p_.check_weight(slab, which, shape_of(keep.back()));
+        pointers[which] = static_cast<const T*>(keep.back().data());
+      }
+      out.push_back({pointers[0], pointers[1], pointers[2], pointers[3]});
+    }
+    return out;
+  }
+
+  std::vector<std::shared_ptr<const PackedWeights<T>>> pack(const std::vector<WeightArrays<T>>& arrays, bool training) {
+    std::vector<std::shared_ptr<const PackedWeights<T>>> packed;
+    for (size_t slab = 0; slab < arrays.size(); ++slab) packed.push_back(caches_[slab]->get(arrays[slab], training));
+    return packed;
+  }
+
+  void initial_state(const char* name, const py::object& state, TapeOf<T>& tape, std::vector<StateView<const T>>& views) {
+    const Problem& p = tape.call.problem;
+    if (!state.is_none()) {
+      tape.arrays.push_back(readable<T>(p.op, name, state));
+      p.check_state(name, shape_of(tape.arrays.back()));
+    }
+    for (int64_t slab = 0; slab < p.slabs(); ++slab)
+      views.push_back(state.is_none() ? StateView<const T>{nullptr, 0} : slab_view<T>(tape.arrays.back(), slab));
+  }
+
+  const Problem p_;
+  std::vector<std::unique_ptr<WeightCache<T>>> caches_;
+};
+
+std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
+                                  int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
+                                  bool bias) {
+  Problem p;
+#define FUSEDRNN_FIND(kind, formula, name)                                  \
+  if (cell == #kind) {                                                      \
+    p.cell = CellKind::kind;                                                \
+    p.op = name;                                                            \
+    p.layout = kernels<float>().cell[static_cast<int>(CellKind::kind)].layout; \
+  }
+  FUSEDRNN_CELLS(FUSEDRNN_FIND)
+  if (p.op.empty()) fail("Stack", "cell", "is '" + cell + "'", "the name of a cell in core/cell_list.h");
+  p.input_size = input_size;
+  p.hidden_size = hidden_size;
+  p.num_layers = num_layers;
+  p.num_directions = num_directions;
+  p.reverse = reverse;
+  p.bias = bias;
+  p.batch_first = true;
+  p.check_sizes();
+  if (dtype == "float32") return std::make_unique<StackOf<float>>(p);
+  if (dtype == "float64") return std::make_unique<StackOf<double>>(p);
+  throw TypeMismatch(p.op + ": dtype is " + dtype + "; expected float32 or float64");
+}
+
+}  // namespace
+
+void register_stack(py::module_& m) {
+  py::class_<Tape>(m, "Tape")
+      .def("backward", &Tape::backward, py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"),
+           py::arg("want_dx") = true)
+      .def("gates", &Tape::gates, py::arg("slab"))
+      .def("cell_states", &Tape::cell_states, py::arg("slab"))
+      .def("outputs", &Tape::outputs, py::arg("layer"));
+  py::class_<Stream>(m, "Stream")
+      .def("step", &Stream::step, py::arg("x"), py::arg("out") = py::none())
+      .def("state", &Stream::state)
+      .def("reset", &Stream::reset, py::arg("h") = py::none(), py::arg("c") = py::none());
+  py::class_<Stack>(m, "Stack")
+      .def(py::init(&make_stack), py::arg("cell"), py::arg("dtype"), py::arg("input_size"), py::arg("hidden_size"),
+           py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"))
+      .def("forward", &Stack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
+           py::arg("lengths"), py::arg("batch_first"), py::arg("training"))
+      .def("stream", &Stack::stream, py::arg("weights"), py::arg("batch_size"))
+      .def("plan", &Stack::plan, py::arg("time"), py::arg("batch"));
+}
+
+}  // namespace fusedrnn

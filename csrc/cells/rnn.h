@@ -1,0 +1,19 @@
+// Elman RNN cell; the only place where its formulas are written (Elman 1990).
+//   a = b + U x + W h0        h1 = act(a)
+// Slots of a saved step: 0 = h1, after backward da.
+template <class Activation> struct Rnn {
+  static constexpr int slots = 1;
+  static constexpr CellLayout layout = {.gates = 1, .slots = 1, .input_slot = 0, .recurrent_slot = 0,
+                                        .input_order = {0}, .recurrent_order = {0}, .has_cell_state = false};
+
+  template <class V> static FUSEDRNN_INLINE V forward(V (&s)[slots], V /*h0*/, V& /*c*/) {
+    s[0] = Activation::apply(s[0]);
+    return s[0];
+  }
+
+  // dh: dL/dh1. s becomes dL/da. Returns the part of dL/dh0 that bypasses W: none.
+  template <class V> static FUSEDRNN_INLINE V backward(V (&s)[slots], V /*h0*/, V /*c0*/, V /*c1*/, V dh, V& /*dc*/) {
+    s[0] = Activation::times_slope(dh, s[0]);
+    return V(0);
+  }
+};

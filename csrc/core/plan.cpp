@@ -1,0 +1,34 @@
+#include "core/plan.h"
+
+#include <algorithm>
+
+namespace fusedrnn {
+
+Plan make_plan(const Problem& p, int64_t rows, int lanes, int item, const Machine& machine) {
+  const int64_t multiply_adds = rows * p.layout.gates * p.hidden_size * (p.layer_input(0) + p.hidden_size) * p.slabs();
+  constexpr int64_t worth_waking_a_thread = 200'000;  // multiply-adds: ~5 us on one AVX-512 core
+  const int threads =
+      static_cast<int>(std::min<int64_t>(machine.threads, 1 + multiply_adds / worth_waking_a_thread));
+  if (threads <= 1) return {};
+
+  const int64_t units = (p.hidden_size + lanes - 1) / lanes;
+  const int64_t recurrent_bytes = p.layout.gates * p.hidden_size * p.hidden_size * item;
+  const bool weights_fit = recurrent_bytes <= machine.private_cache * 3 / 4;
+  constexpr int64_t full_tile_rows = 4;  // fewer rows leave a thread waiting for its weights
+  const int64_t samples_each = p.B / threads;
+
+  if (samples_each >= full_tile_rows && weights_fit) return {Scheme::by_sample, threads};
+  if (p.num_directions == 2 && threads <= 3) return {Scheme::by_direction, 2};
+  constexpr int64_t meeting_pays = 40'000;  // multiply-adds a step and thread: several times a barrier
+  const int64_t step = p.layout.gates * p.hidden_size * p.hidden_size * std::max<int64_t>(p.B, 1) / threads;
+  if (units >= 2 * threads && step >= meeting_pays) return {Scheme::by_unit, threads};
+  if (samples_each >= 1) return {Scheme::by_sample, threads};
+  return {};
+}
+
+std::string Plan::describe() const {
+  static const char* const names[] = {"single", "by_sample", "by_direction", "by_unit"};
+  return std::string(names[static_cast<int>(scheme)]) + " x" + std::to_string(threads);
+}
+
+}  // namespace fusedrnn

@@ -1,0 +1,30 @@
+// How a call is split over threads. Every split gives the same bits; the plan is about speed alone.
+#pragma once
+#include <string>
+
+#include "core/problem.h"
+
+namespace fusedrnn {
+
+enum class Scheme {
+  single,        // one thread
+  by_sample,     // each thread has samples of its own through all layers: no meeting between steps
+  by_direction,  // each thread runs one direction of a layer; they meet between layers
+  by_unit,       // each thread has hidden units of its own; they meet after every step
+};
+
+struct Plan {
+  Scheme scheme = Scheme::single;
+  int threads = 1;
+  std::string describe() const;
+};
+
+struct Machine {
+  int threads;            // that may be used
+  int64_t private_cache;  // bytes of second-level cache a core
+};
+
+// rows: steps that are really computed, over all samples. lanes, item: vector lanes and bytes of an element.
+Plan make_plan(const Problem& problem, int64_t rows, int lanes, int item, const Machine& machine);
+
+}  // namespace fusedrnn

@@ -1,0 +1,120 @@
+#include "core/problem.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/error.h"
+
+namespace fusedrnn {
+namespace {
+
+constexpr int64_t address_limit = int64_t(1) << 47;  // bytes; beyond any x86-64 or aarch64 user address space
+
+// The product of sizes, or an error before anything of that size is allocated.
+void check_addressable(const Problem& p, const char* what, std::initializer_list<int64_t> sizes) {
+  int64_t product = 8;
+  for (int64_t size : sizes)
+    if (__builtin_mul_overflow(product, std::max<int64_t>(size, 1), &product) || product > address_limit)
+      fail(p.op, what, "would need more memory than can be addressed", "smaller sizes (" + p.describe() + ")");
+}
+
+void check_shape(const Problem& p, const std::string& name, const Shape& got, const char* axes, const Shape& expected) {
+  if (got != expected)
+    fail(p.op, name, "has shape " + to_string(got), std::string(axes) + " = " + to_string(expected));
+}
+
+}  // namespace
+
+std::string to_string(const Shape& shape) {
+  std::string out = "(";
+  for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
+  return out + (shape.size() == 1 ? ",)" : ")");
+}
+
+void Problem::check_sizes() const {
+  const auto positive = [&](const char* name, int64_t value) {
+    if (value <= 0) fail(op, name, "is " + std::to_string(value), "a positive integer");
+  };
+  positive("input_size", input_size);
+  positive("hidden_size", hidden_size);
+  positive("num_layers", num_layers);
+  check_addressable(*this, "weights", {slabs(), layout.gates, hidden_size, input_size});
+  check_addressable(*this, "weights", {slabs(), layout.gates, hidden_size, num_directions, hidden_size});
+}
+
+void Problem::set_input(const Shape& x) {
+  const char* axes = batch_first ? "(batch, time, input_size)" : "(time, batch, input_size)";
+  if (x.size() != 3 || x[2] != input_size)
+    fail(op, "x", "has shape " + to_string(x), std::string(axes) + " with input_size = " + std::to_string(input_size));
+  B = batch_first ? x[0] : x[1];
+  T = batch_first ? x[1] : x[0];
+  constexpr int64_t widest_vector = 16;
+  check_addressable(*this, "x", {T, B, slabs(), layout.slots + 1, hidden_size + widest_vector});
+  check_addressable(*this, "x", {T, B, std::max(input_size, num_directions * hidden_size)});
+}
+
+void Problem::check_state(const char* name, const Shape& shape) const {
+  check_shape(*this, name, shape, "(num_layers*num_directions, batch, hidden)", state_shape());
+}
+
+void Problem::check_output_gradient(const Shape& shape) const {
+  check_shape(*this, "dy", shape, "the shape of y", output_shape(num_directions * hidden_size));
+}
+
+Shape Problem::weight_shape(int64_t layer, int which) const {
+  const int64_t rows = layout.gates * hidden_size;
+  if (which >= 2) return {rows};
+  return {rows, which == 0 ? layer_input(layer) : hidden_size};
+}
+
+std::string Problem::weight_name(int64_t slab, int which) const {
+  static const char* const names[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"};
+  return names[which] + ("_l" + std::to_string(slab / num_directions)) + (slab % num_directions ? "_reverse" : "");
+}
+
+void Problem::check_weight(int64_t slab, int which, const Shape& shape) const {
+  static const char* const axes[] = {"(gates*hidden, input)", "(gates*hidden, hidden)", "(gates*hidden,)",
+                                     "(gates*hidden,)"};
+  check_shape(*this, weight_name(slab, which), shape, axes[which], weight_shape(slab / num_directions, which));
+}
+
+Shape Problem::input_shape() const { return output_shape(input_size); }
+
+Shape Problem::output_shape(int64_t features) const {
+  return batch_first ? Shape{B, T, features} : Shape{T, B, features};
+}
+
+std::string Problem::describe() const {
+  return op + " T=" + std::to_string(T) + " B=" + std::to_string(B) + " I=" + std::to_string(input_size) +
+         " H=" + std::to_string(hidden_size) + " layers=" + std::to_string(num_layers) +
+         " directions=" + std::to_string(num_directions);
+}
+
+RowOrder::RowOrder(const Problem& problem, const int64_t* lengths, int64_t count) : time_(problem.T) {
+  const int64_t B = problem.B;
+  if (lengths && count != B)
+    fail(problem.op, "lengths", "has shape " + to_string({count}), "(batch,) = " + to_string({B}));
+  sample_.resize(B);
+  length_.resize(B);
+  std::iota(sample_.begin(), sample_.end(), int64_t(0));
+  if (lengths) {
+    for (int64_t b = 0; b < B; ++b)
+      if (lengths[b] < 0 || lengths[b] > problem.T)
+        fail(problem.op, "lengths[" + std::to_string(b) + "]", "is " + std::to_string(lengths[b]),
+             "0 <= length <= time = " + std::to_string(problem.T));
+    std::stable_sort(sample_.begin(), sample_.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+  }
+  for (int64_t j = 0; j < B; ++j) length_[j] = lengths ? lengths[sample_[j]] : problem.T;
+  const int64_t steps = B ? length_[0] : 0;
+  first_.resize(steps + 1);
+  int64_t active = B, row = 0;
+  for (int64_t s = 0; s < steps; ++s) {
+    while (active > 0 && length_[active - 1] <= s) --active;
+    first_[s] = row;
+    row += active;
+  }
+  first_[steps] = row;
+  ragged_ = {steps, B, first_.data(), sample_.data(), length_.data()};
+}
+
+}  // namespace fusedrnn

@@ -1,0 +1,149 @@
+// The products after the time loop of backward: gradients of the input and of the weights, as large matrix products
+// over all rows. Nothing here is serial in time.
+#pragma once
+#include "cpu/recurrence.h"
+
+namespace fusedrnn::FUSEDRNN_ISA {
+
+// dx(row) = W_ih^T dz(row) for this thread's share of the rows. The vectors run over the inputs, k over units and gates.
+template <class T> struct InputGradientTile {
+  using V = Vec<T>;
+  static constexpr int L = V::lanes, gates = 1;
+
+  struct Args {
+    const T* weights;  // packed W_ih^T: (panels of I, K, L)
+    int64_t I, K;      // K = U * run
+    const T* dz;       // gradient of row i of unit u at dz + u*unit_stride + i*row_stride: `run` scalars
+    int64_t units, unit_stride, row_stride, run;
+    int64_t units_per_block;
+    T** dx;  // row of dx of the i-th row of the chunk
+    bool add;
+  };
+
+  template <int Rows, int Units> static void tile(const Args& a, int64_t row, int64_t panel, int64_t block) {
+    const int64_t unit0 = block * a.units_per_block, unit1 = smaller(a.units, unit0 + a.units_per_block);
+    Tile<T, Rows, Units, 1> t;
+    const T* dz[Rows];
+#pragma GCC unroll 1
+    for (int r = 0; r < Rows; ++r) {
+      dz[r] = a.dz + unit0 * a.unit_stride + (row + r) * a.row_stride;
+      for (int u = 0; u < Units; ++u)
+        t.acc[r][u] = block || a.add ? load_within<T>(a.dx[row + r], (panel + u) * L, a.I) : V(T(0));
+    }
+    t.multiply(dz, {unit1 - unit0, a.run, a.unit_stride, 1}, a.weights + (panel * a.K + unit0 * a.run) * L, L, a.K * L);
+#pragma GCC unroll 1
+    for (int r = 0; r < Rows; ++r)
+      for (int u = 0; u < Units; ++u) store_within(t.acc[r][u], a.dx[row + r], (panel + u) * L, a.I);
+  }
+};
+
+template <class C, class T> struct InputGradient {
+  static constexpr int L = Vec<T>::lanes, G = C::layout.gates, S = C::slots;
+  static constexpr int64_t chunk_rows = 96;
+
+  static bool run(const Sequence<T>& q, const Team& team) {
+    T* rows[chunk_rows];
+    const int64_t units = ceil_div(q.H, L), total = q.ragged->first[q.ragged->steps];
+    const int64_t begin = total * team.rank / team.size, end = total * (team.rank + 1) / team.size;
+    typename InputGradientTile<T>::Args a{
+        q.input_weights_t, q.I, units * G * L, nullptr, units, total * S * L, S * L, G * L, transposed_units<C, T>, rows,
+        q.add_to_dx};
+    RowCursor cursor(q.ragged, begin);
+    for (int64_t row0 = begin; row0 < end; row0 += chunk_rows) {
+      const int64_t n = smaller(chunk_rows, end - row0);
+      for (int64_t i = 0; i < n; ++i, cursor.advance()) rows[i] = row_of(q.dx, q, cursor.step, cursor.sample());
+      a.dz = q.gates + (row0 * S + C::layout.input_slot) * L;
+      Sweep<InputGradientTile<T>>::run(a, n, 0, ceil_div(q.I, L), ceil_div(units, a.units_per_block));
+      if (!team.poll(team.context)) return false;
+    }
+    return true;
+  }
+};
+
+// dW_ih = sum over rows of dz x^T and dW_hh = sum of dz h0^T, packed as the weights are: (U, columns, G, lanes), with
+// the bias as the column of a constant input 1. Each thread owns columns of the result, k runs over all rows in order.
+template <class T, int G> struct WeightGradientTile {
+  using V = Vec<T>;
+  static constexpr int L = V::lanes, gates = G;
+
+  struct Args {
+    const T* dz;  // gate gradients of row i of unit u at dz + u*unit_stride + i*row_stride
+    int64_t unit_stride, row_stride;
+    const T* source;  // (n, width): columns [column0, column0 + width) of the inputs of these rows
+    int64_t n, width, column0;
+    T* dw;
+    int64_t columns;
+    bool first_chunk;
+  };
+
+  template <int Rows, int Units> static void tile(const Args& a, int64_t column, int64_t unit, int64_t) {
+    Tile<T, Rows, Units, G> t;
+    const T* x[Rows];
+    T* dw = a.dw + (unit * a.columns + a.column0 + column) * G * L;
+    for (int r = 0; r < Rows; ++r) x[r] = a.source + column + r;
+#pragma GCC unroll 1
+    for (int r = 0; r < Rows; ++r)
+      for (int j = 0; j < Units * G; ++j)
+        t.acc[r][j] = a.first_chunk ? V(T(0)) : V::load(dw + ((j / G) * a.columns * G + r * G + j % G) * L);
+    t.multiply(x, {1, a.n, 0, a.width}, a.dz + unit * a.unit_stride, a.row_stride, a.unit_stride);
+#pragma GCC unroll 1
+    for (int r = 0; r < Rows; ++r)
+      for (int j = 0; j < Units * G; ++j) t.acc[r][j].store(dw + ((j / G) * a.columns * G + r * G + j % G) * L);
+  }
+};
+
+template <class C, class T> struct WeightGradient {
+  using V = Vec<T>;
+  static constexpr int L = V::lanes, G = C::layout.gates, S = C::slots;
+  static constexpr int64_t chunk_rows = 96;
+
+  // Elements of workspace that one thread needs beside the shared state.
+  static int64_t buffer_size(const Sequence<T>& q) {
+    return chunk_rows * ((q.I > q.H ? q.I : q.H) + 1 + L);
+  }
+
+  static bool run(const Sequence<T>& q, const Team& team) {
+    T* buffer = q.workspace + team.rank * buffer_size(q);
+    return accumulate<false>(q, team, buffer) && accumulate<true>(q, team, buffer);
+  }
+
+ private:
+  template <bool Recurrent> static bool accumulate(const Sequence<T>& q, const Team& team, T* buffer) {
+    const int64_t columns = (Recurrent ? q.H : q.I) + 1, units = ceil_div(q.H, L);
+    const int64_t total = q.ragged->first[q.ragged->steps];
+    const int64_t c0 = columns * team.rank / team.size, c1 = columns * (team.rank + 1) / team.size;
+    typename WeightGradientTile<T, G>::Args a{};
+    a.unit_stride = total * S * L;
+    a.row_stride = S * L;
+    a.width = c1 - c0 + ((c1 - c0) * int64_t(sizeof(T)) % 1024 == 0 ? L : 0);
+    a.source = buffer;
+    a.column0 = c0;
+    a.dw = Recurrent ? q.dr : q.dw;
+    a.columns = columns;
+    a.first_chunk = true;
+    RowCursor cursor(q.ragged, 0);
+    for (int64_t row0 = 0; row0 < total || a.first_chunk; row0 += chunk_rows, a.first_chunk = false) {
+      a.n = smaller(chunk_rows, total - row0);
+      a.dz = q.gates + (row0 * S + (Recurrent ? C::layout.recurrent_slot : C::layout.input_slot)) * L;
+      for (int64_t i = 0; i < a.n; ++i, cursor.advance()) {
+        const T* source = Recurrent ? previous_h(q, cursor.step, cursor.sample())
+                                    : row_of(q.x, q, cursor.step, cursor.sample());
+        gather(buffer + i * a.width, source, c0, c1, columns - 1);
+      }
+      Sweep<WeightGradientTile<T, G>>::run(a, c1 - c0, 0, units, 1);
+      if (!team.poll(team.context)) return false;
+    }
+    return true;
+  }
+
+  // Columns [c0, c1) of the row, followed by its constant 1 at column `ones`. A null row is zeros.
+  static FUSEDRNN_INLINE void gather(T* to, const T* row, int64_t c0, int64_t c1, int64_t ones) {
+    const int64_t end = smaller(c1, ones);
+    int64_t i = c0;
+    for (; row && i + L <= end; i += L) V::load(row + i).store(to + i - c0);
+    for (; i < end; ++i) to[i - c0] = row ? row[i] : T(0);
+    if (ones < c1) to[ones - c0] = T(1);
+  }
+};
+
+}  // namespace fusedrnn::FUSEDRNN_ISA

@@ -1,0 +1,28 @@
+// Which instruction sets were compiled in, which of them this processor has, and the one in use.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace fusedrnn {
+
+struct Isa {
+  const char* name;
+  bool (*supported)();
+  const Kernels<float>* f32;
+  const Kernels<double>* f64;
+};
+
+// Names of the compiled instruction sets that this processor supports, slowest first.
+std::vector<std::string> available_isas();
+
+// The one in use: the fastest, or what FUSEDRNN_ISA names. Chosen once; throws ShapeError for an unknown or
+// unsupported name.
+const Isa& isa();
+
+template <class T> const Kernels<T>& kernels();
+template <> inline const Kernels<float>& kernels() { return *isa().f32; }
+template <> inline const Kernels<double>& kernels() { return *isa().f64; }
+
+}  // namespace fusedrnn

@@ -1,0 +1,27 @@
+// What a file compiled for one ISA offers the rest: a table of functions. No kernel is reached in any other way.
+#pragma once
+#include "core/sequence.h"
+
+namespace fusedrnn {
+
+template <class T> struct CellKernels {
+  CellLayout layout;
+  // Elements of Sequence::workspace that a team of this size needs.
+  int64_t (*workspace)(const Sequence<T>&, int team_size);
+  // Each does one thread's part and returns false if it was asked to stop.
+  bool (*forward)(const Sequence<T>&, const Team&);
+  bool (*backward)(const Sequence<T>&, const Team&);
+  bool (*input_gradient)(const Sequence<T>&, const Team&);
+  bool (*weight_gradient)(const Sequence<T>&, const Team&);
+};
+
+template <class T> struct Kernels {
+  int lanes;
+  CellKernels<T> cell[cell_count];  // by CellKind
+  // Independent fused multiply-adds in registers for `rounds` rounds: the roof. Returns the operations done.
+  int64_t (*multiply_add)(int64_t rounds);
+  // Mixes n bytes (a multiple of 4) into state[32]: any single changed word changes the state.
+  void (*fingerprint)(const void* data, int64_t n, uint64_t* state);
+};
+
+}  // namespace fusedrnn

@@ -1,0 +1,74 @@
+// Compiled once per ISA and element type (CMakeLists.txt holds the table) with
+// FUSEDRNN_ISA, FUSEDRNN_VECTOR_BYTES and FUSEDRNN_REAL set.
+#include "cpu/gradients.h"
+#include "cpu/kernels.h"
+
+namespace fusedrnn::FUSEDRNN_ISA {
+
+#include "cells/activation.h"
+#include "cells/gru.h"
+#include "cells/lstm.h"
+#include "cells/rnn.h"
+
+namespace {
+
+template <class C, class T> int64_t workspace(const Sequence<T>& q, int team_size) {
+  const int64_t time_loop = Workspace<C, T>(q, team_size).total;
+  const int64_t weights = team_size * WeightGradient<C, T>::buffer_size(q);
+  return time_loop > weights ? time_loop : weights;
+}
+
+template <class C, class T> constexpr CellKernels<T> cell_kernels() {
+  return {C::layout,
+          workspace<C, T>,
+          ForwardPass<C, T>::run,
+          BackwardPass<C, T>::run,
+          InputGradient<C, T>::run,
+          WeightGradient<C, T>::run};
+}
+
+int64_t multiply_add(int64_t rounds) {
+  using T = FUSEDRNN_REAL;
+  constexpr int chains = max_accumulators / 2;
+  Vec<T> acc[chains];
+  Vec<T> a(T(0.999999)), b(T(1e-6));
+  for (int i = 0; i < chains; ++i) acc[i] = Vec<T>(T(i));
+  for (int64_t round = 0; round < rounds; ++round) {
+    asm volatile("" : "+m"(rounds));
+    for (int repeat = 0; repeat < 8; ++repeat)
+#pragma GCC unroll 16
+      for (int i = 0; i < chains; ++i) acc[i] = fma(acc[i], a, b);
+  }
+  for (int i = 1; i < chains; ++i) acc[0] = acc[0] + acc[i];
+  asm volatile("" : : "m"(acc[0]));
+  return rounds * 8 * chains * Vec<T>::lanes * 2;
+}
+
+// 32 lanes of 64 bits. Each step is a bijection of a lane's state and of its input, so no single change can hide.
+void fingerprint(const void* data, int64_t n, uint64_t* state) {
+  const char* p = static_cast<const char*>(data);
+  constexpr int lanes = 32;
+  uint64_t s[lanes];
+  for (int i = 0; i < lanes; ++i) s[i] = state[i];
+  for (; n >= lanes * 8; n -= lanes * 8, p += lanes * 8)
+    for (int i = 0; i < lanes; ++i) {
+      uint64_t word;
+      __builtin_memcpy(&word, p + i * 8, 8);
+      s[i] = (s[i] ^ word) * 0x9E3779B97F4A7C15u;
+    }
+  for (int i = 0; n > 0; n -= 4, p += 4, ++i) {
+    uint32_t word;
+    __builtin_memcpy(&word, p, 4);
+    s[i % lanes] = (s[i % lanes] ^ word) * 0x9E3779B97F4A7C15u;
+  }
+  for (int i = 0; i < lanes; ++i) state[i] = s[i];
+}
+
+}  // namespace
+
+#define FUSEDRNN_CELL_KERNELS(kind, cell, name) cell_kernels<cell, FUSEDRNN_REAL>(),
+extern const Kernels<FUSEDRNN_REAL> FUSEDRNN_TABLE;
+const Kernels<FUSEDRNN_REAL> FUSEDRNN_TABLE = {
+    Vec<FUSEDRNN_REAL>::lanes, {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)}, multiply_add, fingerprint};
+
+}  // namespace fusedrnn::FUSEDRNN_ISA

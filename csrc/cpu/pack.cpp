@@ -1,0 +1,121 @@
+#include "cpu/pack.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace fusedrnn {
+namespace {
+
+// Calls visit(unit, gate, lanes in use, first row in the caller's matrix) for every run of rows that becomes a vector.
+template <class Visit>
+void each_block(const CellLayout& layout, const int (&order)[4], int64_t H, int64_t lanes, Visit visit) {
+  for (int64_t u = 0; u * lanes < H; ++u)
+    for (int g = 0; g < layout.gates; ++g) visit(u, g, std::min(lanes, H - u * lanes), order[g] * H + u * lanes);
+}
+
+template <class T>
+Buffer<T> pack(const T* weight, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, int64_t lanes) {
+  const int64_t units = (H + lanes - 1) / lanes, G = layout.gates;
+  Buffer<T> out(units * K * G * lanes);
+  each_block(layout, order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+    const T* from = weight + row * K;
+    T* to = out.get() + (u * K * G + g) * lanes;
+    for (int64_t k = 0; k < K; ++k, to += G * lanes) {
+      for (int64_t i = 0; i < used; ++i) to[i] = from[i * K + k];
+      std::fill(to + used, to + lanes, T(0));
+    }
+  });
+  return out;
+}
+
+template <class T>
+Buffer<T> pack_transposed(const T* weight, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K,
+                          int64_t lanes) {
+  const int64_t units = (H + lanes - 1) / lanes, G = layout.gates, panels = (K + lanes - 1) / lanes;
+  const int64_t panel = units * G * lanes * lanes;
+  Buffer<T> out(panels * panel);
+  each_block(layout, order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+    for (int64_t i = 0; i < lanes; ++i)
+      for (int64_t p = 0; p < panels; ++p) {
+        T* to = out.get() + p * panel + ((u * G + g) * lanes + i) * lanes;
+        const int64_t columns = i < used ? std::min(lanes, K - p * lanes) : 0;
+        if (columns) std::memcpy(to, weight + (row + i) * K + p * lanes, static_cast<size_t>(columns) * sizeof(T));
+        std::fill(to + columns, to + lanes, T(0));
+      }
+  });
+  return out;
+}
+
+// The bias of a slot fed by both products starts the input's sum. A slot fed by W_hh alone (GRU's n) gets its own.
+template <class T>
+void pack_bias(const WeightArrays<T>& w, const CellLayout& layout, int64_t H, int64_t lanes, PackedWeights<T>& out) {
+  const int64_t units = (H + lanes - 1) / lanes, G = layout.gates;
+  out.input_bias = Buffer<T>(units * G * lanes);
+  out.recurrent_bias = Buffer<T>(units * lanes);
+  std::fill_n(out.input_bias.get(), units * G * lanes, T(0));
+  std::fill_n(out.recurrent_bias.get(), units * lanes, T(0));
+  if (!w.bias_ih) return;
+  const auto shared = [&](int slot) {
+    return slot >= layout.recurrent_slot && slot < layout.recurrent_slot + layout.gates;
+  };
+  each_block(layout, layout.input_order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+    T* to = out.input_bias.get() + (u * G + g) * lanes;
+    for (int64_t i = 0; i < used; ++i)
+      to[i] = shared(layout.input_slot + static_cast<int>(g)) ? w.bias_ih[row + i] + w.bias_hh[row + i]
+                                                              : w.bias_ih[row + i];
+  });
+  each_block(layout, layout.recurrent_order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+    if (layout.recurrent_slot + g < layout.input_slot)
+      std::copy_n(w.bias_hh + row, used, out.recurrent_bias.get() + u * lanes);
+  });
+}
+
+}  // namespace
+
+template <class T>
+std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T>& w, bool training) {
+  const Kernels<T>& k = kernels<T>();
+  const int64_t rows = layout_.gates * H_, size = sizeof(T);
+  uint64_t state[32] = {};
+  k.fingerprint(w.weight_ih, rows * I_ * size, state);
+  k.fingerprint(w.weight_hh, rows * H_ * size, state);
+  if (w.bias_ih) {
+    k.fingerprint(w.bias_ih, rows * size, state);
+    k.fingerprint(w.bias_hh, rows * size, state);
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const bool same = packed_ && std::equal(state, state + 32, fingerprint_);
+  if (same && (!training || packed_->input_t.get())) return packed_;
+  auto fresh = std::make_shared<PackedWeights<T>>();
+  fresh->input = pack(w.weight_ih, layout_, layout_.input_order, H_, I_, k.lanes);
+  fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, H_, H_, k.lanes);
+  pack_bias(w, layout_, H_, k.lanes, *fresh);
+  if (training) {
+    fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, H_, I_, k.lanes);
+    fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, H_, H_, k.lanes);
+  }
+  std::copy(state, state + 32, fingerprint_);
+  packed_ = fresh;
+  return fresh;
+}
+
+template <class T>
+void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, T* grad,
+                  T* bias) {
+  const int64_t lanes = kernels<T>().lanes, G = layout.gates;
+  each_block(layout, order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+    const T* from = packed + (u * (K + 1) * G + g) * lanes;
+    T* to = grad + row * K;
+    for (int64_t k = 0; k < K; ++k)
+      for (int64_t i = 0; i < used; ++i) to[i * K + k] += from[k * G * lanes + i];
+    if (bias)
+      for (int64_t i = 0; i < used; ++i) bias[row + i] += from[K * G * lanes + i];
+  });
+}
+
+template class WeightCache<float>;
+template class WeightCache<double>;
+template void add_unpacked(const float*, const CellLayout&, const int (&)[4], int64_t, int64_t, float*, float*);
+template void add_unpacked(const double*, const CellLayout&, const int (&)[4], int64_t, int64_t, double*, double*);
+
+}  // namespace fusedrnn

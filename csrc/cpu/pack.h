@@ -1,0 +1,68 @@
+// Weights in the order in which the kernels read them, rebuilt only when the weights have changed.
+//
+// torch's matrices are (G*H, K), gate after gate. Packed, block u of `lanes` units holds for each k the vectors of its
+// gates, [U][K][G][lanes], so that the time loop reads memory straight through. The transposed copies for backward are
+// [K/lanes][U][G][lanes][lanes]: for each panel of `lanes` columns one vector per row, rows in the order of the saved
+// gates. Units and columns beyond the end are zero.
+#pragma once
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "cpu/isa.h"
+
+namespace fusedrnn {
+
+// Uninitialised memory, aligned to a cache line.
+template <class T> class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(int64_t size) {
+    const size_t bytes = (static_cast<size_t>(size) * sizeof(T) + 63) / 64 * 64;
+    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes ? bytes : 64)));
+    if (!data_) throw std::bad_alloc();
+  }
+  T* get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { std::free(p); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+
+// The arrays of one direction of one layer; biases may be null.
+template <class T> struct WeightArrays {
+  const T *weight_ih, *weight_hh, *bias_ih, *bias_hh;
+};
+
+template <class T> struct PackedWeights {
+  Buffer<T> input, recurrent, input_bias, recurrent_bias;
+  Buffer<T> input_t, recurrent_t;  // for backward; empty until wanted
+};
+
+template <class T> class WeightCache {
+ public:
+  WeightCache(const CellLayout& layout, int64_t input_size, int64_t hidden_size)
+      : layout_(layout), I_(input_size), H_(hidden_size) {}
+
+  // The packed form of these weights; `training` asks for the transposed copies too. Safe to call from many threads:
+  // what was handed out before stays valid and unchanged.
+  std::shared_ptr<const PackedWeights<T>> get(const WeightArrays<T>& weights, bool training);
+
+ private:
+  const CellLayout layout_;
+  const int64_t I_, H_;
+  std::mutex mutex_;
+  std::shared_ptr<const PackedWeights<T>> packed_;
+  uint64_t fingerprint_[32] = {};
+};
+
+// grad += the packed gradient (U, K + 1, G, lanes) of a matrix (G*H, K), and its last column to bias (may be null).
+template <class T>
+void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, T* grad,
+                  T* bias);
+
+}  // namespace fusedrnn

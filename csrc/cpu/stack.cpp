@@ -1,0 +1,301 @@
+#include "cpu/stack.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "cpu/thread_pool.h"
+
+namespace fusedrnn {
+namespace {
+
+int64_t private_cache() {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  static const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  if (bytes > 0) return bytes;
+#endif
+  return 1 << 20;
+}
+
+template <class T> const CellKernels<T>& cell_kernels(const Problem& p) {
+  return kernels<T>().cell[static_cast<int>(p.cell)];
+}
+
+template <class T> int64_t blocks(const Problem& p) {
+  return (p.hidden_size + kernels<T>().lanes - 1) / kernels<T>().lanes;
+}
+
+template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t layer, int64_t direction) {
+  const Problem& p = call.problem;
+  const size_t slab = static_cast<size_t>(layer * p.num_directions + direction), l = static_cast<size_t>(layer);
+  const PackedWeights<T>& w = *call.weights[slab];
+  Sequence<T> q{};
+  q.I = p.layer_input(layer);
+  q.H = p.hidden_size;
+  q.reverse = p.reverse || direction == 1;
+  q.ragged = &call.rows->ragged();
+  q.x = layer == 0 ? call.x : TimeMajorView<const T>{call.y[l - 1].data, call.y[l - 1].step, call.y[l - 1].batch};
+  q.y = {call.y[l].data + direction * p.hidden_size, call.y[l].step, call.y[l].batch};
+  q.h0 = call.h0[slab];
+  q.hn = call.hn[slab];
+  if (p.layout.has_cell_state) {
+    q.c0 = call.c0[slab];
+    q.cn = call.cn[slab];
+  }
+  q.input_weights = w.input.get();
+  q.recurrent_weights = w.recurrent.get();
+  q.input_bias = w.input_bias.get();
+  q.recurrent_bias = w.recurrent_bias.get();
+  q.input_weights_t = w.input_t.get();
+  q.recurrent_weights_t = w.recurrent_t.get();
+  if (!call.gates.empty()) {
+    q.gates = call.gates[slab].get();
+    q.cells = call.cells[slab].get();
+  }
+  return q;
+}
+
+// One thread's view of a parallel region.
+struct Seat {
+  Region* region;
+  int rank;
+  static bool barrier(void* seat) { return static_cast<Seat*>(seat)->region->barrier(); }
+  static bool poll(void* seat) {
+    const Seat* s = static_cast<Seat*>(seat);
+    return s->region->poll(s->rank);
+  }
+};
+
+// Splits the sorted samples so that every thread gets about the same number of steps.
+int64_t first_sample(const Ragged& ragged, int rank, int size) {
+  const int64_t goal = ragged.first[ragged.steps] * rank / size;
+  int64_t j = 0;
+  for (int64_t sum = 0; j < ragged.batch && sum + ragged.length[j] / 2 < goal; ++j) sum += ragged.length[j];
+  return rank == size ? ragged.batch : j;
+}
+
+// The time loops of one layer, as this seat's share of the plan.
+template <class T, class Kernel>
+bool run_layer(const Plan& plan, const std::vector<Sequence<T>>& directions, int64_t units, Seat& seat, Kernel kernel) {
+  const Ragged& ragged = *directions[0].ragged;
+  Team team{seat.rank, plan.threads, 0, ragged.batch, 0, units, false, &seat, Seat::barrier, Seat::poll};
+  if (plan.scheme == Scheme::by_sample) {
+    team.sample_begin = first_sample(ragged, seat.rank, plan.threads);
+    team.sample_end = first_sample(ragged, seat.rank + 1, plan.threads);
+  } else if (plan.scheme == Scheme::by_unit) {
+    team.unit_begin = units * seat.rank / plan.threads;
+    team.unit_end = units * (seat.rank + 1) / plan.threads;
+    team.shares_steps = true;
+  } else if (plan.scheme == Scheme::by_direction) {
+    team.rank = 0;
+    team.size = 1;
+    return kernel(directions[static_cast<size_t>(seat.rank)], team);
+  }
+  for (const Sequence<T>& direction : directions)
+    if (!kernel(direction, team)) return false;
+  return true;
+}
+
+// Zeros past each sample's end; samples are dealt out to the threads.
+template <class T> void clear_padding(const Ragged& ragged, const Problem& p, TimeMajorView<T> y, int64_t features, int rank, int size) {
+  for (int64_t j = rank; j < ragged.batch; j += size)
+    for (int64_t t = ragged.length[j]; t < p.T; ++t)
+      std::fill_n(y.data + t * y.step + ragged.sample[j] * y.batch, features, T(0));
+}
+
+// Runs body(seat, plan) on the plan's threads, or on this one alone if the pool is taken.
+template <class Body> void run_plan(Plan plan, const Interrupt& interrupt, Body body) {
+  const auto attempt = [&] {
+    Region region(plan.threads, interrupt);
+    const bool ran = run_parallel(plan.threads, [&](int rank) {
+      Seat seat{&region, rank};
+      body(seat, plan);
+    });
+    if (ran && region.stopped()) throw Interrupted();
+    return ran;
+  };
+  const FlushSubnormals flush;
+  if (!attempt()) {
+    plan = {};
+    attempt();
+  }
+}
+
+template <class T> int64_t workspace_size(const Plan& plan, const std::vector<std::vector<Sequence<T>>>& layers, const Problem& p) {
+  int64_t size = 0;
+  for (const auto& layer : layers)
+    for (const Sequence<T>& q : layer) size = std::max(size, cell_kernels<T>(p).workspace(q, plan.threads));
+  return size + kernels<T>().lanes * 4;
+}
+
+template <class T> std::vector<std::vector<Sequence<T>>> sequences_of(const ForwardCall<T>& call) {
+  std::vector<std::vector<Sequence<T>>> layers;
+  for (int64_t l = 0; l < call.problem.num_layers; ++l) {
+    layers.emplace_back();
+    for (int64_t d = 0; d < call.problem.num_directions; ++d) layers.back().push_back(sequence_of(call, l, d));
+  }
+  return layers;
+}
+
+// One workspace a direction, used by layer after layer.
+template <class T> std::vector<Buffer<T>> attach_workspace(const Plan& plan, std::vector<std::vector<Sequence<T>>>& layers, const Problem& p) {
+  const int64_t size = workspace_size(plan, layers, p);
+  std::vector<Buffer<T>> spaces;
+  for (int64_t d = 0; d < p.num_directions; ++d) {
+    spaces.emplace_back(size);
+    for (auto& layer : layers) layer[static_cast<size_t>(d)].workspace = spaces.back().get();
+  }
+  return spaces;
+}
+
+}  // namespace
+
+template <class T> Plan plan_for(const ForwardCall<T>& call) {
+  return make_plan(call.problem, call.rows->rows(), kernels<T>().lanes, sizeof(T), {num_threads(), private_cache()});
+}
+
+template <class T> void keep_for_backward(ForwardCall<T>& call) {
+  const Problem& p = call.problem;
+  const int64_t vectors = blocks<T>(p) * call.rows->rows(), lanes = kernels<T>().lanes;
+  for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+    call.gates.emplace_back(vectors * p.layout.slots * lanes);
+    call.cells.emplace_back(p.layout.has_cell_state ? vectors * lanes : 0);
+  }
+}
+
+template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& interrupt) {
+  const Problem& p = call.problem;
+  const Ragged& ragged = call.rows->ragged();
+  const Plan plan = plan_for(call);
+  auto layers = sequences_of(call);
+  const auto spaces = attach_workspace(plan, layers, p);
+  const int64_t units = blocks<T>(p);
+  run_plan(plan, interrupt, [&](Seat& seat, const Plan& actual) {
+    for (size_t l = 0; l < layers.size(); ++l) {
+      if (!call.rows->full())
+        clear_padding(ragged, p, call.y[l], p.num_directions * p.hidden_size, seat.rank, actual.threads);
+      if (!run_layer(actual, layers[l], units, seat, cell_kernels<T>(p).forward)) return;
+      // By sample, the next layer reads only what this thread has written itself.
+      if (actual.scheme != Scheme::by_sample && l + 1 < layers.size() && !seat.region->barrier()) return;
+    }
+  });
+}
+
+template <class T>
+void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Interrupt& interrupt) {
+  const Problem& p = call.problem;
+  const Ragged& ragged = call.rows->ragged();
+  const Plan plan = plan_for(call);
+  const CellKernels<T>& cell = cell_kernels<T>(p);
+  const int64_t units = blocks<T>(p), lanes = kernels<T>().lanes, D = p.num_directions, G = p.layout.gates;
+  auto layers = sequences_of(call);
+  const auto spaces = attach_workspace(plan, layers, p);
+
+  std::vector<Buffer<T>> storage;
+  const auto allocate = [&](int64_t size) {
+    storage.emplace_back(size);
+    return storage.back().get();
+  };
+  TimeMajorView<const T> dy = grad.dy;
+  for (int64_t l = p.num_layers - 1; l >= 0; --l) {
+    TimeMajorView<T> dx = grad.dx;
+    if (l > 0) dx = {allocate(p.T * p.B * D * p.hidden_size), p.B * D * p.hidden_size, D * p.hidden_size};
+    for (int64_t d = 0; d < D; ++d) {
+      Sequence<T>& q = layers[static_cast<size_t>(l)][static_cast<size_t>(d)];
+      const size_t slab = static_cast<size_t>(l * D + d);
+      q.dy = {dy.data ? dy.data + d * p.hidden_size : nullptr, dy.step, dy.batch};
+      q.dx = dx;
+      q.add_to_dx = d > 0;
+      q.dhn = grad.dhn[slab];
+      q.dh0 = grad.dh0[slab];
+      if (p.layout.has_cell_state) {
+        q.dcn = grad.dcn[slab];
+        q.dc0 = grad.dc0[slab];
+      }
+      q.dw = allocate(units * (q.I + 1) * G * lanes);
+      q.dr = allocate(units * (q.H + 1) * G * lanes);
+    }
+    dy = {dx.data, dx.step, dx.batch};
+  }
+
+  run_plan(plan, interrupt, [&](Seat& seat, const Plan& actual) {
+    Team everyone{seat.rank, actual.threads, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
+    const auto meet = [&] { return actual.threads == 1 || seat.region->barrier(); };
+    for (size_t l = layers.size(); l-- > 0;) {
+      if (!run_layer(actual, layers[l], units, seat, cell.backward) || !meet()) return;
+      for (const Sequence<T>& q : layers[l]) {
+        if (!q.dx.data) break;
+        if (!q.add_to_dx && !call.rows->full()) clear_padding(ragged, p, q.dx, q.I, seat.rank, actual.threads);
+        if (!cell.input_gradient(q, everyone) || !meet()) return;
+      }
+      for (const Sequence<T>& q : layers[l])
+        if (!cell.weight_gradient(q, everyone)) return;
+      if (!meet()) return;
+    }
+  });
+
+  for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+    const Sequence<T>& q = layers[static_cast<size_t>(slab / D)][static_cast<size_t>(slab % D)];
+    const auto& to = grad.gradients[static_cast<size_t>(slab)];
+    add_unpacked(q.dw, p.layout, p.layout.input_order, q.H, q.I, to.weight_ih, to.bias_ih);
+    add_unpacked(q.dr, p.layout, p.layout.recurrent_order, q.H, q.H, to.weight_hh, to.bias_hh);
+  }
+}
+
+template <class T>
+StepRunner<T>::StepRunner(const Problem& problem, std::vector<std::shared_ptr<const PackedWeights<T>>> weights)
+    : problem_(problem),
+      rows_(problem, nullptr, 0),
+      weights_(std::move(weights)),
+      h_(problem.num_layers * problem.B * problem.hidden_size),
+      c_(problem.num_layers * problem.B * problem.hidden_size) {
+  const Problem& p = problem_;
+  const int64_t state = p.B * p.hidden_size;
+  std::fill_n(h_.get(), p.num_layers * state, T(0));
+  std::fill_n(c_.get(), p.num_layers * state, T(0));
+  int64_t space = 0;
+  for (int64_t l = 0; l < p.num_layers; ++l) {
+    hidden_.emplace_back(state);
+    const PackedWeights<T>& w = *weights_[static_cast<size_t>(l)];
+    Sequence<T> q{};
+    q.I = p.layer_input(l);
+    q.H = p.hidden_size;
+    q.ragged = &rows_.ragged();
+    if (l > 0) q.x = {hidden_[static_cast<size_t>(l - 1)].get(), 0, p.hidden_size};
+    q.y = {hidden_.back().get(), 0, p.hidden_size};
+    q.hn = {h_.get() + l * state, p.hidden_size};
+    q.cn = {c_.get() + l * state, p.hidden_size};
+    q.h0 = {q.hn.data, p.hidden_size};
+    q.c0 = {q.cn.data, p.hidden_size};
+    q.input_weights = w.input.get();
+    q.recurrent_weights = w.recurrent.get();
+    q.input_bias = w.input_bias.get();
+    q.recurrent_bias = w.recurrent_bias.get();
+    layers_.push_back(q);
+    space = std::max(space, cell_kernels<T>(p).workspace(q, 1));
+  }
+  workspace_ = Buffer<T>(space);
+  for (Sequence<T>& q : layers_) q.workspace = workspace_.get();
+}
+
+template <class T> void StepRunner<T>::step(StateView<const T> x, StateView<T> out) {
+  const FlushSubnormals flush;
+  const auto forward = cell_kernels<T>(problem_).forward;
+  const auto go_on = [](void*) { return true; };
+  const Team alone{0, 1, 0, problem_.B, 0, blocks<T>(problem_), false, nullptr, go_on, go_on};
+  layers_.front().x = {x.data, 0, x.stride};
+  layers_.back().y = {out.data, 0, out.stride};
+  for (const Sequence<T>& q : layers_) forward(q, alone);
+}
+
+#define FUSEDRNN_INSTANTIATE(T)                                                                \
+  template Plan plan_for(const ForwardCall<T>&);                                               \
+  template void keep_for_backward(ForwardCall<T>&);                                            \
+  template void run_forward(ForwardCall<T>&, const Interrupt&);                                \
+  template void run_backward(ForwardCall<T>&, const BackwardCall<T>&, const Interrupt&);       \
+  template class StepRunner<T>;
+FUSEDRNN_INSTANTIATE(float)
+FUSEDRNN_INSTANTIATE(double)
+
+}  // namespace fusedrnn

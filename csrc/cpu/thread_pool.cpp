@@ -1,0 +1,184 @@
+#include "cpu/thread_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace fusedrnn {
+namespace {
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Spins for some tens of microseconds while `value` equals `old`, then sleeps on it.
+template <class A, class V> void wait_while_equal(A& value, V old) {
+  for (int i = 0; i < 2000; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return;
+    pause();
+  }
+  value.wait(old, std::memory_order_acquire);
+}
+
+// CPUs that the cgroup's quota pays for, or a large number.
+int quota_threads() {
+  double quota = -1, period = 0;
+  if (FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
+    if (std::fscanf(f, "%lf %lf", &quota, &period) != 2) quota = -1;
+    std::fclose(f);
+  }
+  return quota > 0 && period > 0 ? static_cast<int>(std::ceil(quota / period)) : 1 << 20;
+}
+
+class Pool {
+ public:
+  bool run(int size, const std::function<void(int)>& body) {
+    std::unique_lock<std::mutex> lock(busy_, std::try_to_lock);
+    if (!lock.owns_lock()) return false;
+    while (static_cast<int>(workers_.size()) < size - 1) {
+      const int rank = static_cast<int>(workers_.size()) + 1;
+      workers_.emplace_back([this, rank, seen = job_.load()] { work(rank, seen); });
+      workers_.back().detach();
+    }
+    body_ = &body;
+    pending_.store(size - 1, std::memory_order_relaxed);
+    const uint64_t serial = job_.load(std::memory_order_relaxed) / max_size + 1;
+    job_.store(serial * max_size + static_cast<uint64_t>(size), std::memory_order_release);
+    job_.notify_all();
+    body(0);
+    for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while_equal(pending_, left);
+    return true;
+  }
+
+  static constexpr uint64_t max_size = 1024;
+
+ private:
+  void work(int rank, uint64_t seen) {
+    FlushSubnormals flush;
+    for (;;) {
+      wait_while_equal(job_, seen);
+      seen = job_.load(std::memory_order_acquire);
+      if (static_cast<uint64_t>(rank) >= seen % max_size) continue;
+      (*body_)(rank);
+      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_all();
+    }
+  }
+
+  std::mutex busy_;
+  std::vector<std::thread> workers_;
+  const std::function<void(int)>* body_ = nullptr;
+  // Serial number and team size of the current job in one word, so that a late riser never mixes two jobs.
+  alignas(64) std::atomic<uint64_t> job_{0};
+  alignas(64) std::atomic<int> pending_{0};
+};
+
+// Never destroyed: workers may outlive static destruction. A forked child has no workers, so it gets a new pool.
+std::atomic<Pool*> pool{nullptr};
+std::atomic<int> thread_count{0};
+
+Pool& the_pool() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pool = new Pool;
+    pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+  });
+  return *pool;
+}
+
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace
+
+int available_threads() {
+  int n = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+#endif
+  return std::max(1, std::min(n, quota_threads()));
+}
+
+int num_threads() {
+  int n = thread_count.load(std::memory_order_relaxed);
+  n = n > 0 ? n : available_threads();
+  return std::min(n, static_cast<int>(Pool::max_size) - 1);
+}
+
+void set_num_threads(int n) { thread_count = n; }
+
+bool Region::barrier() {
+  const int phase = phase_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    phase_.notify_all();
+  } else {
+    // A thread that stops wakes the others by moving the phase on.
+    while (phase_.load(std::memory_order_acquire) == phase && !stopped()) wait_while_equal(phase_, phase);
+  }
+  return !stopped();
+}
+
+bool Region::poll(int rank) {
+  if (rank == 0 && interrupted_) {
+    constexpr int64_t period_ns = 20'000'000;
+    const int64_t now = now_ns();
+    if (last_poll_ns_ == 0) last_poll_ns_ = now;
+    if (now - last_poll_ns_ > period_ns) {
+      last_poll_ns_ = now;
+      if (interrupted_()) {
+        stop_.store(true, std::memory_order_release);
+        phase_.fetch_add(1, std::memory_order_release);
+        phase_.notify_all();
+      }
+    }
+  }
+  return !stopped();
+}
+
+bool run_parallel(int size, const std::function<void(int)>& body) {
+  if (size <= 1) {
+    body(0);
+    return true;
+  }
+  return the_pool().run(size, body);
+}
+
+FlushSubnormals::FlushSubnormals() {
+#if defined(__x86_64__)
+  saved_ = _mm_getcsr();
+  _mm_setcsr(static_cast<unsigned>(saved_) | 0x8040);  // FTZ | DAZ
+#elif defined(__aarch64__)
+  asm volatile("mrs %0, fpcr" : "=r"(saved_));
+  asm volatile("msr fpcr, %0" : : "r"(saved_ | (1u << 24)));  // FZ
+#endif
+}
+
+FlushSubnormals::~FlushSubnormals() {
+#if defined(__x86_64__)
+  _mm_setcsr(static_cast<unsigned>(saved_));
+#elif defined(__aarch64__)
+  asm volatile("msr fpcr, %0" : : "r"(saved_));
+#endif
+}
+
+}  // namespace fusedrnn

@@ -1,0 +1,122 @@
+// The microkernel: every multiplication of this backend is a Tile::multiply.
+//
+// A tile holds rows x units x gates accumulators, each a vector over `lanes` adjacent hidden units, and adds
+//
+//   acc[r][u][g] += sum_k a[r][k] * w[u][k][g]            a: scalars, broadcast      w: vectors, adjacent in memory
+//
+// one fused multiply-add at a time, k ascending. So an output element is the same chain of roundings whatever the shape
+// of the tile that computed it; that is why results do not depend on batch, position or thread count.
+#pragma once
+#include "cpu/vec.h"
+
+namespace fusedrnn::FUSEDRNN_ISA {
+
+// Tile shapes. With 32 registers 24 accumulators leave room for the 4 vectors of w and one of a; with 16 registers 12.
+// Fewer than ~8 accumulators cannot hide the latency of the fma, so small row counts take several units at once.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int max_accumulators = 24;
+#else
+constexpr int max_accumulators = 12;
+#endif
+constexpr int max_rows(int gates) { return gates == 1 ? 6 : max_accumulators / gates; }
+constexpr int max_units(int rows, int gates) {
+  int units = 1;
+  while (2 * units * rows * gates <= max_accumulators && 2 * units <= (rows * gates == 1 ? 8 : 4)) units *= 2;
+  return units;
+}
+
+template <class T> struct RowRun {  // k runs over `runs` stretches of `length` scalars, `jump` apart
+  int64_t runs, length, jump;
+  int64_t step;  // distance between successive k within a stretch
+};
+
+template <class T, int Rows, int Units, int Gates> struct Tile {
+  using V = Vec<T>;
+  static constexpr int vectors = Units * Gates;
+  V acc[Rows][vectors];
+
+  FUSEDRNN_INLINE void multiply(const T* const* rows, RowRun<T> a, const T* w, int64_t w_step, int64_t w_unit) {
+    const T* p[Rows];
+    for (int r = 0; r < Rows; ++r) p[r] = rows[r];
+    for (int64_t run = 0; run < a.runs; ++run) {
+      int64_t at = run * a.jump;
+      for (int64_t k = 0; k < a.length; ++k, at += a.step, w += w_step) add_product(p, at, w, w_unit);
+    }
+  }
+
+ private:
+  // Whichever operand has fewer vectors stays in registers, the other one passes through.
+  FUSEDRNN_INLINE void add_product(const T* const (&p)[Rows], int64_t at, const T* w, int64_t w_unit) {
+    if constexpr (Rows < vectors) {
+      V a[Rows];
+      for (int r = 0; r < Rows; ++r) a[r] = V(p[r][at]);
+#pragma GCC unroll 32
+      for (int j = 0; j < vectors; ++j) {
+        const V b = V::load(w + (j / Gates) * w_unit + (j % Gates) * V::lanes);
+#pragma GCC unroll 8
+        for (int r = 0; r < Rows; ++r) acc[r][j] = fma(a[r], b, acc[r][j]);
+      }
+    } else {
+      V b[vectors];
+#pragma GCC unroll 32
+      for (int j = 0; j < vectors; ++j) b[j] = V::load(w + (j / Gates) * w_unit + (j % Gates) * V::lanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) {
+        const V a(p[r][at]);
+#pragma GCC unroll 32
+        for (int j = 0; j < vectors; ++j) acc[r][j] = fma(a, b[j], acc[r][j]);
+      }
+    }
+  }
+};
+
+FUSEDRNN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+FUSEDRNN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Calls Work::tile<Rows, Units>(args, row, unit, block) over rows [0, n), units [u0, u1) and `blocks` pieces of k.
+// Weights are the large operand, so they move slowest: all rows pass over one group of units and one piece of k while
+// that piece of the weights is in cache. Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a thin tile would wait for
+// the weights of its one or two rows.
+template <class Work> struct Sweep {
+  using Args = typename Work::Args;
+  using Function = void (*)(const Args&, int64_t row, int64_t unit, int64_t block);
+  static constexpr int gates = Work::gates, rows_max = max_rows(gates);
+
+  struct Table {
+    Function at[rows_max + 1][4];  // [rows][log2 units]
+  };
+  template <int Rows> static constexpr void fill(Table& table) {
+    if constexpr (Rows >= 1) {
+      constexpr int units = max_units(Rows, gates);
+      table.at[Rows][0] = Work::template tile<Rows, 1>;
+      if constexpr (units >= 2) table.at[Rows][1] = Work::template tile<Rows, 2>;
+      if constexpr (units >= 4) table.at[Rows][2] = Work::template tile<Rows, 4>;
+      if constexpr (units >= 8) table.at[Rows][3] = Work::template tile<Rows, 8>;
+      fill<Rows - 1>(table);
+    }
+  }
+  static constexpr Table make() {
+    Table table{};
+    fill<rows_max>(table);
+    return table;
+  }
+
+  static void run(const Args& args, int64_t n, int64_t u0, int64_t u1, int64_t blocks) {
+    static constexpr Table table = make();
+    if (n <= 0) return;
+    const int64_t tiles = ceil_div(n, rows_max), tallest = ceil_div(n, tiles);
+    const int widest = max_units(static_cast<int>(tallest), gates);
+    for (int64_t u = u0; u < u1;) {
+      int units = widest, log2_units = __builtin_ctz(static_cast<unsigned>(widest));
+      while (units > u1 - u) units /= 2, --log2_units;
+      for (int64_t block = 0; block < blocks; ++block)
+        for (int64_t tile = 0; tile < tiles; ++tile) {
+          const int64_t row = tile * n / tiles, end = (tile + 1) * n / tiles;
+          table.at[end - row][log2_units](args, row, u, block);
+        }
+      u += units;
+    }
+  }
+};
+
+}  // namespace fusedrnn::FUSEDRNN_ISA

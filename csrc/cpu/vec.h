@@ -1,0 +1,144 @@
+// Vec<T>: one hardware vector of T, and the few operations that the kernels need. Arithmetic is written with the
+// GCC/Clang vector extensions; intrinsics appear only where those cannot say it (fused multiply-add, partial access).
+//
+// This header is compiled once per ISA inside its own namespace: it uses no STL and emits no symbol of its own,
+// so that AVX-512 code can never be linked into the baseline.
+#pragma once
+#include <stdint.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define FUSEDRNN_INLINE inline __attribute__((always_inline))
+
+namespace fusedrnn::FUSEDRNN_ISA {
+
+// The native types stand in full specialisations because GCC mixes up vector types that depend on a template parameter.
+template <class T> struct Native;
+template <> struct Native<float> {
+  typedef float Type __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES)));
+  typedef int32_t Bits __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES)));
+  static constexpr int mantissa_bits = 23;
+};
+template <> struct Native<double> {
+  typedef double Type __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES)));
+  typedef int64_t Bits __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES)));
+  static constexpr int mantissa_bits = 52;
+};
+
+template <class T> struct Vec {
+  static constexpr int lanes = FUSEDRNN_VECTOR_BYTES / sizeof(T);
+  using Type = typename Native<T>::Type;
+  using Bits = typename Native<T>::Bits;
+  Type v;
+
+  Vec() = default;
+  FUSEDRNN_INLINE Vec(Type native) : v(native) {}
+  FUSEDRNN_INLINE Vec(T scalar) : v(scalar - Type{}) {}
+
+  FUSEDRNN_INLINE static Vec load(const T* p) {
+    Vec out;
+    __builtin_memcpy(&out.v, p, sizeof(Type));
+    return out;
+  }
+  FUSEDRNN_INLINE void store(T* p) const { __builtin_memcpy(p, &v, sizeof(Type)); }
+
+  FUSEDRNN_INLINE Vec operator+(Vec b) const { return v + b.v; }
+  FUSEDRNN_INLINE Vec operator-(Vec b) const { return v - b.v; }
+  FUSEDRNN_INLINE Vec operator*(Vec b) const { return v * b.v; }
+};
+
+// fma(a, b, c) = a*b + c in one rounding; mul then add on x86-64-v2, which has no such instruction.
+#if defined(__AVX512F__)
+FUSEDRNN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+FUSEDRNN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return {_mm512_fmadd_pd(a.v, b.v, c.v)};
+}
+FUSEDRNN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+FUSEDRNN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return {_mm512_fnmadd_pd(a.v, b.v, c.v)};
+}
+#elif defined(__FMA__)
+FUSEDRNN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+FUSEDRNN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return {_mm256_fmadd_pd(a.v, b.v, c.v)};
+}
+FUSEDRNN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+FUSEDRNN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return {_mm256_fnmadd_pd(a.v, b.v, c.v)};
+}
+#elif defined(__aarch64__)
+FUSEDRNN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return {(Vec<float>::Type)vfmaq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v)};
+}
+FUSEDRNN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return {(Vec<double>::Type)vfmaq_f64((float64x2_t)c.v, (float64x2_t)a.v, (float64x2_t)b.v)};
+}
+template <class T> FUSEDRNN_INLINE Vec<T> fnma(Vec<T> a, Vec<T> b, Vec<T> c) { return fma(Vec<T>{-a.v}, b, c); }
+#else
+template <class T> FUSEDRNN_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { return a * b + c; }
+template <class T> FUSEDRNN_INLINE Vec<T> fnma(Vec<T> a, Vec<T> b, Vec<T> c) { return c - a * b; }
+#endif
+
+// Limits that let NaN through: both comparisons are false for NaN, so x comes back (minps/maxps with x second).
+template <class T> FUSEDRNN_INLINE Vec<T> clamp(Vec<T> x, T low, T high) {
+  const Vec<T> lo(low), hi(high);
+  x.v = hi.v < x.v ? hi.v : x.v;
+  x.v = lo.v > x.v ? lo.v : x.v;
+  return x;
+}
+
+// x where x > 0, else 0; NaN stays NaN (as torch.relu).
+template <class T> FUSEDRNN_INLINE Vec<T> positive_part(Vec<T> x) {
+  const Vec<T> zero(T(0));
+  x.v = zero.v > x.v ? zero.v : x.v;
+  return x;
+}
+
+// x where gate > 0, else 0.
+template <class T> FUSEDRNN_INLINE Vec<T> where_positive(Vec<T> gate, Vec<T> x) {
+  const Vec<T> zero(T(0));
+  x.v = gate.v > zero.v ? x.v : zero.v;
+  return x;
+}
+
+// The first n < lanes elements; the other lanes read as 0 and are never touched in memory.
+template <class T> FUSEDRNN_INLINE Vec<T> load_first(const T* p, int n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p)};
+  else
+    return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p)};
+#else
+  alignas(FUSEDRNN_VECTOR_BYTES) T lane[Vec<T>::lanes] = {};
+  for (int i = 0; i < n; ++i) lane[i] = p[i];
+  return Vec<T>::load(lane);
+#endif
+}
+template <class T> FUSEDRNN_INLINE void store_first(Vec<T> x, T* p, int n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x.v);
+  else
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), x.v);
+#else
+  alignas(FUSEDRNN_VECTOR_BYTES) T lane[Vec<T>::lanes];
+  x.store(lane);
+  for (int i = 0; i < n; ++i) p[i] = lane[i];
+#endif
+}
+
+// Element access at the ragged end of a row of `width` elements: a whole vector where one fits.
+template <class T> FUSEDRNN_INLINE Vec<T> load_within(const T* row, int64_t at, int64_t width) {
+  return at + Vec<T>::lanes <= width ? Vec<T>::load(row + at) : load_first(row + at, static_cast<int>(width - at));
+}
+template <class T> FUSEDRNN_INLINE void store_within(Vec<T> x, T* row, int64_t at, int64_t width) {
+  if (at + Vec<T>::lanes <= width)
+    x.store(row + at);
+  else
+    store_first(x, row + at, static_cast<int>(width - at));
+}
+
+}  // namespace fusedrnn::FUSEDRNN_ISA

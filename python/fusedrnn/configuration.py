@@ -1,0 +1,80 @@
+"""Where the kernels run: instruction set, threads, devices."""
+
+from __future__ import annotations
+
+import operator
+import os
+from typing import Any
+
+from . import _core
+
+
+def set_num_threads(n: int) -> None:
+    """Use at most ``n`` threads in each call, the calling one included. Results do not depend on it.
+
+    The default is FUSEDRNN_NUM_THREADS or, without it, the processors that the process may use (affinity and cgroup
+    quota). Small calls use fewer.
+
+    Raises
+    ------
+    TypeError
+        If ``n`` is not an integer.
+    ValueError
+        If ``n`` is not in [1, 1023].
+    """
+    if isinstance(n, bool):
+        raise TypeError(f"set_num_threads: n is {n!r}; expected an integer")
+    try:
+        count = operator.index(n)
+    except TypeError:
+        raise TypeError(f"set_num_threads: n is {n!r}; expected an integer") from None
+    if not 1 <= count <= 1023:
+        raise ValueError(f"set_num_threads: n is {count}; expected 1 <= n <= 1023")
+    _core.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that a large call uses."""
+    return _core.num_threads()
+
+
+def config() -> dict[str, Any]:
+    """Return what decides where and how fast the kernels run.
+
+    Returns
+    -------
+    dict
+        version; isa (in use) and isa_available; threads (in use) and threads_available; cuda, a dict of built, driver,
+        device and, where it cannot be used, the reason.
+    """
+    from . import __version__
+
+    return {
+        "version": __version__,
+        "isa": _core.isa(),
+        "isa_available": _core.available_isas(),
+        "threads": _core.num_threads(),
+        "threads_available": _core.available_threads(),
+        "cuda": {"built": False, "driver": None, "device": None, "reason": "this version has no CUDA kernels yet"},
+    }
+
+
+def show_config() -> None:
+    """Print :func:`config`, one line an entry."""
+    values = config()
+    cuda = values.pop("cuda")
+    available = values.pop("isa_available"), values.pop("threads_available")
+    print(f"fusedrnn  {values['version']}")
+    print(f"isa       {values['isa']} (available: {', '.join(available[0])})")
+    print(f"threads   {values['threads']} (available: {available[1]})")
+    print(f"cuda      {cuda['device'] or 'no: ' + cuda['reason']}")
+
+
+def read_environment() -> None:
+    """Apply FUSEDRNN_NUM_THREADS; called once, by the import."""
+    text = os.environ.get("FUSEDRNN_NUM_THREADS", "").strip()
+    if not text:
+        return
+    if not text.isdecimal() or not 1 <= int(text) <= 1023:
+        raise ValueError(f"fusedrnn: FUSEDRNN_NUM_THREADS is {text!r}; expected an integer in [1, 1023]")
+    _core.set_num_threads(int(text))

@@ -1,0 +1,214 @@
+"""The raw kernels: one layer, one direction, one call a sequence. Nothing is converted.
+
+Arrays are NumPy arrays of one dtype, float32 or float64; another dtype raises TypeError. Any strides are accepted; an
+array whose last axis is not dense is copied once. Shapes: ``x`` (B, T, I), or (T, B, I) with ``batch_first=False``;
+states (B, H); weights as torch's, (G*H, I) and (G*H, H) with G = 1 (RNN), 4 (LSTM: i, f, g, o) or 3 (GRU: r, z, n);
+``lengths`` (B,) integers in [0, T], in any order. Outputs past a sample's end are 0, its final state is the one at its
+true end, and ``reverse`` walks its valid steps from the last to the first.
+
+With ``training=True`` a tape comes back too. The backward function reads the inputs, the weights and y again: leave
+them as they are until then (y is read-only for that reason).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+
+Array: TypeAlias = NDArray[Any]
+
+
+class Gradients(NamedTuple):
+    """Gradients of the arguments of a forward call, each shaped as the argument; None for what is not there."""
+
+    x: Array
+    weight_ih: Array
+    weight_hh: Array
+    bias_ih: Array | None
+    bias_hh: Array | None
+    h0: Array
+    c0: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTape:
+    """What a forward kernel keeps for its backward: the activated gates (and c), and references to x and y."""
+
+    core: _core.Tape
+    weights: tuple[Array, ...]
+
+
+def lstm(
+    x: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    *,
+    lengths: Any = None,
+    reverse: bool = False,
+    batch_first: bool = True,
+    training: bool = False,
+) -> tuple[Any, ...]:
+    """Long short-term memory over a whole sequence (Hochreiter & Schmidhuber 1997; forget gate Gers et al. 2000).
+
+    ``i, f, o = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``g = tanh(...)``, ``c(t) = f c(t-1) + i g``,
+    ``h(t) = o tanh(c(t))``. Shapes and dtypes: see the module.
+
+    Returns
+    -------
+    y : ndarray (B, T, H)
+        h of every step.
+    h, c : ndarray (B, H)
+        The state after each sample's last valid step.
+    tape : KernelTape
+        Only with ``training``.
+
+    Raises
+    ------
+    TypeError
+        For a wrong dtype.
+    ValueError
+        For a wrong shape or length; the message names the argument, what was got and what was expected.
+    """
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    return _forward("lstm", x, weights, h0, c0, lengths, reverse, batch_first, training)
+
+
+def gru(
+    x: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    h0: Array | None = None,
+    *,
+    lengths: Any = None,
+    reverse: bool = False,
+    batch_first: bool = True,
+    training: bool = False,
+) -> tuple[Any, ...]:
+    """Gated recurrent unit over a whole sequence, reset after the product, as torch and cuDNN (Cho et al. 2014).
+
+    ``r, z = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``n = tanh(b_in + W_in x(t) + r (W_hn h(t-1) + b_hn))``,
+    ``h(t) = (1-z) n + z h(t-1)``. Returns (y, h), and the tape with ``training``; errors as :func:`lstm`.
+    """
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    y, h, _, *tape = _forward("gru", x, weights, h0, None, lengths, reverse, batch_first, training)
+    return (y, h, *tape)
+
+
+def rnn(
+    x: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    h0: Array | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: Any = None,
+    reverse: bool = False,
+    batch_first: bool = True,
+    training: bool = False,
+) -> tuple[Any, ...]:
+    """Elman network over a whole sequence: ``h(t) = act(b + W_ih x(t) + W_hh h(t-1))`` (Elman 1990).
+
+    ``nonlinearity`` is "tanh" or "relu". Returns (y, h), and the tape with ``training``; errors as :func:`lstm`.
+    """
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    cell = rnn_cell("RNN", nonlinearity)
+    y, h, _, *tape = _forward(cell, x, weights, h0, None, lengths, reverse, batch_first, training)
+    return (y, h, *tape)
+
+
+def lstm_backward(
+    tape: KernelTape, dy: Array | None = None, dh: Array | None = None, dc: Array | None = None
+) -> Gradients:
+    """Backpropagation through time of :func:`lstm`.
+
+    Parameters
+    ----------
+    tape : KernelTape
+        Of the forward call. A second call on it gives the same bits and costs another forward.
+    dy : ndarray (B, T, H), optional
+        dL/dy; what it holds past a sample's end is not read. None: zeros.
+    dh, dc : ndarray (B, H), optional
+        dL/dh and dL/dc of the final state. None: zeros.
+    """
+    return _backward(tape, dy, dh, dc)
+
+
+def gru_backward(tape: KernelTape, dy: Array | None = None, dh: Array | None = None) -> Gradients:
+    """Backpropagation through time of :func:`gru`; arguments as :func:`lstm_backward`."""
+    return _backward(tape, dy, dh, None)
+
+
+def rnn_backward(tape: KernelTape, dy: Array | None = None, dh: Array | None = None) -> Gradients:
+    """Backpropagation through time of :func:`rnn`; arguments as :func:`lstm_backward`."""
+    return _backward(tape, dy, dh, None)
+
+
+def rnn_cell(op: str, nonlinearity: str) -> str:
+    """Return the kernel's name of an Elman cell; ValueError for an unknown nonlinearity."""
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"{op}: nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'")
+    return f"rnn_{nonlinearity}"
+
+
+def _forward(
+    cell: str,
+    x: Array,
+    weights: tuple[Array | None, ...],
+    h0: Array | None,
+    c0: Array | None,
+    lengths: Any,
+    reverse: bool,
+    batch_first: bool,
+    training: bool,
+) -> tuple[Any, ...]:
+    given = [w for w in weights if w is not None]
+    for name, array in (("x", x), ("weight_ih", weights[0]), ("weight_hh", weights[1])):
+        rank = 3 if name == "x" else 2
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{cell}: {name} is a {type(array).__name__}; expected a numpy array")
+        if array.ndim != rank:
+            raise ValueError(f"{cell}: {name} has shape {array.shape}; expected {rank} axes")
+    if len(given) == 3:
+        raise ValueError(f"{cell}: one bias is None; expected both bias_ih and bias_hh, or neither")
+    input_size, hidden_size = given[0].shape[1], given[1].shape[1]
+    stack = _core.Stack(
+        cell,
+        x.dtype.name,
+        input_size=input_size,
+        hidden_size=hidden_size,
+        num_layers=1,
+        num_directions=1,
+        reverse=reverse,
+        bias=len(given) == 4,
+    )
+    y, h, c, tape = stack.forward(given, x, _slab(h0), _slab(c0), lengths, batch_first, training)
+    out = (y, h[0], None if c is None else c[0])
+    return (*out, KernelTape(tape, tuple(given))) if training else out
+
+
+def _backward(tape: KernelTape, dy: Array | None, dh: Array | None, dc: Array | None) -> Gradients:
+    if not isinstance(tape, KernelTape):
+        raise TypeError(f"backward: tape is a {type(tape).__name__}; expected the tape of a forward call")
+    gradients = [np.zeros(w.shape, w.dtype) for w in tape.weights]
+    dx, dh0, dc0 = tape.core.backward(dy, _slab(dh), _slab(dc), gradients)
+    weight_ih, weight_hh, *biases = gradients
+    bias_ih, bias_hh = biases if biases else (None, None)
+    return Gradients(dx, weight_ih, weight_hh, bias_ih, bias_hh, dh0[0], None if dc0 is None else dc0[0])
+
+
+def _slab(state: Array | None) -> Array | None:
+    """Return a (B, H) state as the (1, B, H) of a stack of one layer."""
+    return state[np.newaxis] if isinstance(state, np.ndarray) and state.ndim == 2 else state

@@ -1,0 +1,27 @@
+"""Layers: recurrent, dense, embedding, dropout, and the composites of them."""
+
+from .activation import Activation
+from .base import Layer, Tape, register_layer
+from .bidirectional import Bidirectional
+from .dense import Linear
+from .dropout import Dropout
+from .embedding import Embedding
+from .recurrent import GRU, LSTM, RNN, Recurrent, Stream
+from .sequential import Sequential
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Activation",
+    "Bidirectional",
+    "Dropout",
+    "Embedding",
+    "Layer",
+    "Linear",
+    "Recurrent",
+    "Sequential",
+    "Stream",
+    "Tape",
+    "register_layer",
+]

@@ -1,0 +1,88 @@
+"""Elementwise functions as layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, as_real, check_shape, parse_dtype
+from .base import Layer, Tape, register_layer
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow: tanh saturates where exp would not."""
+    y: Array = np.tanh(0.5 * x)
+    y += 1
+    y *= 0.5
+    return y
+
+
+def softmax(x: Array) -> Array:
+    """exp(x) / sum(exp(x)) over the last axis; the maximum is taken off first, so that nothing overflows."""
+    y: Array = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
+    y /= y.sum(axis=-1, keepdims=True)
+    return y
+
+
+_FORWARD: dict[str, Callable[[Array], Array]] = {
+    "identity": lambda x: x,
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+    "relu": lambda x: np.maximum(x, 0),
+    "softmax": softmax,
+}
+# dx from the output y and dy: none of these functions needs its input again.
+_BACKWARD: dict[str, Callable[[Array, Array], Array]] = {
+    "identity": lambda y, dy: dy,
+    "tanh": lambda y, dy: dy * (1 - y * y),
+    "sigmoid": lambda y, dy: dy * y * (1 - y),
+    "relu": lambda y, dy: dy * (y > 0),
+    "softmax": lambda y, dy: y * (dy - (dy * y).sum(axis=-1, keepdims=True)),
+}
+
+
+@register_layer
+class Activation(Layer):
+    """y = f(x).
+
+    Parameters
+    ----------
+    function : {"identity", "tanh", "sigmoid", "relu", "softmax"}
+        softmax is over the last axis; relu has derivative 0 at 0.
+    dtype : {"float32", "float64"}, optional
+        Of x and y. None keeps the input's if it is one of them and else converts to float32.
+    device : {"cpu"}
+        Anything else raises RuntimeError.
+    """
+
+    def __init__(self, function: str, *, dtype: Any = None, device: str = "cpu") -> None:
+        super().__init__(device=device)
+        if function not in _FORWARD:
+            raise ValueError(f"{self.op}: function is {function!r}; expected one of {', '.join(_FORWARD)}")
+        self.function = function
+        self._kept_dtype = None if dtype is None else parse_dtype(self.op, dtype)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"function": self.function, "dtype": None if self._kept_dtype is None else self._kept_dtype.name}
+
+    def __call__(self, x: Any) -> Array:
+        """Compute y, shaped as x (...), real; softmax needs at least one axis."""
+        x = as_real(self.op, "x", x, self._kept_dtype)
+        if self.function == "softmax" and x.ndim == 0:
+            raise ValueError(f"{self.op}: x has shape (); expected (..., features)")
+        return _FORWARD[self.function](x)
+
+    def forward(self, x: Any) -> tuple[Array, Tape]:
+        """Compute (y, tape). The tape refers to y: leave y as it is until ``backward``."""
+        y = self(x)
+        return y, Tape(self, (y,))
+
+    def backward(self, tape: Tape, dy: Any) -> Array:
+        """Return dx for dy, both shaped as x."""
+        (y,) = self._saved(tape)
+        dy = as_real(self.op, "dy", dy, y.dtype)
+        check_shape(self.op, "dy", dy, "x.shape", y.shape)
+        return _BACKWARD[self.function](y, dy)

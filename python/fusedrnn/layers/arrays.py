@@ -1,0 +1,155 @@
+"""What a layer accepts: real arrays, dtypes, devices, sizes and lengths, checked once and with one wording."""
+
+from __future__ import annotations
+
+import operator
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def parse_dtype(op: str, dtype: Any) -> np.dtype[Any]:
+    """Return the NumPy dtype of a layer: float32 or float64, in native byte order.
+
+    Raises
+    ------
+    TypeError
+        For any other dtype, None included (NumPy would read it as float64).
+    """
+    with suppress(TypeError):
+        parsed: np.dtype[Any] = np.dtype(dtype)
+        if dtype is not None and parsed in DTYPES:
+            return parsed
+    raise TypeError(f"{op}: dtype is {dtype!r}; expected float32 or float64")
+
+
+def parse_device(op: str, device: Any) -> str:
+    """Return the device of a layer, which is "cpu".
+
+    Raises
+    ------
+    RuntimeError
+        For any other device; the message says what to do.
+    """
+    if device != "cpu":
+        reason = "CUDA is not built" if str(device).startswith("cuda") else "there is no such device"
+        raise RuntimeError(f"{op}: device is {device!r}, but {reason}; use device='cpu'")
+    return "cpu"
+
+
+def positive_int(op: str, name: str, value: Any) -> int:
+    """Return a size as a Python int of at least 1.
+
+    Raises
+    ------
+    TypeError
+        If the value is not an integer (bool is not one).
+    ValueError
+        If it is 0 or negative.
+    """
+    result = integer(op, name, value)
+    if result < 1:
+        raise ValueError(f"{op}: {name} is {result}; expected a positive integer")
+    return result
+
+
+def integer(op: str, name: str, value: Any) -> int:
+    """Return an argument as a Python int; TypeError if it is not an integer (bool is not one)."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{op}: {name} is {value!r}; expected an integer") from None
+
+
+def probability(op: str, name: str, value: Any) -> float:
+    """Return a dropout probability as a float in [0, 1]; ValueError outside, NaN included."""
+    result = float(value)
+    if not 0.0 <= result <= 1.0:
+        raise ValueError(f"{op}: {name} is {value!r}; expected a probability in [0, 1]")
+    return result
+
+
+def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None) -> Array:
+    """Return ``x`` as an aligned array of ``dtype`` in native byte order.
+
+    An array that already is one comes back as it is, whatever its strides and whether or not it may be written to.
+
+    Parameters
+    ----------
+    op, name : str
+        Operation and argument, for the message.
+    x : array_like
+        Any real dtype: integers, any float, any byte order.
+    dtype : dtype or None
+        float32 or float64. None keeps the input's own dtype if it is one of them and else converts to float32.
+
+    Raises
+    ------
+    TypeError
+        If the dtype of ``x`` is not real (complex, object, bool, text, dates).
+    ValueError
+        If ``x`` is a ragged nest of sequences.
+    """
+    array = _asarray(op, name, x)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected a real dtype such as {dtype or 'float32'}")
+    if dtype is None:
+        native = array.dtype.newbyteorder("=")
+        dtype = native if native in DTYPES else DTYPES[0]
+    if array.dtype == dtype and array.flags.aligned:
+        return array
+    # A broadcast axis is converted once: a stride-0 view may have more elements than there is memory.
+    once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)
+    converted = array[once].astype(dtype, order="C")
+    return converted if converted.shape == array.shape else np.broadcast_to(converted, array.shape)
+
+
+def as_integer(op: str, name: str, x: Any) -> Array:
+    """Return ``x`` as an array of an integer dtype, unconverted; TypeError for any other dtype (bool is not one)."""
+    array = _asarray(op, name, x)
+    if array.size == 0 and array.dtype.kind == "f" and not isinstance(x, np.ndarray):
+        array = array.astype(np.int64)  # an empty list has no dtype of its own
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected an integer dtype")
+    return array
+
+
+def as_lengths(op: str, lengths: Any, batch: int, steps: int) -> NDArray[np.int64]:
+    """Return ``lengths`` as a new contiguous int64 array (B,) with values in [0, T].
+
+    Raises
+    ------
+    TypeError
+        If the dtype is not an integer.
+    ValueError
+        If the shape is not (B,) or a value is outside [0, T].
+    """
+    array = as_integer(op, "lengths", lengths)
+    if array.shape != (batch,):
+        raise ValueError(f"{op}: lengths has shape {array.shape}; expected (batch,) = ({batch},)")
+    wrong = (array < 0) | (array > steps)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(f"{op}: lengths[{at}] is {array[at]}; expected 0 <= length <= {steps} (time steps)")
+    return array.astype(np.int64)
+
+
+def check_shape(op: str, name: str, array: Array, names: str, expected: tuple[int, ...]) -> None:
+    """Raise the ValueError of a wrong shape: got, the names of the axes, and expected."""
+    if array.shape != expected:
+        raise ValueError(f"{op}: {name} has shape {array.shape}; expected ({names}) = {expected}")
+
+
+def _asarray(op: str, name: str, x: Any) -> Array:
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{op}: {name} is not an array: {error}") from None

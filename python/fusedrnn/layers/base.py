@@ -1,0 +1,239 @@
+"""What every layer and model is: named parameters with gradients, a forward, a backward, a state, a configuration."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .arrays import Array, as_real, parse_device, parse_dtype
+
+_LISTED_NAMES = 20  # an error message lists so many names and counts the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """What a forward call keeps for its backward call; it belongs to the layer that made it."""
+
+    owner: Layer
+    saved: tuple[Any, ...]
+
+
+class Layer(ABC):
+    """Base of layers (with parameters of their own) and of composites (with children).
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"}
+        Of parameters, inputs and outputs.
+    device : {"cpu"}
+        Anything else raises RuntimeError.
+
+    Attributes
+    ----------
+    params, grads : dict of str to ndarray
+        The same keys, shapes and dtype. ``backward`` adds into the gradients. The arrays of a composite are its
+        children's own, under "child.name". Change them in place.
+    """
+
+    def __init__(self, *, dtype: Any = "float32", device: str = "cpu") -> None:
+        self.dtype = parse_dtype(self.op, dtype)
+        self.device = parse_device(self.op, device)
+        self._params: dict[str, Array] = {}
+        self._grads: dict[str, Array] = {}
+        self._children: dict[str, Layer] = {}
+        self._rng: np.random.Generator | None = None  # set by layers that draw at every forward call
+
+    @property
+    def op(self) -> str:
+        """Name of the layer in error messages."""
+        return type(self).__name__
+
+    @abstractmethod
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Compute the outputs in training mode; return (outputs, tape)."""
+
+    @abstractmethod
+    def backward(self, tape: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the gradients of the parameters into ``grads``; return those of the inputs."""
+
+    @abstractmethod
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Compute the outputs in inference mode: nothing is kept, dropout is inactive."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON values; seed and device are not among them."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Layer:
+        """Make a layer from what ``config`` returned."""
+        return cls(**config)
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """Parameters by name."""
+        return self._merged("_params")
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """Gradients by the names of the parameters."""
+        return self._merged("_grads")
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of parameter elements; an array that two children share counts once."""
+        return sum(array.size for array in {id(array): array for array in self.params.values()}.values())
+
+    def zero_grad(self) -> None:
+        """Fill all gradients with 0."""
+        for grad in self.grads.values():
+            grad.fill(0)
+
+    def reseed(self, seed: int | None) -> None:
+        """Restart the random numbers of every dropout in this layer; the parameters stay as they are."""
+        random = [layer for layer in self.layers() if layer._rng is not None]
+        for layer, child_seed in zip(random, np.random.SeedSequence(seed).spawn(len(random)), strict=True):
+            layer._rng = np.random.default_rng(child_seed)
+
+    def layers(self) -> Iterator[Layer]:
+        """Yield this layer and all layers inside it, each once."""
+        seen: set[int] = set()
+        stack: list[Layer] = [self]
+        while stack:
+            layer = stack.pop()
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                yield layer
+                stack.extend(reversed(layer._children.values()))
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of the parameters by name."""
+        return {name: array.copy() for name, array in self.params.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy values into the parameters; on an error nothing has changed.
+
+        Parameters
+        ----------
+        state : mapping of str to array_like
+            Values of any real dtype, shaped as the parameters.
+        strict : bool
+            Whether missing and unexpected names are errors; wrong shapes always are.
+
+        Raises
+        ------
+        ValueError
+            One message with all missing names, unexpected names and wrong shapes.
+        TypeError
+            If a value is not real.
+        """
+        params = self.params
+        problems = []
+        if strict:
+            problems += _listed("missing", [name for name in params if name not in state])
+            problems += _listed("unexpected", [name for name in state if name not in params])
+        values = {
+            name: as_real(self.op, name, state[name], array.dtype) for name, array in params.items() if name in state
+        }
+        problems += _listed(
+            "wrong shapes",
+            [
+                f"{name} has shape {value.shape}, expected {params[name].shape}"
+                for name, value in values.items()
+                if value.shape != params[name].shape
+            ],
+        )
+        if problems:
+            raise ValueError(f"{self.op}: the state does not fit; {'; '.join(problems)}")
+        for name, value in values.items():
+            np.copyto(params[name], value)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write parameters and configuration to a safetensors file; ``fusedrnn.load`` reads it."""
+        from ..serialization import save
+
+        save(self, path)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{self.op}({arguments})"
+
+    def _set_parameters(self, params: Mapping[str, Array]) -> None:
+        """Take these arrays as own parameters, with zero gradients."""
+        self._params = dict(params)
+        # np.zeros, not zeros_like: pages that inference never touches are never paged in.
+        self._grads = {name: np.zeros(array.shape, array.dtype) for name, array in params.items()}
+
+    def _add_child(self, name: str, child: Layer) -> None:
+        if not isinstance(child, Layer):
+            raise TypeError(f"{self.op}: {name} is a {type(child).__name__}; expected a Layer")
+        self._children[name] = child
+
+    def _merged(self, attribute: str) -> dict[str, Array]:
+        own: dict[str, Array] = getattr(self, attribute)
+        if not self._children:
+            return own
+        merged = dict(own)
+        for child_name, child in self._children.items():
+            merged |= {f"{child_name}.{name}": array for name, array in child._merged(attribute).items()}
+        return merged
+
+    def _saved(self, tape: Any) -> tuple[Any, ...]:
+        """Return what forward saved, after checking that the tape is this layer's."""
+        if not isinstance(tape, Tape) or tape.owner is not self:
+            got = f"a tape of {tape.owner.op}" if isinstance(tape, Tape) else f"a {type(tape).__name__}"
+            raise ValueError(f"{self.op}: tape is {got}; expected the tape that this layer's forward returned")
+        return tape.saved
+
+
+_registry: dict[str, type[Layer]] = {}
+_LayerClass = TypeVar("_LayerClass", bound=type[Layer])
+
+
+def register_layer(cls: _LayerClass) -> _LayerClass:
+    """Class decorator: let files name this class, so that ``fusedrnn.load`` can make one.
+
+    Raises
+    ------
+    ValueError
+        If another class has that name. (The same class defined anew, as in a notebook, replaces the old one.)
+    """
+    known = _registry.setdefault(cls.__name__, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"register_layer: {cls.__name__} is already the name of {known.__module__}.{known.__name__}")
+    _registry[cls.__name__] = cls
+    return cls
+
+
+def layer_spec(layer: Layer) -> dict[str, Any]:
+    """Return {"class": name, "config": arguments} of a layer as JSON values."""
+    if _registry.get(layer.op) is not type(layer):
+        raise TypeError(f"{layer.op}: the class is not registered; decorate it with fusedrnn.layers.register_layer")
+    return {"class": layer.op, "config": layer.config()}
+
+
+def layer_from_spec(spec: Any) -> Layer:
+    """Make a layer from what ``layer_spec`` returned. Only registered classes are looked up.
+
+    Raises
+    ------
+    ValueError
+        If the class is unknown or the specification malformed; else whatever the constructor raises.
+    """
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("config"), Mapping):
+        raise ValueError(f"layer_from_spec: got {str(spec)[:80]!r}; expected {{'class': name, 'config': arguments}}")
+    cls = _registry.get(str(spec.get("class")))
+    if cls is None:
+        raise ValueError(f"layer_from_spec: unknown layer class {str(spec.get('class'))[:80]!r}")
+    return cls.from_config(spec["config"])
+
+
+def _listed(what: str, names: Iterable[str]) -> list[str]:
+    names = list(names)
+    more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
+    return [f"{what}: {', '.join(names[:_LISTED_NAMES])}{more}"] if names else []

@@ -1,0 +1,146 @@
+"""A recurrent layer and its reverse, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, as_real, check_shape
+from .base import Layer, Tape, layer_from_spec, layer_spec, register_layer
+
+MERGES = ("concat", "sum", "mul", "ave", None)
+
+
+@register_layer
+class Bidirectional(Layer):
+    """Run a recurrent layer forward over time and a second one in reverse, and merge their outputs.
+
+    With several layers in ``layer``, the whole stack runs in each direction and the merge comes last
+    (``LSTM(bidirectional=True)`` concatenates after every layer instead). Schuster & Paliwal 1997.
+
+    Parameters
+    ----------
+    layer : RNN, LSTM or GRU
+        Of one direction. It becomes the forward child; the reverse child has its configuration and fresh weights.
+    merge : {"concat", "sum", "mul", "ave", None}
+        How y_forward and y_reverse (..., H) become y: side by side on the last axis (..., 2 H), their sum, product or
+        mean, or the pair (y_forward, y_reverse).
+    seed : int, optional
+        Of the reverse child's weights.
+
+    Raises
+    ------
+    TypeError
+        If ``layer`` is not a recurrent layer.
+    ValueError
+        If ``layer`` has both directions already or ``merge`` is unknown.
+    """
+
+    def __init__(self, layer: Any, merge: str | None = "concat", *, seed: int | None = None) -> None:
+        if not hasattr(layer, "reversed_copy"):
+            raise TypeError(f"{self.op}: layer is a {type(layer).__name__}; expected a recurrent layer")
+        if layer.bidirectional:
+            raise ValueError(f"{self.op}: layer has bidirectional=True; expected a layer of one direction")
+        if merge not in MERGES:
+            raise ValueError(f"{self.op}: merge is {merge!r}; expected one of {', '.join(map(repr, MERGES))}")
+        super().__init__(dtype=layer.dtype, device=layer.device)
+        self.merge = merge
+        self.hidden_size: int = layer.hidden_size
+        self.batch_first: bool = layer.batch_first
+        self._add_child("forward", layer)
+        self._add_child("reverse", layer.reversed_copy(seed=seed))
+
+    def config(self) -> dict[str, Any]:
+        """Return the forward layer's specification and the merge."""
+        return {"layer": layer_spec(self._children["forward"]), "merge": self.merge}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Bidirectional:
+        """Make a layer from what ``config`` returned."""
+        return cls(layer_from_spec(config["layer"]), config["merge"])
+
+    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Any, tuple[Any, Any]]:
+        """Compute (y, (state_forward, state_reverse)) in inference mode.
+
+        Parameters
+        ----------
+        x : array_like
+            As the recurrent layer takes it: (B, T, I), (T, B, I) or (T, I).
+        state : pair, optional
+            Initial states of the two directions, each as the recurrent layer takes it, or None.
+        lengths : array_like of int (B,), optional
+            Valid time steps; the reverse direction starts at each sample's true end.
+        """
+        states = self._pair("state", state)
+        (y0, s0), (y1, s1) = (
+            child(x, state=each, lengths=lengths) for child, each in zip(self._children.values(), states, strict=True)
+        )
+        return self._merge(y0, y1), (s0, s1)
+
+    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[tuple[Any, tuple[Any, Any]], Tape]:
+        """Compute ((y, (state_forward, state_reverse)), tape) in training mode; arguments as in ``__call__``."""
+        states = self._pair("state", state)
+        ((y0, s0), tape0), ((y1, s1), tape1) = (
+            child.forward(x, state=each, lengths=lengths)
+            for child, each in zip(self._children.values(), states, strict=True)
+        )
+        factors = (y0, y1) if self.merge == "mul" else None
+        return (self._merge(y0, y1), (s0, s1)), Tape(self, (tape0, tape1, y0.shape, factors))
+
+    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> tuple[Array, tuple[Any, Any]]:
+        """Return (dx, (dstate_forward, dstate_reverse)).
+
+        Parameters
+        ----------
+        tape : Tape
+            Of ``forward``.
+        dy : array_like
+            Shaped as y (a pair of them for ``merge=None``); may be None where dstate is given.
+        dstate : pair, optional
+            Gradients of the final states, each as the recurrent layer takes it, or None.
+        """
+        tape0, tape1, shape, factors = self._saved(tape)
+        dstates = self._pair("dstate", dstate)
+        dy0, dy1 = self._split(dy, shape, factors)
+        forward, reverse = self._children.values()
+        dx, ds0 = forward.backward(tape0, dy0, dstate=dstates[0])
+        dx_reverse, ds1 = reverse.backward(tape1, dy1, dstate=dstates[1])
+        return dx + dx_reverse, (ds0, ds1)
+
+    def _pair(self, name: str, value: Any) -> tuple[Any, Any]:
+        if value is None:
+            return None, None
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            raise ValueError(
+                f"{self.op}: {name} is a {type(value).__name__}; expected a pair (forward, reverse) or None"
+            )
+        return value[0], value[1]
+
+    def _merge(self, y0: Array, y1: Array) -> Any:
+        if self.merge is None:
+            return y0, y1
+        if self.merge == "concat":
+            return np.concatenate((y0, y1), axis=-1)
+        if self.merge == "mul":
+            return y0 * y1
+        total = y0 + y1
+        return total if self.merge == "sum" else total * total.dtype.type(0.5)
+
+    def _split(self, dy: Any, shape: tuple[int, ...], factors: Any) -> tuple[Any, Any]:
+        """Return the gradients of the two outputs, (..., H) each, from that of the merged one."""
+        if self.merge is None:
+            return self._pair("dy", dy)
+        if dy is None:
+            return None, None
+        dy = as_real(self.op, "dy", dy, self.dtype)
+        width = shape[-1]
+        merged_width = 2 * width if self.merge == "concat" else width
+        check_shape(self.op, "dy", dy, "..., features", (*shape[:-1], merged_width))
+        if self.merge == "concat":
+            return dy[..., :width], dy[..., width:]
+        if self.merge == "mul":
+            return dy * factors[1], dy * factors[0]
+        half = dy if self.merge == "sum" else dy * dy.dtype.type(0.5)
+        return half, half

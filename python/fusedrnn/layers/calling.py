@@ -1,0 +1,34 @@
+"""How composites and ``fit`` call a layer of any kind: lengths only where it takes them, y without the state."""
+
+from __future__ import annotations
+
+import inspect
+from functools import lru_cache
+from typing import Any
+
+from .base import Layer
+
+
+def forward_layer(layer: Layer, x: Any, lengths: Any) -> tuple[Any, Any]:
+    """Call ``layer.forward``, with lengths if it takes them; return (y, tape) without a recurrent layer's state."""
+    outputs, tape = layer.forward(x, **_lengths_argument(type(layer).forward, lengths))
+    return first(outputs), tape
+
+
+def call_layer(layer: Layer, x: Any, lengths: Any) -> Any:
+    """Call ``layer`` for inference, with lengths if it takes them; return y without a recurrent layer's state."""
+    return first(layer(x, **_lengths_argument(type(layer).__call__, lengths)))
+
+
+def first(outputs: Any) -> Any:
+    """Return y of (y, state), or what is no tuple as it is."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def _lengths_argument(function: Any, lengths: Any) -> dict[str, Any]:
+    return {"lengths": lengths} if lengths is not None and _takes_lengths(function) else {}
+
+
+@lru_cache(maxsize=256)
+def _takes_lengths(function: Any) -> bool:
+    return "lengths" in inspect.signature(function).parameters

@@ -1,0 +1,117 @@
+"""The affine layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..allocation import claim_parameters
+from ..init import check_init, glorot_uniform, torch_uniform
+from .arrays import Array, as_real, check_shape, positive_int
+from .base import Layer, Tape, register_layer
+
+
+@register_layer
+class Linear(Layer):
+    """y = x W^T + b over the last axis.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Sizes of the last axis of x and y.
+    bias : bool
+        Whether there is a b.
+    dtype : {"float32", "float64"}
+        Of parameters, x and y.
+    device : {"cpu"}
+        Anything else raises RuntimeError.
+    init : {"default", "torch"}
+        default: Glorot weights and b = 0; torch: everything from U(-1/sqrt(in), 1/sqrt(in)).
+    seed : int, optional
+        Of the initial weights.
+
+    Attributes
+    ----------
+    params : dict
+        weight (out_features, in_features), and with ``bias`` bias (out_features,).
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive or ``init`` unknown.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: Any = "float32",
+        device: str = "cpu",
+        init: str = "default",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(dtype=dtype, device=device)
+        self.in_features = positive_int(self.op, "in_features", in_features)
+        self.out_features = positive_int(self.op, "out_features", out_features)
+        self.bias = bool(bias)
+        check_init(self.op, init)
+        claim_parameters(self.op, self.out_features * (self.in_features + self.bias), self.dtype)
+        rng = np.random.default_rng(seed)
+        shape = (self.out_features, self.in_features)
+        if init == "torch":
+            params = {"weight": torch_uniform(shape, self.in_features, self.dtype, rng)}
+            if self.bias:
+                params["bias"] = torch_uniform(shape[:1], self.in_features, self.dtype, rng)
+        else:
+            params = {"weight": glorot_uniform(shape, self.dtype, rng)}
+            if self.bias:
+                params["bias"] = np.zeros(shape[:1], self.dtype)
+        self._set_parameters(params)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": self.bias,
+            "dtype": self.dtype.name,
+        }
+
+    def __call__(self, x: Any) -> Array:
+        """Compute y (..., out_features) from x (..., in_features), real."""
+        return self._apply(self._input(x))
+
+    def forward(self, x: Any) -> tuple[Array, Tape]:
+        """Compute (y, tape). The tape refers to x: leave x as it is until ``backward``."""
+        x = self._input(x)
+        return self._apply(x), Tape(self, (x,))
+
+    def backward(self, tape: Tape, dy: Any) -> Array:
+        """Add into the gradients of weight and bias; return dx (..., in_features) for dy (..., out_features)."""
+        (x,) = self._saved(tape)
+        dy = as_real(self.op, "dy", dy, self.dtype)
+        check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
+        rows = dy.reshape(-1, self.out_features)
+        self._grads["weight"] += rows.T @ x.reshape(-1, self.in_features)
+        if self.bias:
+            self._grads["bias"] += rows.sum(axis=0)
+        dx: Array = (rows @ self._params["weight"]).reshape(x.shape)
+        return dx
+
+    def _input(self, x: Any) -> Array:
+        array = as_real(self.op, "x", x, self.dtype)
+        if array.ndim == 0 or array.shape[-1] != self.in_features:
+            expected = f"(..., in_features) = (..., {self.in_features})"
+            raise ValueError(f"{self.op}: x has shape {array.shape}; expected {expected}")
+        return array
+
+    def _apply(self, x: Array) -> Array:
+        # One matrix product of all rows; on more axes NumPy would make one per sample.
+        rows = x.reshape(-1, self.in_features) @ self._params["weight"].T
+        if self.bias:
+            rows += self._params["bias"]
+        y: Array = rows.reshape(*x.shape[:-1], self.out_features)
+        return y

@@ -1,0 +1,66 @@
+"""Inverted dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, as_real, check_shape, parse_dtype, probability
+from .base import Layer, Tape, register_layer
+
+
+@register_layer
+class Dropout(Layer):
+    """In training, zero each element with probability p and scale the others by 1 / (1 - p); in inference, nothing.
+
+    The masks come from a generator of the layer's own: the same seed gives the same sequence of masks.
+    Srivastava et al. 2014.
+
+    Parameters
+    ----------
+    p : float
+        Probability in [0, 1].
+    dtype : {"float32", "float64"}, optional
+        Of x and y. None keeps the input's if it is one of them and else converts to float32.
+    device : {"cpu"}
+        Anything else raises RuntimeError.
+    seed : int, optional
+        Of the masks.
+    """
+
+    def __init__(self, p: float = 0.5, *, dtype: Any = None, device: str = "cpu", seed: int | None = None) -> None:
+        super().__init__(device=device)
+        self.p = probability(self.op, "p", p)
+        self._kept_dtype = None if dtype is None else parse_dtype(self.op, dtype)
+        self._rng = np.random.default_rng(seed)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"p": self.p, "dtype": None if self._kept_dtype is None else self._kept_dtype.name}
+
+    def __call__(self, x: Any) -> Array:
+        """Return x (...), real, as it is."""
+        return as_real(self.op, "x", x, self._kept_dtype)
+
+    def forward(self, x: Any) -> tuple[Array, Tape]:
+        """Draw a mask and compute (y, tape)."""
+        x = self(x)
+        mask = dropout_mask(x.shape, self.p, x.dtype, self._rng)
+        return x * mask, Tape(self, (mask,))
+
+    def backward(self, tape: Tape, dy: Any) -> Array:
+        """Return dx for dy, both shaped as x."""
+        (mask,) = self._saved(tape)
+        dy = as_real(self.op, "dy", dy, mask.dtype)
+        check_shape(self.op, "dy", dy, "x.shape", mask.shape)
+        dx: Array = dy * mask
+        return dx
+
+
+def dropout_mask(shape: tuple[int, ...], p: float, dtype: np.dtype[Any], rng: np.random.Generator | None) -> Array:
+    """Draw an array of 0 (with probability p) and 1 / (1 - p)."""
+    if rng is None:
+        raise ValueError("dropout_mask: rng is None; expected a random generator")
+    keep = rng.random(shape, dtype=np.float32) >= p
+    return np.multiply(keep, 0.0 if p == 1 else 1.0 / (1.0 - p), dtype=dtype)

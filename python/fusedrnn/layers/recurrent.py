@@ -1,0 +1,416 @@
+"""RNN, LSTM and GRU: stacks of recurrent layers over the fused kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from ..functional import rnn_cell
+from ..init import check_init, recurrent_parameters
+from .arrays import Array, as_real, check_shape, positive_int, probability
+from .base import Layer, Tape, register_layer
+from .dropout import dropout_mask
+
+
+class Recurrent(Layer):
+    """What RNN, LSTM and GRU share. See the subclasses for the parameters.
+
+    Parameters are named as torch's: weight_ih_l0 (G*H, I), weight_hh_l0 (G*H, H), bias_ih_l0 and bias_hh_l0 (G*H,),
+    then _l1 and so on, with the suffix _reverse for the second direction.
+    """
+
+    _initialiser: str  # name of the cell in init.recurrent_parameters
+    _has_cell_state = False
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: Any = "float32",
+        device: str = "cpu",
+        seed: int | None = None,
+        init: str = "default",
+    ) -> None:
+        super().__init__(dtype=dtype, device=device)
+        self.input_size = positive_int(self.op, "input_size", input_size)
+        self.hidden_size = positive_int(self.op, "hidden_size", hidden_size)
+        self.num_layers = positive_int(self.op, "num_layers", num_layers)
+        self.bias = bool(bias)
+        self.batch_first = bool(batch_first)
+        self.dropout = probability(self.op, "dropout", dropout)
+        self.bidirectional = bool(bidirectional)
+        check_init(self.op, init)
+        self._reverse = False
+        weights, masks = np.random.SeedSequence(seed).spawn(2)
+        if self.dropout:
+            self._rng = np.random.default_rng(masks)
+        self._set_parameters(self._initial_parameters(np.random.default_rng(weights), init))
+        self._make_kernels()
+
+    @property
+    def _cell(self) -> str:
+        return self._initialiser
+
+    @property
+    def num_directions(self) -> int:
+        """2 if bidirectional, else 1."""
+        return 2 if self.bidirectional else 1
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "bias": self.bias,
+            "batch_first": self.batch_first,
+            "dropout": self.dropout,
+            "bidirectional": self.bidirectional,
+            "dtype": self.dtype.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Layer:
+        """Make a layer from what ``config`` returned; its weights are about to be replaced, so they start cheaply."""
+        return cls(**config, init="torch")
+
+    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Any]:
+        """Compute the outputs in inference mode: nothing is kept, dropout is inactive.
+
+        Parameters
+        ----------
+        x : array_like
+            (B, T, I), or (T, B, I) with ``batch_first=False``; (T, I) without a batch. Any real dtype.
+        state : array_like or pair, optional
+            Initial state h0, or (h0, c0) of an LSTM, each (num_layers*num_directions, B, H); zeros by default.
+        lengths : array_like of int (B,), optional
+            Valid steps of each sample, in any order, 0 allowed.
+
+        Returns
+        -------
+        y : ndarray
+            (B, T, num_directions*H), the last layer's h; 0 past a sample's end.
+        state : ndarray or tuple
+            h, or (h, c), at each sample's true end, shaped as the initial state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For wrong shapes, lengths and dtypes; the message names the argument, what was got and what was expected.
+        """
+        x, h0, c0, batched = self._inputs(x, state, lengths)
+        y, h, c, _ = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, False)
+        return self._outputs(y, h, c, batched)
+
+    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[tuple[Array, Any], Tape]:
+        """Compute ((y, state), tape) in training mode; arguments as in ``__call__``.
+
+        The tape refers to x and y: leave both as they are until ``backward`` (y is read-only). A tape may be used
+        again: it then computes the forward once more and gives the same bits.
+        """
+        x, h0, c0, batched = self._inputs(x, state, lengths)
+        if not self._per_layer:
+            y, h, c, core = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, True)
+            outputs = self._outputs(y, h, c, batched)
+            return outputs, Tape(self, ((core,), (), batched, outputs[0].shape))
+        y, tapes, masks, states = x, [], [], []
+        for index, stack in enumerate(self._per_layer):
+            if index:
+                masks.append(dropout_mask(y.shape, self.dropout, self.dtype, self._rng))
+                y = y * masks[-1]
+            slabs = self._slabs(index)
+            y, *state_l, core = stack.forward(
+                self._layer_arrays(self._weights, index),
+                y,
+                None if h0 is None else h0[slabs],
+                None if c0 is None else c0[slabs],
+                lengths,
+                self.batch_first,
+                True,
+            )
+            tapes.append(core)
+            states.append(state_l)
+        h, c = (None if parts[0] is None else np.concatenate(parts) for parts in zip(*states, strict=True))
+        outputs = self._outputs(y, h, c, batched)
+        return outputs, Tape(self, (tuple(tapes), tuple(masks), batched, outputs[0].shape))
+
+    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> tuple[Array, Any]:
+        """Add the gradients of the parameters into ``grads``; return those of the inputs.
+
+        Parameters
+        ----------
+        tape : Tape
+            Of ``forward``.
+        dy : array_like or None
+            dL/dy, shaped as y; may be None where dstate is given. Values past a sample's end are not read.
+        dstate : array_like or pair, optional
+            dL/dh, or (dL/dh, dL/dc) of an LSTM, of the final state; None for either stands for zeros.
+
+        Returns
+        -------
+        dx : ndarray
+            Shaped as x; 0 past a sample's end.
+        dstate0 : ndarray or tuple
+            dh0, or (dh0, dc0), of the initial state.
+        """
+        cores, masks, batched, y_shape = self._saved(tape)
+        if dy is None and dstate is None:
+            raise ValueError(f"{self.op}: dy and dstate are None; expected at least one gradient")
+        if dy is not None:
+            dy = as_real(self.op, "dy", dy, self.dtype)
+            if not batched:
+                check_shape(self.op, "dy", dy, "time, num_directions*hidden", y_shape)
+                dy = self._add_batch(dy)
+        dh, dc = self._state("dstate", ("dh", "dc"), dstate, batched)
+        grads = [self._grads[name] for name in self._names]
+        if len(cores) == 1:
+            d, dh0, dc0 = cores[0].backward(dy, dh, dc, grads)
+        else:
+            d, states = dy, []
+            for index in reversed(range(self.num_layers)):
+                slabs = self._slabs(index)
+                dh_l, dc_l = (None if g is None else g[slabs] for g in (dh, dc))
+                d, *dstate_l = cores[index].backward(d, dh_l, dc_l, self._layer_arrays(grads, index))
+                states.insert(0, dstate_l)
+                if index:
+                    d = d * masks[index - 1]
+            dh0, dc0 = (None if parts[0] is None else np.concatenate(parts) for parts in zip(*states, strict=True))
+        return self._outputs(d, dh0, dc0, batched)
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a :class:`Stream`: one time step a call, with the weights as they are now.
+
+        Raises
+        ------
+        ValueError
+            If the layer is bidirectional or reversed: the future is not known yet.
+        """
+        if self.bidirectional or self._reverse:
+            raise ValueError(f"{self.op}: stream needs one forward direction; this layer also reads the future")
+        batch = positive_int(self.op, "batch_size", batch_size)
+        return Stream(self, self._stack.stream(self._weights, batch), batch)
+
+    def reversed_copy(self, seed: int | None = None) -> Recurrent:
+        """Return a layer of this configuration with fresh weights that walks each sample's valid steps backwards."""
+        copy = type(self)(**self.config(), seed=seed)
+        copy._reverse = True
+        copy._make_kernels()
+        return copy
+
+    def plan(self, time: int, batch: int) -> str:
+        """Return how a (batch, time) call is split over threads, e.g. "by_sample x2"."""
+        return self._stack.plan(time, batch)
+
+    def _make_kernels(self) -> None:
+        def stack(input_size: int, num_layers: int) -> _core.Stack:
+            return _core.Stack(
+                self._cell,
+                self.dtype.name,
+                input_size=input_size,
+                hidden_size=self.hidden_size,
+                num_layers=num_layers,
+                num_directions=self.num_directions,
+                reverse=self._reverse,
+                bias=self.bias,
+            )
+
+        self._stack = stack(self.input_size, self.num_layers)
+        # Dropout acts between the layers, so in training each of them is a call of its own.
+        inner = self.num_directions * self.hidden_size
+        layered = self.dropout > 0 and self.num_layers > 1
+        self._per_layer = [stack(inner if i else self.input_size, 1) for i in range(self.num_layers)] if layered else []
+
+    def _initial_parameters(self, rng: np.random.Generator, init: str) -> dict[str, Array]:
+        params = {}
+        for layer in range(self.num_layers):
+            size = self.num_directions * self.hidden_size if layer else self.input_size
+            for suffix in ("", "_reverse")[: self.num_directions]:
+                made = recurrent_parameters(
+                    self._initialiser, size, self.hidden_size, self.bias, self.dtype, rng, init=init
+                )
+                params |= {f"{name}_l{layer}{suffix}": array for name, array in made.items()}
+        self._names = list(params)
+        return params
+
+    @property
+    def _weights(self) -> list[Array]:
+        params = self._params
+        return [params[name] for name in self._names]
+
+    def _layer_arrays(self, arrays: list[Array], layer: int) -> list[Array]:
+        count = len(arrays) // self.num_layers
+        return arrays[layer * count : (layer + 1) * count]
+
+    def _slabs(self, layer: int) -> slice:
+        return slice(layer * self.num_directions, (layer + 1) * self.num_directions)
+
+    def _inputs(self, x: Any, state: Any, lengths: Any) -> tuple[Array, Array | None, Array | None, bool]:
+        """Return (x, h0, c0, batched) with a batch axis everywhere; what is batched is judged by the kernels."""
+        x = as_real(self.op, "x", x, self.dtype)
+        batched = x.ndim != 2
+        if not batched:
+            if lengths is not None:
+                raise ValueError(f"{self.op}: lengths is given for x of shape {x.shape}; expected x with a batch axis")
+            check_shape(self.op, "x", x, "time, input_size", (len(x), self.input_size))
+            x = self._add_batch(x)
+        h0, c0 = self._state("state", ("h0", "c0"), state, batched)
+        return x, h0, c0, batched
+
+    def _state(self, name: str, parts: tuple[str, str], state: Any, batched: bool) -> tuple[Array | None, Array | None]:
+        """Return (h, c) as arrays with a batch axis; c is None for cells without one."""
+        if state is None:
+            return None, None
+        if self._has_cell_state:
+            if not isinstance(state, (tuple, list)) or len(state) != 2:
+                got = f"an array of shape {state.shape}" if isinstance(state, np.ndarray) else type(state).__name__
+                raise ValueError(f"{self.op}: {name} is {got}; expected a pair ({parts[0]}, {parts[1]})")
+        else:
+            if isinstance(state, (tuple, list)) and any(isinstance(part, np.ndarray) for part in state):
+                raise ValueError(f"{self.op}: {name} is a {type(state).__name__} of arrays; expected one array")
+            state = (state, None)
+        h, c = (
+            None if value is None else self._state_part(part, value, batched)
+            for part, value in zip(parts, state, strict=True)
+        )
+        return h, c
+
+    def _state_part(self, part: str, value: Any, batched: bool) -> Array:
+        array = as_real(self.op, part, value, self.dtype)
+        if batched:
+            return array
+        shape = (self.num_layers * self.num_directions, self.hidden_size)
+        check_shape(self.op, part, array, "num_layers*num_directions, hidden", shape)
+        return array[:, np.newaxis]
+
+    def _add_batch(self, array: Array) -> Array:
+        """Return an unbatched (T, F) sequence with a batch axis of 1."""
+        return array[np.newaxis] if self.batch_first else array[:, np.newaxis]
+
+    def _outputs(self, y: Array, h: Array, c: Array | None, batched: bool) -> tuple[Array, Any]:
+        if not batched:
+            y = y[0] if self.batch_first else y[:, 0]
+            h = h[:, 0]
+            c = None if c is None else c[:, 0]
+        return y, ((h, c) if self._has_cell_state else h)
+
+
+class Stream:
+    """Single steps of a recurrent layer, for serving: weights packed once, state kept here.
+
+    Made by ``layer.stream(batch_size)``. One stream belongs to one thread at a time.
+    """
+
+    def __init__(self, layer: Recurrent, core: _core.Stream, batch_size: int) -> None:
+        self._layer = layer
+        self._core = core
+        self._step = core.step
+        self._dtype = layer.dtype
+        self.batch_size = batch_size
+
+    def step(self, x: Any, out: Array | None = None) -> Array:
+        """Advance by one time step.
+
+        Parameters
+        ----------
+        x : array_like (batch_size, input_size)
+            The input of this step.
+        out : ndarray (batch_size, hidden_size), optional
+            Where h goes; of the layer's dtype, C-contiguous, writable, not overlapping x. A new array by default.
+
+        Returns
+        -------
+        ndarray (batch_size, hidden_size)
+            h of the last layer; ``out`` if it was given.
+        """
+        if type(x) is not np.ndarray or x.dtype is not self._dtype:
+            x = as_real(self._layer.op, "x", x, self._dtype)
+        return self._step(x, out)
+
+    @property
+    def state(self) -> Any:
+        """A copy of h, or (h, c) of an LSTM, each (num_layers, batch_size, H)."""
+        h, c = self._core.state()
+        return (h, c) if self._layer._has_cell_state else h
+
+    def reset(self, state: Any = None) -> None:
+        """Set the state; None: zeros."""
+        self._core.reset(*self._layer._state("state", ("h", "c"), state, True))
+
+
+@register_layer
+class RNN(Recurrent):
+    """Elman network: ``h(t) = tanh(b + W_ih x(t) + W_hh h(t-1))``, or relu (Elman 1990).
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    num_layers : int
+        Layers on top of each other; each reads the whole output of the one below.
+    bias : bool
+        Whether bias_ih and bias_hh are there.
+    batch_first : bool
+        x and y are (B, T, ...) if True (the default), else (T, B, ...). States are (layers, B, H) in both.
+    dropout : float
+        Probability with which, in training, outputs between layers are zeroed.
+    bidirectional : bool
+        A second direction reads each sample's valid steps from the end; y is (..., 2 H).
+    nonlinearity : {"tanh", "relu"}
+        The activation.
+    dtype : {"float32", "float64"}
+        Of parameters, inputs and outputs.
+    device : {"cpu"}
+        Anything else raises RuntimeError.
+    seed : int, optional
+        Of the weights and of dropout: the same seed gives the same bits.
+    init : {"default", "torch"}
+        default: Glorot for input weights, orthogonal for recurrent ones. torch: U(-1/sqrt(H), 1/sqrt(H)).
+    """
+
+    _initialiser = "rnn"
+
+    def __init__(self, *args: Any, nonlinearity: str = "tanh", **kwargs: Any) -> None:
+        self.nonlinearity = nonlinearity
+        rnn_cell(self.op, nonlinearity)
+        super().__init__(*args, **kwargs)
+
+    @property
+    def _cell(self) -> str:
+        return rnn_cell(self.op, self.nonlinearity)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().config(), "nonlinearity": self.nonlinearity}
+
+
+@register_layer
+class LSTM(Recurrent):
+    """Long short-term memory, gates i, f, g, o (Hochreiter & Schmidhuber 1997; forget gate Gers et al. 2000).
+
+    ``i, f, o = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``g = tanh(...)``, ``c(t) = f c(t-1) + i g``,
+    ``h(t) = o tanh(c(t))``. Parameters as :class:`RNN`, without nonlinearity; the forget gate's bias starts at 1. The
+    state is the pair (h, c).
+    """
+
+    _initialiser = "lstm"
+    _has_cell_state = True
+
+
+@register_layer
+class GRU(Recurrent):
+    """Gated recurrent unit, gates r, z, n, reset after the product as in torch and cuDNN (Cho et al. 2014).
+
+    ``r, z = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``n = tanh(b_in + W_in x(t) + r (W_hn h(t-1) + b_hn))``,
+    ``h(t) = (1-z) n + z h(t-1)``. Parameters as :class:`RNN`, without nonlinearity.
+    """
+
+    _initialiser = "gru"

@@ -1,0 +1,96 @@
+"""One layer after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .arrays import Array, integer
+from .base import Layer, Tape, layer_from_spec, layer_spec, register_layer
+from .calling import call_layer, first, forward_layer
+
+
+@register_layer
+class Sequential(Layer):
+    """Feed each layer's output to the next; recurrent layers pass on y and drop their state.
+
+    Parameters
+    ----------
+    *layers : Layer
+        At least one. Parameters are named "0.weight", "1.weight_ih_l0" and so on, as in torch. A layer may occur
+        twice: its parameters are shared and its gradients add up.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        for index, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"{self.op}: layer {index} is a {type(layer).__name__}; expected a Layer")
+        if not layers:
+            raise ValueError(f"{self.op}: got no layers; expected at least one")
+        typical = next((layer for layer in layers if layer.params), layers[0])
+        super().__init__(dtype=typical.dtype, device=typical.device)
+        for index, layer in enumerate(layers):
+            self._add_child(str(index), layer)
+
+    def config(self) -> dict[str, Any]:
+        """Return the specifications of the layers; the index of the first occurrence stands for a repeated one."""
+        layers = list(self)
+        first_index = {id(layer): index for index, layer in reversed(list(enumerate(layers)))}
+        return {
+            "layers": [
+                layer_spec(layer) if first_index[id(layer)] == index else first_index[id(layer)]
+                for index, layer in enumerate(layers)
+            ]
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Sequential:
+        """Make a model from what ``config`` returned."""
+        layers: list[Layer] = []
+        for spec in config["layers"]:
+            layers.append(
+                layers[integer("Sequential", "layer", spec)] if isinstance(spec, int) else layer_from_spec(spec)
+            )
+        return cls(*layers)
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._children.values())
+
+    def __getitem__(self, index: int) -> Layer:
+        return list(self)[index]
+
+    def __repr__(self) -> str:
+        return f"{self.op}({', '.join(map(repr, self))})"
+
+    def __call__(self, x: Any, lengths: Any = None) -> Any:
+        """Compute the last layer's y in inference mode.
+
+        Parameters
+        ----------
+        x : array_like
+            As the first layer takes it.
+        lengths : array_like of int (B,), optional
+            Valid time steps of each sample, for the layers that take them.
+        """
+        for layer in self:
+            x = call_layer(layer, x, lengths)
+        return x
+
+    def forward(self, x: Any, lengths: Any = None) -> tuple[Any, Tape]:
+        """Compute (y, tape) in training mode; arguments as in ``__call__``."""
+        tapes = []
+        for layer in self:
+            x, tape = forward_layer(layer, x, lengths)
+            tapes.append(tape)
+        return x, Tape(self, tuple(tapes))
+
+    def backward(self, tape: Tape, dy: Any) -> Array | None:
+        """Return dx for dy, shaped as the last layer's y; None if x has no gradient (the first layer embeds)."""
+        d = dy
+        for layer, child_tape in zip(reversed(list(self)), reversed(self._saved(tape)), strict=True):
+            d = first(layer.backward(child_tape, d))
+        dx: Array | None = d
+        return dx

@@ -1,0 +1,156 @@
+"""Files: safetensors with the configuration as JSON in the metadata. Nothing in a file is trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from .allocation import parameters_from_file
+from .layers.arrays import Array
+from .layers.base import Layer, layer_from_spec, layer_spec
+
+_METADATA_KEY = "fusedrnn"
+_FORMAT = 1
+_LARGEST_RANK = 8
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+
+
+def save(layer: Layer, path: str | os.PathLike[str]) -> None:
+    """Write a layer or model to ``path``: its parameters, and its configuration as JSON in the metadata.
+
+    The file appears at once: a process that is killed midway leaves the old file as it was.
+
+    Raises
+    ------
+    TypeError
+        If the class of the layer, or of one inside it, is not registered (``fusedrnn.layers.register_layer``).
+    OSError
+        If the file cannot be written.
+    """
+    import safetensors.numpy
+
+    spec = json.dumps({"format": _FORMAT, **layer_spec(layer)})
+    # safetensors writes the memory of a Fortran-ordered array as if it were C-ordered.
+    tensors = {name: np.ascontiguousarray(array) for name, array in layer.params.items()}
+    _write_atomically(os.path.realpath(path), safetensors.numpy.save(tensors, metadata={_METADATA_KEY: spec}))
+
+
+def load(path: str | os.PathLike[str]) -> Layer:
+    """Read a layer or model that ``save`` wrote.
+
+    Only classes that are registered are made, nothing is unpickled, and memory is bounded by the size of the file.
+
+    Raises
+    ------
+    ValueError
+        With the path and the reason, if the file is not whole and valid or its parameters do not fit its configuration.
+    OSError
+        If the file cannot be read.
+    """
+    try:
+        content = _read(path)
+        spec, tensors = _parse(content)
+        with parameters_from_file(sum(array.nbytes for array in tensors.values())):
+            layer = layer_from_spec(spec)
+        layer.load_state_dict(tensors)
+    except OSError:
+        raise
+    except Exception as error:  # the file chooses the classes and their arguments, so anything may be raised
+        raise ValueError(f"load: {os.fspath(path)}: {_reason(error)}") from error
+    return layer
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is not a regular file")
+        # Read, not mapped: another process that truncates a mapped file would kill this one.
+        return file.read(status.st_size)
+
+
+def _parse(content: bytes) -> tuple[Any, dict[str, Array]]:
+    """Return the specification and the tensors (read-only views of copies) of a file's content."""
+    import safetensors
+
+    deserialize: Callable[[bytes], Any] = safetensors.deserialize
+    header = _header(content)
+    spec = _spec(header.pop("__metadata__", {}))
+    for name, entry in header.items():
+        dtype = entry.get("dtype") if isinstance(entry, dict) else None
+        if dtype not in _DTYPES:
+            raise ValueError(f"tensor {name[:80]!r} has dtype {str(dtype)[:20]}; expected one of {', '.join(_DTYPES)}")
+    try:
+        entries = deserialize(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from None
+    tensors = {}
+    for name, entry in entries:
+        # With an axis of 0 safetensors lets the other axes be of any size and number.
+        if len(entry["shape"]) > _LARGEST_RANK or max(entry["shape"], default=0) > len(content):
+            raise ValueError(f"tensor {name[:80]!r} has {len(entry['shape'])} axes or a size above the file's")
+        tensors[name] = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return spec, tensors
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """Return the JSON header, with the check that safetensors does not make: no key twice."""
+    size = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or size > len(content) - 8:
+        hint = " (.npz and pickle files are not read)" if content[:1] in (b"P", b"\x80") else ""
+        raise ValueError(f"has {len(content)} bytes, its header claims {size}; expected a whole safetensors file{hint}")
+    header = json.loads(content[8 : 8 + size].decode(), object_pairs_hook=_unique)
+    if not isinstance(header, dict):
+        raise ValueError("has a header that is not a JSON object")
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = set()
+        repeated = next(name for name, _ in pairs if name in names or names.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"has the key {repeated[:80]!r} twice")
+    return result
+
+
+def _spec(metadata: Any) -> Any:
+    text = metadata.get(_METADATA_KEY) if isinstance(metadata, Mapping) else None
+    if not isinstance(text, str):
+        raise ValueError("has no fusedrnn configuration in its metadata; for weights alone use load_state_dict")
+    spec = json.loads(text, object_pairs_hook=_unique)
+    if not isinstance(spec, dict) or spec.get("format") != _FORMAT:
+        raise ValueError(f"has a configuration of another format; expected format {_FORMAT}")
+    return spec
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    return f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+
+
+def _write_atomically(path: str, content: bytes) -> None:
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # the new name is on the disk, too
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,169 @@
+"""Losses with their gradients: ``loss(pred, target, mask=None) -> (value, d_pred)``.
+
+Each is the mean over the valid elements (0 if there are none), summed in float64. ``mask`` is boolean, shaped as the
+leading axes of ``pred``: (B, T) for ``pred`` (B, T, F), and says which elements are valid; what ``pred`` and ``target``
+hold elsewhere, NaN included, has no influence. ``d_pred`` has the shape and dtype of ``pred`` and is 0 where not valid.
+All raise ValueError for wrong shapes and TypeError for wrong dtypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..layers.activation import sigmoid
+from ..layers.arrays import Array, as_integer, as_lengths, as_real, check_shape
+
+Loss: TypeAlias = Callable[..., tuple[float, Array]]
+IGNORE_INDEX = -100
+
+
+def mse(pred: Any, target: Any, mask: Any = None) -> tuple[float, Array]:
+    """Mean of (pred - target)^2; both (..., F) of any real dtype."""
+    difference, count = _difference("mse", pred, target, mask)
+    return _mean(difference * difference, count), difference * _weight(2.0, count, difference)
+
+
+def mae(pred: Any, target: Any, mask: Any = None) -> tuple[float, Array]:
+    """Mean of abs(pred - target); the gradient at 0 is 0."""
+    difference, count = _difference("mae", pred, target, mask)
+    return _mean(np.abs(difference), count), np.sign(difference) * _weight(1.0, count, difference)
+
+
+def huber(pred: Any, target: Any, mask: Any = None, *, delta: float = 1.0) -> tuple[float, Array]:
+    """Mean of d^2 / 2 where abs(d) <= delta and delta (abs(d) - delta / 2) elsewhere, with d = pred - target.
+
+    Huber 1964; as torch.nn.HuberLoss.
+    """
+    if not delta > 0:
+        raise ValueError(f"huber: delta is {delta}; expected a positive number")
+    difference, count = _difference("huber", pred, target, mask)
+    # With the clipped c, c (d - c / 2) is both branches, and c is the gradient.
+    clipped = np.clip(difference, -delta, delta)
+    return _mean(clipped * (difference - 0.5 * clipped), count), clipped * _weight(1.0, count, difference)
+
+
+def cross_entropy(
+    pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX, weight: Any = None
+) -> tuple[float, Array]:
+    """Mean of -log softmax(pred)[target], from logits.
+
+    Parameters
+    ----------
+    pred : array_like (..., C)
+        Logits.
+    target : array_like of int (...)
+        Classes in [0, C). Elements that are ``ignore_index`` are not valid.
+    mask : array_like of bool, optional
+        Valid elements, shaped as leading axes of ``target``.
+    ignore_index : int
+        For padding.
+    weight : array_like (C,), optional
+        Of the classes; the mean is the weighted one, as in torch.
+    """
+    op = "cross_entropy"
+    logits = as_real(op, "pred", pred, None)
+    classes = as_integer(op, "target", target)
+    if logits.ndim == 0:
+        raise ValueError(f"{op}: pred has shape (); expected (..., classes)")
+    check_shape(op, "target", classes, "pred.shape[:-1]", logits.shape[:-1])
+    valid = valid_elements(op, mask, classes.shape) & (classes != ignore_index)
+    size = logits.shape[-1]
+    wrong = valid & ((classes < 0) | (classes >= size))
+    if wrong.any():
+        raise ValueError(f"{op}: target has {classes[wrong][0]}; expected 0 <= class < {size} or {ignore_index}")
+    grad = np.zeros(logits.shape, logits.dtype)
+    rows, chosen = logits[valid], classes[valid][:, np.newaxis].astype(np.intp)
+    if rows.size == 0:
+        return 0.0, grad
+    factors = np.ones((len(rows), 1), logits.dtype)
+    if weight is not None:
+        weights = as_real(op, "weight", weight, logits.dtype)
+        check_shape(op, "weight", weights, "classes", (size,))
+        factors = weights[chosen]
+    rows = rows - rows.max(axis=-1, keepdims=True)
+    log_sum = np.log(np.exp(rows).sum(axis=-1, keepdims=True))
+    losses = log_sum - np.take_along_axis(rows, chosen, axis=-1)
+    total = float(factors.sum(dtype=np.float64))
+    d_rows = np.exp(rows - log_sum)
+    d_rows[np.arange(len(rows)), chosen[:, 0]] -= 1
+    grad[valid] = d_rows * (factors * _weight(1.0, total, factors))
+    return _mean(factors * losses, total), grad
+
+
+def binary_cross_entropy(pred: Any, target: Any, mask: Any = None) -> tuple[float, Array]:
+    """Mean of -(z log s + (1 - z) log(1 - s)) with s = sigmoid(pred), from logits; target z in [0, 1], shaped as pred.
+
+    Computed as max(x, 0) - x z + log(1 + exp(-abs(x))), which neither overflows nor cancels.
+    """
+    op = "binary_cross_entropy"
+    logits, labels, valid, count = _pair(op, pred, target, mask)
+    logits, labels = np.where(valid, logits, 0), np.where(valid, labels, 0)
+    if not ((labels >= 0) & (labels <= 1)).all():
+        raise ValueError(f"{op}: target has values outside [0, 1]; expected probabilities")
+    losses = np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
+    grad = (sigmoid(logits) - labels) * _weight(1.0, count, logits)
+    return _mean(np.where(valid, losses, 0), count), np.where(valid, grad, 0)
+
+
+LOSSES: dict[str, Loss] = {
+    "mse": mse,
+    "mae": mae,
+    "huber": huber,
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+}
+
+
+def get_loss(loss: str | Loss) -> Loss:
+    """Return the loss of that name, or the callable as it is."""
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"get_loss: loss is {loss!r}; expected a callable or one of {', '.join(LOSSES)}")
+    return LOSSES[loss]
+
+
+def sequence_mask(lengths: Any, steps: int) -> NDArray[np.bool_]:
+    """Return the mask (B, T) that is True at the first ``lengths[b]`` of ``steps`` time steps."""
+    valid: NDArray[np.bool_] = (
+        np.arange(steps) < as_lengths("sequence_mask", lengths, len(lengths), steps)[:, np.newaxis]
+    )
+    return valid
+
+
+def _pair(op: str, pred: Any, target: Any, mask: Any) -> tuple[Array, Array, NDArray[np.bool_], int]:
+    """Return pred and target of one dtype and shape, the mask broadcast to them, and the number of valid elements."""
+    p = as_real(op, "pred", pred, None)
+    t = as_real(op, "target", target, p.dtype)
+    check_shape(op, "target", t, "pred.shape", p.shape)
+    valid = valid_elements(op, mask, p.shape)
+    return p, t, valid, int(np.count_nonzero(valid))
+
+
+def _difference(op: str, pred: Any, target: Any, mask: Any) -> tuple[Array, int]:
+    """Return pred - target, 0 where not valid, and the number of valid elements."""
+    p, t, valid, count = _pair(op, pred, target, mask)
+    return np.subtract(p, t, where=valid, out=np.zeros(p.shape, p.dtype)), count
+
+
+def valid_elements(op: str, mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return ``mask`` (all True for None), a boolean array of leading axes of ``shape``, broadcast to ``shape``."""
+    if mask is None:
+        return np.broadcast_to(np.True_, shape)
+    array = np.asarray(mask)
+    if array.dtype != np.bool_:
+        raise TypeError(f"{op}: mask has dtype {array.dtype}; expected bool")
+    check_shape(op, "mask", array, "leading axes of pred", shape[: array.ndim])
+    return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape)
+
+
+def _mean(losses: Array, count: float) -> float:
+    return float(losses.sum(dtype=np.float64)) / count if count else 0.0
+
+
+def _weight(numerator: float, count: float, like: Array) -> Any:
+    return like.dtype.type(numerator / count if count else 0.0)

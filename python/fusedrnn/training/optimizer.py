@@ -1,0 +1,118 @@
+"""What every optimizer is: it changes the parameters of one layer or model in place, and can be resumed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..layers.arrays import Array
+from ..layers.base import Layer
+from .clip import unique_arrays
+
+
+class Optimizer(ABC):
+    """Base of the optimizers.
+
+    Parameters
+    ----------
+    layer : Layer
+        Its parameters are changed, from its gradients.
+    lr : float
+        Learning rate, >= 0. It may be assigned at any time, as schedules do.
+    weight_decay : float
+        Factor of the parameter that is added to its gradient (L2), >= 0.
+    check_finite : bool
+        Whether ``step`` raises FloatingPointError, naming the parameter, on a gradient with NaN or infinity.
+
+    Attributes
+    ----------
+    steps : int
+        Number of steps made.
+    """
+
+    buffer_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, layer: Layer, lr: float, *, weight_decay: float = 0.0, check_finite: bool = False) -> None:
+        self.op = type(self).__name__
+        self.layer = layer
+        self.lr = self._at_least_0("lr", lr)
+        self.weight_decay = self._at_least_0("weight_decay", weight_decay)
+        self.check_finite = check_finite
+        self.steps = 0
+        params = unique_arrays(layer.params)
+        self._buffers = {
+            name: {key: np.zeros(array.shape, array.dtype) for key, array in params.items()}
+            for name in self.buffer_names
+        }
+        largest = max((array.nbytes for array in params.values()), default=0)
+        # Two rows, shared by all parameters; whole cache lines, so that a row of another dtype is aligned, too.
+        self._scratch = np.empty((2, -(-largest // 64) * 64), np.uint8)
+
+    def step(self) -> None:
+        """Change the parameters by their gradients.
+
+        Raises
+        ------
+        FloatingPointError
+            With ``check_finite``, before anything has changed.
+        ValueError
+            If the parameters are not those that the layer had when the optimizer was made.
+        """
+        params = unique_arrays(self.layer.params)
+        grads = self.layer.grads
+        if self.check_finite:
+            for name in params:
+                if not np.isfinite(grads[name]).all():
+                    raise FloatingPointError(f"{self.op}: the gradient of {name} is not finite")
+        for buffers in self._buffers.values():
+            if buffers.keys() != params.keys():
+                raise ValueError(f"{self.op}: the layer has other parameters than when the optimizer was made")
+        self.steps += 1
+        for name, param in params.items():
+            buffers = {buffer: arrays[name] for buffer, arrays in self._buffers.items()}
+            spare0, spare1 = (row[: param.nbytes].view(param.dtype).reshape(param.shape) for row in self._scratch)
+            self._update(param, self._decayed(param, grads[name], spare0), buffers, spare0, spare1)
+
+    @abstractmethod
+    def _update(self, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array) -> None:
+        """Change ``param`` and ``buffers``. Read ``grad`` only: it is the layer's own, or ``spare0``."""
+
+    def _decayed(self, param: Array, grad: Array, scratch: Array) -> Array:
+        """Return grad + weight_decay * param."""
+        if self.weight_decay == 0:
+            return grad
+        np.multiply(param, self.weight_decay, out=scratch)
+        return np.add(scratch, grad, out=scratch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {"steps": int, "lr": float, "buffers": {buffer: {parameter: copy}}}, for resuming."""
+        buffers = {
+            buffer: {name: array.copy() for name, array in arrays.items()} for buffer, arrays in self._buffers.items()
+        }
+        return {"steps": self.steps, "lr": self.lr, "buffers": buffers}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned; ValueError, with nothing changed, if it does not fit."""
+        buffers = state["buffers"]
+        got = {(b, name): np.shape(array) for b, arrays in buffers.items() for name, array in arrays.items()}
+        expected = {(b, name): array.shape for b, arrays in self._buffers.items() for name, array in arrays.items()}
+        if got != expected:
+            wrong = sorted(".".join(key) for key in got.keys() | expected.keys() if got.get(key) != expected.get(key))
+            raise ValueError(f"{self.op}: the state does not fit; missing, unexpected or of wrong shape: {wrong}")
+        self.steps, self.lr = int(state["steps"]), self._at_least_0("lr", state["lr"])
+        for buffer, arrays in self._buffers.items():
+            for name, array in arrays.items():
+                np.copyto(array, buffers[buffer][name])
+
+    def _at_least_0(self, name: str, value: float) -> float:
+        if not value >= 0:
+            raise ValueError(f"{self.op}: {name} is {value}; expected a number >= 0")
+        return float(value)
+
+    def _fraction(self, name: str, value: float) -> float:
+        if not 0 <= value < 1:
+            raise ValueError(f"{self.op}: {name} is {value}; expected a number in [0, 1)")
+        return float(value)

@@ -1,0 +1,234 @@
+"""The optimizers, with torch's update formulas. In their comments, g is the gradient (+ weight_decay * p)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..layers.arrays import Array
+from ..layers.base import Layer
+from .optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum as in torch.optim.SGD (Sutskever et al. 2013, without dampening).
+
+    Parameters
+    ----------
+    layer : Layer
+        Its parameters are changed.
+    lr : float
+        Learning rate.
+    momentum : float
+        In [0, 1).
+    nesterov : bool
+        Look ahead along the momentum; needs one.
+    weight_decay : float
+        L2 factor.
+    check_finite : bool
+        Whether a gradient that is not finite is an error.
+    """
+
+    buffer_names = ("momentum",)
+
+    def __init__(
+        self,
+        layer: Layer,
+        lr: float = 1e-2,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        check_finite: bool = False,
+    ) -> None:
+        super().__init__(layer, lr, weight_decay=weight_decay, check_finite=check_finite)
+        self.momentum = self._fraction("momentum", momentum)
+        self.nesterov = nesterov
+        if nesterov and momentum == 0:
+            raise ValueError("SGD: nesterov is True with momentum 0; expected a positive momentum")
+
+    # m = momentum m + g;  p -= lr m   (nesterov: p -= lr (g + momentum m))
+    def _update(self, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array) -> None:
+        direction = grad
+        if self.momentum:
+            direction = buffers["momentum"]
+            direction *= self.momentum
+            direction += grad
+            if self.nesterov:
+                np.multiply(direction, self.momentum, out=spare1)
+                direction = np.add(spare1, grad, out=spare1)
+        param -= np.multiply(direction, self.lr, out=spare1)
+
+
+class RMSprop(Optimizer):
+    """Gradient over the root of its running mean square, as torch.optim.RMSprop (Hinton 2012, lecture 6).
+
+    Parameters
+    ----------
+    layer : Layer
+        Its parameters are changed.
+    lr : float
+        Learning rate.
+    alpha : float
+        Decay of the running mean, in [0, 1).
+    eps : float
+        Added to the root.
+    momentum : float
+        In [0, 1).
+    weight_decay : float
+        L2 factor.
+    check_finite : bool
+        Whether a gradient that is not finite is an error.
+    """
+
+    buffer_names = ("square", "momentum")
+
+    def __init__(
+        self,
+        layer: Layer,
+        lr: float = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        check_finite: bool = False,
+    ) -> None:
+        super().__init__(layer, lr, weight_decay=weight_decay, check_finite=check_finite)
+        self.alpha = self._fraction("alpha", alpha)
+        self.momentum = self._fraction("momentum", momentum)
+        self.eps = self._at_least_0("eps", eps)
+
+    # v = alpha v + (1 - alpha) g^2;  m = momentum m + g / (sqrt(v) + eps);  p -= lr m
+    def _update(self, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array) -> None:
+        square = buffers["square"]
+        square *= self.alpha
+        np.multiply(grad, grad, out=spare1)
+        spare1 *= 1 - self.alpha
+        square += spare1
+        np.sqrt(square, out=spare1)
+        spare1 += self.eps
+        direction = np.divide(grad, spare1, out=spare1)
+        if self.momentum:
+            buffers["momentum"] *= self.momentum
+            buffers["momentum"] += direction
+            direction = buffers["momentum"]
+        param -= np.multiply(direction, self.lr, out=spare1)
+
+
+class Adam(Optimizer):
+    """Adam, as torch.optim.Adam (Kingma & Ba 2015, algorithm 1).
+
+    Parameters
+    ----------
+    layer : Layer
+        Its parameters are changed.
+    lr : float
+        Learning rate.
+    betas : pair of float
+        Decays of the running means of the gradient and of its square, in [0, 1).
+    eps : float
+        Added to the root.
+    weight_decay : float
+        L2 factor.
+    check_finite : bool
+        Whether a gradient that is not finite is an error.
+    """
+
+    buffer_names = ("mean", "square")
+
+    def __init__(
+        self,
+        layer: Layer,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        check_finite: bool = False,
+    ) -> None:
+        super().__init__(layer, lr, weight_decay=weight_decay, check_finite=check_finite)
+        beta1, beta2 = betas
+        self.betas = (self._fraction("betas[0]", beta1), self._fraction("betas[1]", beta2))
+        self.eps = self._at_least_0("eps", eps)
+
+    # m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2
+    # p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+    def _update(self, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array) -> None:
+        mean, square = buffers["mean"], buffers["square"]
+        beta1, beta2 = self.betas
+        np.subtract(grad, mean, out=spare1)
+        spare1 *= 1 - beta1
+        mean += spare1
+        square *= beta2
+        np.multiply(grad, grad, out=spare1)
+        spare1 *= 1 - beta2
+        square += spare1
+        np.sqrt(square, out=spare1)
+        spare1 /= math.sqrt(1 - beta2**self.steps)
+        spare1 += self.eps
+        np.divide(mean, spare1, out=spare0)
+        spare0 *= self.lr / (1 - beta1**self.steps)
+        param -= spare0
+
+
+class AdamW(Adam):
+    """Adam with the weight decay apart from the gradient, as torch.optim.AdamW (Loshchilov & Hutter 2019).
+
+    Parameters
+    ----------
+    layer : Layer
+        Its parameters are changed.
+    lr : float
+        Learning rate.
+    betas : pair of float
+        As in ``Adam``.
+    eps : float
+        Added to the root.
+    weight_decay : float
+        A step first multiplies each parameter by 1 - lr * weight_decay.
+    check_finite : bool
+        Whether a gradient that is not finite is an error.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        check_finite: bool = False,
+    ) -> None:
+        super().__init__(layer, lr, betas=betas, eps=eps, weight_decay=weight_decay, check_finite=check_finite)
+
+    def _decayed(self, param: Array, grad: Array, scratch: Array) -> Array:
+        param *= 1 - self.lr * self.weight_decay
+        return grad
+
+
+MakeOptimizer: TypeAlias = Callable[[Layer], Optimizer]
+
+OPTIMIZERS: dict[str, MakeOptimizer] = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
+
+
+def get_optimizer(optimizer: str | Optimizer | MakeOptimizer, layer: Layer) -> Optimizer:
+    """Return an optimizer of ``layer``: by name with default arguments, made by a callable, or as it is.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or the optimizer belongs to another layer.
+    """
+    if isinstance(optimizer, str):
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"get_optimizer: optimizer is {optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
+        return OPTIMIZERS[optimizer](layer)
+    result: Any = optimizer if isinstance(optimizer, Optimizer) else optimizer(layer)
+    if not isinstance(result, Optimizer) or result.layer is not layer:
+        raise ValueError("get_optimizer: optimizer belongs to another layer; expected one made for this model")
+    return result

@@ -1,0 +1,45 @@
+"""Learning-rate schedules: functions that make a function from a step or epoch (0, 1, ...) to a learning rate.
+
+The ``LearningRate`` callback applies one in ``fit``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+Schedule: TypeAlias = Callable[[int], float]
+
+
+def constant(lr: float) -> Schedule:
+    """Stay at lr."""
+    return lambda step: lr
+
+
+def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
+    """Multiply by ``factor`` after every ``every`` steps: lr * factor^floor(step / every)."""
+    _check("step_decay", "every", every)
+    return lambda step: lr * factor ** (step // every)
+
+
+def exponential(lr: float, factor: float) -> Schedule:
+    """Multiply by ``factor`` after every step: lr * factor^step."""
+    return lambda step: float(lr * factor**step)
+
+
+def cosine(lr: float, steps: int, min_lr: float = 0.0) -> Schedule:
+    """Fall from lr at 0 to ``min_lr`` at ``steps`` along half a cosine, and stay there (Loshchilov & Hutter 2017)."""
+    _check("cosine", "steps", steps)
+    return lambda step: min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
+
+
+def warmup(schedule: Schedule, steps: int) -> Schedule:
+    """Rise linearly over the first ``steps`` steps, up to where ``schedule`` starts; then follow it from its step 0."""
+    _check("warmup", "steps", steps)
+    return lambda step: schedule(0) * (step + 1) / (steps + 1) if step < steps else schedule(step - steps)
+
+
+def _check(op: str, name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{op}: {name} is {value}; expected a positive integer")

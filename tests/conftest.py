@@ -1,0 +1,42 @@
+"""Fixtures over cells and dtypes, and the marker of the tests that are repeated on every instruction set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import fusedrnn as fr
+from reference import CELLS
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker that test_every_isa.py selects by."""
+    config.addinivalue_line("markers", "every_isa: repeated on every instruction set that this machine can run")
+
+
+def pytest_report_header() -> str:
+    """Say what is under test."""
+    config = fr.config()
+    isa = f"isa {config['isa']} of {', '.join(config['isa_available'])}"
+    return f"fusedrnn {fr.__version__}: {isa}, {fr.get_num_threads()} threads"
+
+
+@pytest.fixture(params=CELLS)
+def cell(request: pytest.FixtureRequest) -> str:
+    """Each cell in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    """Each dtype in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def restore_threads() -> Iterator[None]:
+    """Give the next test the number of threads that this one found."""
+    before = fr.get_num_threads()
+    yield
+    fr.set_num_threads(before)

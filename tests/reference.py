@@ -1,0 +1,182 @@
+"""The truth: RNN, LSTM and GRU in float64 NumPy, one sample and one step at a time.
+
+Written from the formulas, slow and obvious. ``run`` takes the arguments of the kernels of ``fusedrnn.functional``.
+Complex arguments work throughout: derivatives come from a complex step through the forward, so there is no second
+backward to get wrong. Gradients are those of the loss sum(y*dy) + sum(h*dh) + sum(c*dc).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+State = tuple[Array, ...]
+STEP = 1e-30  # complex step: no subtraction, so the step can be far below the rounding of the values
+
+
+class Weights(NamedTuple):
+    """W_x (gates*H, I), W_h (gates*H, H) and the two biases (gates*H,) of one layer and direction."""
+
+    weight_ih: Array
+    weight_hh: Array
+    bias_ih: Array
+    bias_hh: Array
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)), written so that a large -z does not overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * z)
+
+
+def relu(z: Array) -> Array:
+    """max(z, 0); NaN stays NaN, and the derivative at 0 is 0."""
+    return np.where(z.real <= 0, 0, z)
+
+
+def rnn_tanh(x: Array, state: State, w: Weights) -> State:
+    """h(t) = tanh(U x(t) + W h(t-1) + b)."""
+    (h,) = state
+    return (np.tanh(w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh),)
+
+
+def rnn_relu(x: Array, state: State, w: Weights) -> State:
+    """h(t) = relu(U x(t) + W h(t-1) + b)."""
+    (h,) = state
+    return (relu(w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh),)
+
+
+def lstm(x: Array, state: State, w: Weights) -> State:
+    """Gates i, f, g, o; i, f, o = sigma(W_x x + W_h h + b); g = tanh(...); c(t) = f*c(t-1) + i*g; h(t) = o*tanh(c)."""
+    h, c = state
+    i, f, g, o = np.split(w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh, 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def gru(x: Array, state: State, w: Weights) -> State:
+    """Gates r, z, n; n = tanh(W_n x + b_n + r*(W_hn h + b_hn)), so reset after; h(t) = (1-z)*n + z*h(t-1)."""
+    (h,) = state
+    r_x, z_x, n_x = np.split(w.weight_ih @ x + w.bias_ih, 3)
+    r_h, z_h, n_h = np.split(w.weight_hh @ h + w.bias_hh, 3)
+    r, z = sigmoid(r_x + r_h), sigmoid(z_x + z_h)
+    n = np.tanh(n_x + r * n_h)
+    return ((1 - z) * n + z * h,)
+
+
+class Cell(NamedTuple):
+    """What the tests need to know of a cell."""
+
+    gates: int
+    states: tuple[str, ...]
+    step: Callable[[Array, State, Weights], State]
+
+
+CELLS = {
+    "rnn_tanh": Cell(1, ("h",), rnn_tanh),
+    "rnn_relu": Cell(1, ("h",), rnn_relu),
+    "lstm": Cell(4, ("h", "c"), lstm),
+    "gru": Cell(3, ("h",), gru),
+}
+
+
+def run(
+    cell: str,
+    x: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    *,
+    lengths: Array | None = None,
+    reverse: bool = False,
+    batch_first: bool = True,
+) -> tuple[Array, ...]:
+    """One layer in one direction: (y, h) or (y, h, c).
+
+    Sample b reads x[b, 0] .. x[b, lengths[b]-1], or from the last of these to the first with ``reverse``. y[b, t] is
+    the h of the step that read x[b, t], and 0 from lengths[b] on; the final state is the one after the last step taken.
+    """
+    if not batch_first:
+        x = x.swapaxes(0, 1)
+    batch, steps, _ = x.shape
+    hidden = weight_hh.shape[1]
+    zero_bias = np.zeros(len(weight_ih))
+    w = Weights(
+        weight_ih, weight_hh, zero_bias if bias_ih is None else bias_ih, zero_bias if bias_hh is None else bias_hh
+    )
+    given = [value for value in (x, *w, h0, c0) if value is not None]
+    dtype = np.result_type(np.float64, *given)
+    y = np.zeros((batch, steps, hidden), dtype)
+    final = [np.zeros((batch, hidden), dtype) for _ in CELLS[cell].states]
+    for b in range(batch):
+        valid = range(steps if lengths is None else int(lengths[b]))
+        state = tuple(np.zeros(hidden) if s0 is None else s0[b] for s0 in (h0, c0)[: len(final)])
+        for t in reversed(valid) if reverse else valid:
+            state = CELLS[cell].step(x[b, t], state, w)
+            y[b, t] = state[0]
+        for out, value in zip(final, state, strict=True):
+            out[b] = value
+    return (y if batch_first else y.swapaxes(0, 1), *final)
+
+
+def stack(
+    cell: str,
+    params: Mapping[str, Array],
+    x: Array,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    *,
+    num_layers: int,
+    bidirectional: bool,
+    lengths: Array | None = None,
+    batch_first: bool = True,
+) -> tuple[Array, ...]:
+    """Layers on top of each other: (y, h) or (y, h, c), parameters named as in torch.
+
+    Layer k reads the outputs of layer k-1, both directions side by side. States are (num_layers * directions, B, H),
+    ordered layer 0 forward, layer 0 reverse, layer 1 forward, ...
+    """
+    finals: list[tuple[Array, ...]] = []
+    for layer in range(num_layers):
+        outputs = []
+        for reverse in (False, True) if bidirectional else (False,):
+            suffix = f"_l{layer}" + "_reverse" * reverse
+            weights = [params.get(name + suffix) for name in Weights._fields]
+            start = [None if s0 is None else s0[len(finals)] for s0 in (h0, c0)]
+            y, *final = run(cell, x, *weights, *start, lengths=lengths, reverse=reverse, batch_first=batch_first)  # type: ignore[arg-type]
+            outputs.append(y)
+            finals.append(tuple(final))
+        x = np.concatenate(outputs, axis=2)
+    return (x, *(np.stack(state) for state in zip(*finals, strict=True)))
+
+
+Function = Callable[..., tuple[Array, ...]]
+
+
+def loss(outputs: tuple[Array, ...], cotangents: tuple[Array | None, ...]) -> Any:
+    """sum(y*dy) + sum(h*dh) + sum(c*dc); a cotangent of None is zero."""
+    return sum(np.sum(out * d) for out, d in zip(outputs, cotangents, strict=True) if d is not None)
+
+
+def slope(
+    function: Function, at: Mapping[str, Any], cotangents: tuple[Array | None, ...], name: str, along: Array
+) -> float:
+    """Return the derivative of the loss of ``function(**at)`` as the argument ``name`` moves along ``along``."""
+    moved = {**at, name: at[name] + 1j * STEP * along}
+    return float(np.imag(loss(function(**moved), cotangents)) / STEP)
+
+
+def gradient(function: Function, at: Mapping[str, Any], cotangents: tuple[Array | None, ...], name: str) -> Array:
+    """Return the gradient of the loss of ``function(**at)`` by the argument ``name``, one element at a time."""
+    result = np.zeros(at[name].shape)
+    for index in np.ndindex(result.shape):
+        along = np.zeros(result.shape)
+        along[index] = 1
+        result[index] = slope(function, at, cotangents, name, along)
+    return result

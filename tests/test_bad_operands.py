@@ -1,0 +1,115 @@
+"""The raw kernels of ``functional`` convert nothing: every wrong operand is an exception that names it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fusedrnn as fr
+from problems import BACKWARD, FORWARD, Case, backward, forward, train
+from test_bad_input import Bad, cases, check, zeros
+
+F = fr.functional
+GOOD = Case("lstm", batch=3, steps=5, inputs=4, hidden=8).arguments("float32")
+
+
+def lstm(**changed: Any) -> Any:
+    """Call the LSTM with some operands replaced."""
+    return F.lstm(**(GOOD | changed))
+
+
+def gru(**changed: Any) -> Any:
+    """Call the GRU with some operands replaced."""
+    return F.gru(**(Case("gru", batch=3, steps=5, inputs=4, hidden=8).arguments("float32") | changed))
+
+
+SHAPES = {
+    "x rank 2": Bad(lambda: lstm(x=zeros(5, 4)), ValueError, "x", "(5, 4)"),
+    "x rank 4": Bad(lambda: lstm(x=zeros(1, 3, 5, 4)), ValueError, "x", "(1, 3, 5, 4)"),
+    "x features": Bad(lambda: lstm(x=zeros(3, 5, 3)), ValueError, "x", "(3, 5, 3)"),
+    "no features": Bad(lambda: lstm(x=zeros(3, 5, 0), weight_ih=zeros(32, 0)), ValueError, "weight_ih", "(32, 0)"),
+    "weight_ih rank": Bad(lambda: lstm(weight_ih=zeros(32)), ValueError, "weight_ih", "(32,)"),
+    "weight_ih rows": Bad(lambda: lstm(weight_ih=zeros(31, 4)), ValueError, "weight_ih", "(31, 4)", "(32, 4)"),
+    "weight_hh rank": Bad(lambda: lstm(weight_hh=zeros(4, 8, 8)), ValueError, "weight_hh", "(4, 8, 8)"),
+    "weight_hh columns": Bad(lambda: lstm(weight_hh=zeros(32, 9)), ValueError, "weight_hh", "(32, 9)"),
+    "weight_hh transposed": Bad(lambda: lstm(weight_hh=zeros(8, 32)), ValueError, "weight_hh", "(8, 32)"),
+    "weights of a GRU": Bad(lambda: gru(weight_hh=zeros(32, 8)), ValueError, "weight_hh", "(32, 8)"),
+    "no hidden units": Bad(lambda: lstm(weight_hh=zeros(0, 0)), ValueError, "weight_hh", "(0, 0)"),
+    "bias_ih size": Bad(lambda: lstm(bias_ih=zeros(31)), ValueError, "bias_ih", "(31,)", "(32,)"),
+    "bias_hh rank": Bad(lambda: lstm(bias_hh=zeros(32, 1)), ValueError, "bias_hh", "(32, 1)", "(32,)"),
+    "h0 rank": Bad(lambda: lstm(h0=zeros(1, 3, 8)), ValueError, "h0", "(1, 3, 8)", "(3, 8)"),
+    "h0 batch": Bad(lambda: lstm(h0=zeros(2, 8)), ValueError, "h0", "(2, 8)", "(3, 8)"),
+    "c0 hidden": Bad(lambda: lstm(c0=zeros(3, 7)), ValueError, "c0", "(3, 7)", "(3, 8)"),
+    "lengths count": Bad(lambda: lstm(lengths=np.array([1, 2])), ValueError, "lengths", "(2,)", "(3,)"),
+    "lengths negative": Bad(lambda: lstm(lengths=np.array([1, 2, -1])), ValueError, "lengths", "-1"),
+    "lengths too long": Bad(lambda: lstm(lengths=np.array([1, 2, 6])), ValueError, "lengths", "6"),
+    "lengths float": Bad(lambda: lstm(lengths=np.array([1.0, 2, 3])), TypeError, "lengths", "float64"),
+    "lengths bool": Bad(lambda: lstm(lengths=np.ones(3, bool)), TypeError, "lengths", "bool"),
+}
+
+
+@cases(SHAPES)
+def test_shapes(bad: Bad) -> None:
+    """Operands of the wrong rank or size."""
+    check(bad)
+
+
+@pytest.mark.parametrize("kind", [">f4", "float64", "float16", "int64", "bool", "object", "complex64", "<U3"])
+@pytest.mark.parametrize("name", [name for name, value in GOOD.items() if isinstance(value, np.ndarray)])
+def test_dtypes(name: str, kind: str) -> None:
+    """Every operand has the one dtype of the call; x decides, so a wrong x may be blamed on the weights."""
+    if name == "x" and kind == "float64":
+        bad = Bad(lambda: lstm(x=GOOD["x"].astype(kind)), TypeError, "weight_ih", "float32", "float64")
+    else:
+        wrong = GOOD[name].astype("i8").astype(kind)
+        bad = Bad(lambda: lstm(**{name: wrong}), TypeError, name, str(wrong.dtype))
+    check(bad)
+
+
+@pytest.mark.parametrize("name", ["x", "weight_hh", "bias_ih", "h0"])
+def test_lists(name: str) -> None:
+    """A list is not an array."""
+    check(Bad(lambda: lstm(**{name: GOOD[name].tolist()}), TypeError, name, "list"))
+
+
+def test_nonlinearity() -> None:
+    """Only tanh and relu."""
+    arguments = Case("rnn_tanh").arguments()
+    check(Bad(lambda: F.rnn(**arguments, nonlinearity="gelu"), ValueError, "nonlinearity", "gelu"))
+
+
+def test_cotangents(cell: str) -> None:
+    """Cotangents of another shape or dtype."""
+    case = Case(cell)
+    _, tape = train(cell, case.arguments())
+    full = case.cotangents()
+    for k, name in enumerate(("dy", "dh", "dc")[: len(full)]):
+        for wrong, error in (
+            (full[k][..., :-1], ValueError),
+            (full[k][0], ValueError),
+            (full[k].astype("f4"), TypeError),
+        ):
+            changed = (*full[:k], wrong, *full[k + 1 :])
+            got = str(wrong.shape) if error is ValueError else "float32"
+            check(Bad(partial(backward, cell, tape, changed), error, name, got))
+
+
+def test_foreign_tape() -> None:
+    """A tape of another cell, or no tape at all."""
+    _, tape = train("gru", Case("gru").arguments())
+    for wrong in (tape, None, 3):
+        with pytest.raises((TypeError, ValueError), match="tape"):
+            BACKWARD["lstm"](wrong, dy=Case("lstm").cotangents()[0])
+
+
+def test_good_after_bad(cell: str) -> None:
+    """An exception leaves nothing behind: the next call has the same bits."""
+    arguments = Case(cell).arguments()
+    before = forward(cell, arguments)
+    with pytest.raises(ValueError, match="x"):
+        FORWARD[cell](**(arguments | {"x": zeros(2, 2, dtype="f8")}))
+    for value, expected in zip(forward(cell, arguments), before, strict=True):
+        assert np.array_equal(value, expected)

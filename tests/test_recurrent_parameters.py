@@ -1,0 +1,77 @@
+"""Parameters of recurrent layers: names, initial values, state dicts and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import fusedrnn as fr
+from problems import LAYERS, flat
+from stacks import INPUTS, H, Stack
+from tolerance import assert_same_bits
+
+
+def test_names_and_shapes() -> None:
+    """Names, order and shapes of the parameters are torch's."""
+    lstm = fr.LSTM(INPUTS, H, 2, bidirectional=True)
+    expected: dict[str, tuple[int, ...]] = {}
+    for layer, inputs in ((0, INPUTS), (1, 2 * H)):
+        for suffix in ("", "_reverse"):
+            for name, shape in (("ih", (4 * H, inputs)), ("hh", (4 * H, H))):
+                expected[f"weight_{name}_l{layer}{suffix}"] = shape
+            for name in ("ih", "hh"):
+                expected[f"bias_{name}_l{layer}{suffix}"] = (4 * H,)
+    assert {name: value.shape for name, value in lstm.params.items()} == expected
+    assert list(lstm.params) == list(lstm.grads) == list(lstm.state_dict()) == list(expected)
+    assert lstm.num_parameters == sum(int(np.prod(shape)) for shape in expected.values())
+    assert list(fr.GRU(INPUTS, H, bias=False).params) == ["weight_ih_l0", "weight_hh_l0"]
+
+
+def test_state_dict_round_trip(cell: str, dtype: str) -> None:
+    """A state dict holds copies, and another layer that loads it gives the same bits."""
+    problem = Stack(cell, num_layers=2, bidirectional=True, dtype=dtype)
+    state = problem.layer.state_dict()
+    other = LAYERS[cell](INPUTS, H, 2, bidirectional=True, dtype=dtype, seed=99)
+    arrays = dict(other.params)
+    other.load_state_dict(state)
+    assert all(other.params[name] is arrays[name] for name in arrays)
+    for value, expected in zip(flat(*other(problem.x)), flat(*problem.layer(problem.x)), strict=True):
+        assert_same_bits(value, expected)
+    state["weight_hh_l0"][...] = 0
+    assert np.any(problem.layer.params["weight_hh_l0"])
+    assert np.any(other.params["weight_hh_l0"])
+
+
+def test_save_and_load(cell: str, dtype: str, tmp_path: Path) -> None:
+    """A file restores class, configuration and weights."""
+    problem = Stack(cell, num_layers=2, bidirectional=True, dtype=dtype, batch_first=False, dropout=0.25, bias=False)
+    problem.layer.save(tmp_path / "layer.safetensors")
+    loaded = fr.load(tmp_path / "layer.safetensors")
+    assert type(loaded) is type(problem.layer)
+    assert loaded.config() == problem.layer.config()
+    for name, value in problem.layer.params.items():
+        assert_same_bits(loaded.params[name], value, name)
+    for value, expected in zip(flat(*loaded(problem.x)), flat(*problem.layer(problem.x)), strict=True):
+        assert_same_bits(value, expected)
+
+
+def test_seed(cell: str) -> None:
+    """The same seed gives the same weights, another seed others."""
+    one, same, other = (LAYERS[cell](INPUTS, H, seed=seed).params["weight_ih_l0"] for seed in (1, 1, 2))
+    assert_same_bits(one, same)
+    assert np.any(one != other)
+
+
+def test_initialisation() -> None:
+    """Glorot input weights, orthogonal recurrent ones gate by gate, forget bias 1; or torch's uniform."""
+    lstm = fr.LSTM(50, 40, dtype="float64", seed=0)
+    for gate in range(4):
+        rows = slice(40 * gate, 40 * (gate + 1))
+        recurrent, inputs = lstm.params["weight_hh_l0"][rows], lstm.params["weight_ih_l0"][rows]
+        assert np.max(np.abs(recurrent @ recurrent.T - np.eye(40))) <= 1e-12
+        assert np.sqrt(6 / 90) * 0.98 <= np.max(np.abs(inputs)) <= np.sqrt(6 / 90)
+    bias = lstm.params["bias_ih_l0"] + lstm.params["bias_hh_l0"]
+    assert np.array_equal(bias, np.repeat([0.0, 1, 0, 0], 40))
+    for value in fr.LSTM(50, 40, init="torch", seed=0).params.values():
+        assert 40**-0.5 * 0.9 <= np.max(np.abs(value)) <= 40**-0.5

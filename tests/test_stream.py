@@ -1,0 +1,56 @@
+"""One step at a time: the same bits as the whole sequence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fusedrnn as fr
+from problems import LAYERS, flat
+from stacks import INPUTS, H
+from tolerance import assert_same_bits
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_stream(cell: str, dtype: str, batch: int) -> None:
+    """Steps give the bits of the whole sequence, for any number of layers, and carry the state."""
+    layer = LAYERS[cell](INPUTS, 33, 3, dtype=dtype, seed=6)
+    x = np.random.default_rng(2).normal(size=(batch, 9, INPUTS)).astype(dtype)
+    y, *final = flat(*layer(x))
+    stream = layer.stream(batch_size=batch)
+    out = np.empty((batch, 33), dtype)
+    for t in range(9):
+        if t % 2:
+            assert stream.step(x[:, t], out=out) is out
+            assert_same_bits(out, y[:, t])
+        else:
+            assert_same_bits(stream.step(x[:, t]), y[:, t])
+    for value, expected in zip(flat(y, stream.state)[1:], final, strict=True):
+        assert_same_bits(value, expected)
+    stream.reset()
+    assert_same_bits(stream.step(x[:, 0]), y[:, 0])
+    _, half = layer(x[:, :4])
+    stream.reset(half)
+    assert_same_bits(stream.step(x[:, 4]), y[:, 4])
+
+
+def test_stream_freezes_the_weights() -> None:
+    """Training on does not change a stream that is already open; a new one sees the new weights."""
+    layer = fr.GRU(INPUTS, H, seed=0)
+    x = np.ones((1, INPUTS), np.float32)
+    before = layer.stream().step(x)
+    stream = layer.stream()
+    layer.params["weight_ih_l0"][...] *= 2
+    assert_same_bits(stream.step(x), before)
+    assert np.any(layer.stream().step(x) != before)
+
+
+def test_state_of_a_stream_is_a_copy() -> None:
+    """Writing to what ``state`` returned does not disturb the stream."""
+    layer = fr.LSTM(INPUTS, H, 2, seed=0)
+    x = np.ones((1, INPUTS), np.float32)
+    stream, undisturbed = layer.stream(), layer.stream()
+    stream.step(x), undisturbed.step(x)
+    for value in stream.state:
+        value[...] = 9
+    assert_same_bits(stream.step(x), undisturbed.step(x))

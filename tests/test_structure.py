@@ -1,0 +1,109 @@
+"""The rules of the house: who includes whom in csrc, and what an import may cost."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from scripts import run_python
+
+CSRC = Path(__file__).parents[1] / "csrc"
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+
+# Folders whose headers the files of a folder may include. bind is the only one that sees Python; it starts no kernel by
+# itself, but reads the ISA and the threads of the CPU backend.
+MAY_INCLUDE = {
+    "core": {"core"},
+    "cells": {"cells"},
+    "cpu": {"cpu", "core", "cells"},
+    "cuda": {"cuda", "core", "cells"},
+    "bind": {"bind", "core", "cpu", "cuda"},
+}
+PYTHON = ("pybind11", "Python.h", "numpy/")
+CUDA = ("cuda", "cublas", "cudnn", "nvrtc")
+# What a file that is compiled once per ISA may take from the system: nothing with code of its own that the linker could
+# merge with the baseline's.
+PLAIN_C = {"stddef.h", "stdint.h", "immintrin.h", "arm_neon.h"}
+
+GENERATED = {"isa_table.h": "cpu"}  # written by CMake, and the folder it counts to
+
+SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".h", ".cpp", ".cu", ".cuh"})
+
+
+def includes(source: Path) -> list[tuple[bool, str]]:
+    """Return (from the project, name) of every include in a file."""
+    return [(quote == '"', name) for quote, name in INCLUDE.findall(source.read_text())]
+
+
+def resolve(source: Path, name: str) -> Path:
+    """Find an included file of the project: beside the file, or from the root of csrc."""
+    found = [path.resolve() for path in (source.parent / name, CSRC / name) if path.is_file()]
+    assert found, f"{source.relative_to(CSRC)} includes {name}, which is not in csrc"
+    return found[0]
+
+
+def folder(path: Path) -> str:
+    """Return the part of the house that a file belongs to."""
+    return path.relative_to(CSRC.resolve()).parts[0]
+
+
+def test_the_rules_see_the_sources() -> None:
+    """The tests below look at real files."""
+    assert {folder(path.resolve()) for path in SOURCES} >= {"core", "cells", "cpu", "bind"}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(CSRC)))
+def test_includes(source: Path) -> None:
+    """Every include stays inside the rule for its folder."""
+    here = folder(source.resolve())
+    assert here in MAY_INCLUDE, f"csrc/{here} has no rule"
+    for ours, name in includes(source):
+        if ours:
+            there = GENERATED.get(name) or folder(resolve(source, name))
+            assert there in MAY_INCLUDE[here], f"{here} includes {name}"
+        assert here == "bind" or not name.startswith(PYTHON), f"{here} includes {name}"
+        assert here == "cuda" or ours or not name.startswith(CUDA), f"{here} includes {name}"
+        assert here != "cells" or ours, f"cells include nothing, but there is {name}"
+
+
+@pytest.mark.parametrize("source", sorted(CSRC.glob("cpu/*_isa.cpp")), ids=lambda path: path.name)
+def test_what_is_compiled_per_isa_is_self_contained(source: Path) -> None:
+    """No library header reaches a file that is compiled for one ISA, not even through another header."""
+    seen: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for ours, name in includes(path):
+            if ours:
+                header = resolve(path, name)
+                waiting += [header] if header not in seen else []
+            else:
+                assert name in PLAIN_C, f"{path.relative_to(CSRC)} includes <{name}>"
+
+
+def test_import_time() -> None:
+    """``import fusedrnn`` takes under 0.15 s more than ``import numpy``."""
+    code = """
+        import time
+        import numpy
+        begin = time.perf_counter()
+        import fusedrnn
+        print(time.perf_counter() - begin)
+    """
+    seconds = median(float(run_python(code).stdout) for _ in range(5))
+    assert seconds <= 0.15
+
+
+def test_import_brings_in_no_optional_package() -> None:
+    """What is only needed for training, plots or files is imported when it is used."""
+    code = """
+        import sys
+        import fusedrnn
+        heavy = {"torch", "matplotlib", "tqdm", "safetensors", "onnx", "sklearn", "scipy", "pandas"}
+        assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+    """
+    run_python(code)

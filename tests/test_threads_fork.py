@@ -1,0 +1,177 @@
+"""Threads, forks and interrupts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fusedrnn as fr
+from problems import LAYERS
+from scripts import run_python
+from tolerance import assert_same_bits
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_many_threads_share_a_layer(cell: str) -> None:
+    """Inference and tapes from eight threads at once give the bits of one thread."""
+    fr.set_num_threads(2)
+    layer = LAYERS[cell](9, 65, 2, seed=1)
+    inputs = [np.random.default_rng(k).normal(size=(1 + k % 4, 12, 9)).astype(np.float32) for k in range(16)]
+    expected = [layer(x)[0] for x in inputs]
+
+    def work(k: int) -> None:
+        for x, y in list(zip(inputs, expected, strict=True))[k::2]:
+            assert_same_bits(layer(x)[0], y)
+            assert_same_bits(layer.forward(x)[0][0], y)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [k % 2 for k in range(24)]))
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_streams_in_threads() -> None:
+    """Every thread may step a stream of its own, all of one layer."""
+    layer = fr.LSTM(5, 33, seed=1)
+    x = np.random.default_rng(0).normal(size=(1, 60, 5)).astype(np.float32)
+    expected, _ = layer(x)
+
+    def work(_: int) -> None:
+        stream = layer.stream()
+        for t in range(60):
+            assert_same_bits(stream.step(x[:, t]), expected[:, t])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(16)))
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_set_num_threads(n: int) -> None:
+    """What was set is what is in use."""
+    fr.set_num_threads(n)
+    assert fr.get_num_threads() == n
+    assert fr.config()["threads"] == n
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize(
+    ("n", "error"),
+    [(0, ValueError), (-1, ValueError), (10**9, ValueError), (1.5, TypeError), ("2", TypeError), (None, TypeError)],
+)
+def test_wrong_number_of_threads(n: Any, error: type[Exception]) -> None:
+    """Anything but a sensible positive integer is refused, and nothing changes."""
+    before = fr.get_num_threads()
+    with pytest.raises(error, match="threads") as caught:
+        fr.set_num_threads(n)
+    assert str(n).strip("'") in str(caught.value)
+    assert fr.get_num_threads() == before
+
+
+def test_environment_sets_the_threads() -> None:
+    """FUSEDRNN_NUM_THREADS decides; what it cannot mean is an error at import that names it."""
+    code = "import fusedrnn as fr; print(fr.get_num_threads())"
+    assert run_python(code, FUSEDRNN_NUM_THREADS="3").stdout.strip() == "3"
+    for wrong in ("0", "-2", "two", "1.5"):
+        result = run_python(code, check=False, FUSEDRNN_NUM_THREADS=wrong)
+        assert result.returncode == 1
+        assert "FUSEDRNN_NUM_THREADS" in result.stderr
+        assert wrong in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+def test_affinity_limits_the_threads() -> None:
+    """A process that may use one CPU starts with one thread."""
+    code = """
+        import os
+        os.environ.pop("FUSEDRNN_NUM_THREADS", None)
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        import fusedrnn as fr
+        assert fr.get_num_threads() == 1, fr.get_num_threads()
+    """
+    run_python(code)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_after_use() -> None:
+    """After the workers have run, children compute the same bits with workers of their own, and so do grandchildren."""
+    run_python(
+        """
+        import os, warnings
+        import numpy as np
+        import fusedrnn as fr
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # about fork beside threads, which is the point here
+        fr.set_num_threads(2)
+        lstm = fr.LSTM(16, 128, 2, seed=0)
+        x = np.random.default_rng(0).normal(size=(8, 20, 16)).astype(np.float32)
+        expected = lstm(x)[0].tobytes()
+
+        def child(depth):
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    status = int(lstm(x)[0].tobytes() != expected) or (child(depth - 1) if depth else 0)
+                finally:
+                    os._exit(status)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        for k in range(30):
+            assert child(depth=k % 2) == 0
+            assert lstm(x)[0].tobytes() == expected
+        """
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("direction", ["inference", "backward"])
+def test_interrupt(direction: str, threads: int) -> None:
+    """Ctrl-C during a long kernel raises KeyboardInterrupt soon, and the next call is right."""
+    run_python(
+        f"""
+        import os, signal, threading, time
+        import numpy as np
+        import fusedrnn as fr
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        fr.set_num_threads({threads})
+        lstm = fr.LSTM(4, 256, seed=0)
+        small = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+        expected = lstm(small)[0].tobytes()
+
+        def prepare(steps):
+            x = np.broadcast_to(small[:1, :1], (1, steps, 4))
+            if "{direction}" == "inference":
+                return lambda: lstm(x)
+            y, tape = lstm.forward(x)
+            dy = np.broadcast_to(np.float32(1), (1, steps, 256))
+            return lambda: lstm.backward(tape, dy)
+
+        prepare(100)()
+        begin = time.monotonic()
+        prepare(1000)()
+        call = prepare(int(1500 / (time.monotonic() - begin)))  # at least 0.75 s, whatever the machine
+
+        sent = []
+        def interrupt():
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+        timer = threading.Timer(0.2, interrupt)
+        timer.start()
+        try:
+            call()
+            late = None
+        except KeyboardInterrupt:
+            late = time.monotonic() - sent[0]
+        timer.join()
+        assert late is not None, "the call ended before the interrupt"
+        assert late <= 0.3, f"answered after {{late:.2f}} s"
+        assert lstm(small)[0].tobytes() == expected
+        """
+    )
