@@ -33,7 +33,7 @@ def check(bad: Bad) -> None:
         bad.call()
     assert type(caught.value) is bad.error
     message = str(caught.value)
-    assert re.search(rf"\b{re.escape(bad.argument)}\b", message), f"does not name {bad.argument}: {message}"
+    assert re.search(rf"\b{re.escape(bad.argument)}(_l0)?\b", message), f"does not name {bad.argument}: {message}"
     assert bad.expected in message, f"does not say {bad.expected}: {message}"
     assert bad.got in message, f"does not say {bad.got}: {message}"
 
@@ -48,8 +48,8 @@ def zeros(*shape: int, dtype: Any = F32) -> np.ndarray:
     return np.zeros(shape, dtype)
 
 
-lstm = fr.LSTM(4, 8, 2)
-gru = fr.GRU(4, 8, 2)
+lstm: Any = fr.LSTM(4, 8, 2)
+gru: Any = fr.GRU(4, 8, 2)
 X, H0 = zeros(3, 5, 4), zeros(2, 3, 8)
 
 CONSTRUCTORS = {
@@ -92,9 +92,9 @@ SHAPES = {
     "h0 and c0 differ": Bad(lambda: lstm(X, (H0, zeros(3, 3, 8))), ValueError, "c0", "(3, 3, 8)", "(2, 3, 8)"),
     "batched h, unbatched x": Bad(lambda: gru(zeros(5, 4), zeros(2, 1, 8)), ValueError, "h0", "(2, 1, 8)", "(2, 8)"),
     "unbatched h, batched x": Bad(lambda: gru(X, zeros(2, 8)), ValueError, "h0", "(2, 8)", "(2, 3, 8)"),
-    "array for a pair": Bad(lambda: lstm(X, zeros(2, 2, 3, 8)), TypeError, "state", "ndarray"),
-    "triple for a pair": Bad(lambda: lstm(X, (H0, H0, H0)), ValueError, "state", "3"),
-    "pair for an array": Bad(lambda: gru(X, (H0, H0)), TypeError, "state", "tuple"),
+    "array for a pair": Bad(lambda: lstm(X, zeros(2, 2, 3, 8)), ValueError, "state", "(2, 2, 3, 8)"),
+    "triple for a pair": Bad(lambda: lstm(X, (H0, H0, H0)), ValueError, "state", "tuple"),
+    "pair for an array": Bad(lambda: gru(X, (H0, H0)), ValueError, "state", "tuple"),
 }
 
 
@@ -110,7 +110,7 @@ LENGTHS = {
     "huge": Bad(lambda: lstm(X, lengths=np.array([1, 2**63, 2], np.uint64)), ValueError, "lengths", str(2**63)),
     "too few": Bad(lambda: lstm(X, lengths=np.array([1, 2])), ValueError, "lengths", "(2,)", "(3,)"),
     "too many": Bad(lambda: lstm(X, lengths=np.array([1, 2, 3, 4])), ValueError, "lengths", "(4,)", "(3,)"),
-    "rank 2": Bad(lambda: lstm(X, lengths=np.array([[1, 2, 3]])), ValueError, "lengths", "(1, 3)", "(3,)"),
+    "rank 2": Bad(lambda: lstm(X, lengths=np.array([[1, 2, 3]])), ValueError, "lengths", "(1, 3)", "(batch,)"),
     "float": Bad(lambda: lstm(X, lengths=np.array([1.0, 2, 3])), TypeError, "lengths", "float64"),
     "bool": Bad(lambda: lstm(X, lengths=np.array([True, True, False])), TypeError, "lengths", "bool"),
     "text": Bad(lambda: lstm(X, lengths=np.array(["1", "2", "3"])), TypeError, "lengths", "<U1"),
@@ -149,7 +149,7 @@ BACKWARD = {
         lambda: lstm.backward(tape_of(lstm), DY, (H0, zeros(2, 2, 8))), ValueError, "dc", "(2, 2, 8)", "(2, 3, 8)"
     ),
     "array for a pair": Bad(
-        lambda: lstm.backward(tape_of(lstm), DY, zeros(2, 2, 3, 8)), TypeError, "dstate", "ndarray"
+        lambda: lstm.backward(tape_of(lstm), DY, zeros(2, 2, 3, 8)), ValueError, "dstate", "(2, 2, 3, 8)"
     ),
     "neither": Bad(lambda: gru.backward(tape_of(gru), None), ValueError, "dy", "None"),
     "another cell's tape": Bad(lambda: lstm.backward(tape_of(gru), DY), ValueError, "tape", "GRU"),
@@ -197,7 +197,7 @@ def test_load_state_dict_lists_everything() -> None:
         assert_same_bits(value, before[name])
 
 
-stream = lstm.stream(batch_size=3)
+stream: Any = lstm.stream(batch_size=3)
 STEP = zeros(3, 4)
 
 
@@ -230,14 +230,16 @@ STREAMS = {
         lambda: stream.step(STEP, out=np.lib.stride_tricks.as_strided(zeros(3, 8), (3, 8), (0, 4))),
         ValueError,
         "out",
-        "stride",
+        "strided",
     ),
     "out overlaps x": Bad(overlapping, ValueError, "out", "overlap"),
     "out no array": Bad(lambda: stream.step(STEP, out=[0.0]), TypeError, "out", "list"),
-    "two directions": Bad(lambda: fr.GRU(4, 8, bidirectional=True).stream(), ValueError, "bidirectional", "True"),
+    "two directions": Bad(
+        lambda: fr.GRU(4, 8, bidirectional=True).stream(), ValueError, "stream", "future", "one forward"
+    ),
     "batch_size 0": Bad(lambda: lstm.stream(batch_size=0), ValueError, "batch_size", "0"),
-    "state shape": Bad(lambda: stream.reset((H0, zeros(2, 2, 8))), ValueError, "c0", "(2, 2, 8)", "(2, 3, 8)"),
-    "state no pair": Bad(lambda: stream.reset(H0), TypeError, "state", "ndarray"),
+    "state shape": Bad(lambda: stream.reset((H0, zeros(2, 2, 8))), ValueError, "c", "(2, 2, 8)", "(2, 3, 8)"),
+    "state no pair": Bad(lambda: stream.reset(H0), ValueError, "state", "(2, 3, 8)"),
 }
 
 

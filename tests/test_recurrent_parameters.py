@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import fusedrnn as fr
-from problems import LAYERS, flat
+from problems import LAYERS, Array, flat
 from stacks import INPUTS, H, Stack
 from tolerance import assert_same_bits
 
@@ -75,3 +77,59 @@ def test_initialisation() -> None:
     assert np.array_equal(bias, np.repeat([0.0, 1, 0, 0], 40))
     for value in fr.LSTM(50, 40, init="torch", seed=0).params.values():
         assert 40**-0.5 * 0.9 <= np.max(np.abs(value)) <= 40**-0.5
+
+
+def negate(weight: Array) -> None:
+    weight *= -1
+
+
+def flip_last_bit(weight: Array) -> None:
+    weight[-1, -1] = np.nextafter(weight[-1, -1], np.inf, dtype=weight.dtype)
+
+
+def swap_rows(weight: Array) -> None:
+    weight[[0, 16]] = weight[[16, 0]]
+
+
+def swap_distant_elements(weight: Array) -> None:
+    flat_weight = weight.reshape(-1)
+    flat_weight[[3, 3 + 64]] = flat_weight[[3 + 64, 3]]
+
+
+def negate_two(distance: int) -> Callable[[Array], None]:
+    def change(weight: Array) -> None:
+        weight.reshape(-1)[[1, 1 + distance]] *= -1
+
+    return change
+
+
+CHANGES: list[Callable[[Array], None]] = [negate, flip_last_bit, swap_rows, swap_distant_elements]
+CHANGES += [negate_two(distance) for distance in (1, 16, 32, 64, 128)]
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_changed_in_place(dtype: str, name: str, change: Callable[[Array], None]) -> None:
+    """Whatever form of the weights a layer keeps for its kernels, the next call and gradient see every change."""
+    layer, fresh = (fr.GRU(32, 32, dtype=dtype, seed=1) for _ in range(2))
+    x = np.random.default_rng(0).normal(size=(2, 3, 32)).astype(dtype)
+    layer(x)
+    layer.forward(x)
+    change(layer.params[name])
+    fresh.load_state_dict(layer.state_dict())
+    assert_same_bits(layer(x)[0], fresh(x)[0])
+    (y, _), tape = layer.forward(x)
+    (_, _), tape_fresh = fresh.forward(x)
+    assert_same_bits(layer.backward(tape, y)[0], fresh.backward(tape_fresh, y)[0])
+
+
+@pytest.mark.parametrize("element", [0, 31, 32, 95])
+def test_bias_changed_in_place(dtype: str, element: int) -> None:
+    """The same for a bias."""
+    layer, fresh = (fr.GRU(32, 32, dtype=dtype, seed=1) for _ in range(2))
+    x = np.random.default_rng(0).normal(size=(2, 3, 32)).astype(dtype)
+    before = layer(x)[0]
+    layer.params["bias_hh_l0"][element] = 1
+    fresh.load_state_dict(layer.state_dict())
+    assert_same_bits(layer(x)[0], fresh(x)[0])
+    assert np.any(layer(x)[0] != before)

@@ -32,8 +32,8 @@ TOLERANCE = {
 }
 
 # Elements of a gradient tensor differ in size, but their errors come from the same sums: an element may be off by what
-# the norm-wise bound grants an average element, times this. Five standard deviations, for tensors below 10^7 elements.
-ELEMENT = 5.0
+# the norm-wise bound grants an average element, times this.
+ELEMENT = 3.0
 
 
 def assert_forward(actual: Array, truth: Array, what: object = "") -> None:

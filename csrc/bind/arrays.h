@@ -3,10 +3,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "core/memory.h"
 #include "core/problem.h"
 
 namespace fusedrnn {
@@ -45,16 +47,21 @@ inline py::array contiguous_copy(const py::array& a) {
   return py::module_::import("numpy").attr("ascontiguousarray")(a);
 }
 
-// An input whose last axis the kernels can read straight through; anything else is copied once.
-template <class T> py::array readable(const std::string& op, const std::string& name, const py::handle& object) {
+// An input whose last axis the kernels can read straight through; anything else is copied once, after `judge` has
+// accepted its shape: a broadcast view may promise far more elements than there is memory.
+template <class T, class Judge>
+py::array readable(const std::string& op, const std::string& name, const py::handle& object, Judge judge) {
   py::array a = typed<T>(op, name, object);
+  judge(shape_of(a));
   if (a.ndim() == 0 || (addressable<T>(a) && last_axis_is_dense<T>(a))) return a;
   return contiguous_copy(a);
 }
 
-// A dense array (weights, gradients): C order, or one copy for inputs.
-template <class T> py::array dense(const std::string& op, const std::string& name, const py::handle& object) {
+// A dense array (weights): C order, or one copy.
+template <class T, class Judge>
+py::array dense(const std::string& op, const std::string& name, const py::handle& object, Judge judge) {
   py::array a = typed<T>(op, name, object);
+  judge(shape_of(a));
   return addressable<T>(a) && (a.flags() & py::array::c_style) ? a : contiguous_copy(a);
 }
 
@@ -64,8 +71,15 @@ template <class T> void require_writable(const std::string& op, const std::strin
     throw ShapeError(op + ": " + name + " is strided; expected a C-contiguous array");
 }
 
+// A new C-ordered array, uninitialised, whose memory starts at a cache line and returns to core/memory.h.
 template <class T> py::array new_array(const Shape& shape) {
-  return py::array(py::dtype::of<T>(), std::vector<py::ssize_t>(shape.begin(), shape.end()));
+  int64_t size = 1;
+  for (int64_t n : shape) size *= n;
+  auto memory = std::make_unique<Buffer<T>>(size);
+  T* data = memory->get();
+  py::capsule owner(memory.get(), [](void* m) { delete static_cast<Buffer<T>*>(m); });
+  memory.release();
+  return py::array(py::dtype::of<T>(), std::vector<py::ssize_t>(shape.begin(), shape.end()), data, owner);
 }
 
 template <class T> int64_t stride(const py::array& a, int axis) {

@@ -72,7 +72,7 @@ template <class T> class TapeOf : public Tape {
       ~Release() { flag = false; }
     } release{busy_};
     without_gil([&] {
-      if (consumed) run_forward(call, python_interrupted);
+      if (consumed) restore_gates();
       consumed = true;
       run_backward(call, back, python_interrupted);
     });
@@ -96,9 +96,21 @@ template <class T> class TapeOf : public Tape {
   std::atomic<bool> busy_{false};
 
   void require_gates() {
-    if (consumed)
-      without_gil([&] { run_forward(call, python_interrupted); });
+    if (consumed) without_gil([&] { restore_gates(); });
     consumed = false;
+  }
+
+  // Runs the forward again. y comes out as it was; the final states go to scratch, because the caller owns the others.
+  void restore_gates() {
+    const Problem& p = call.problem;
+    const int64_t slab_size = p.B * p.hidden_size;
+    const Buffer<T> scratch(2 * slab_size * p.slabs());
+    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+      const size_t s = static_cast<size_t>(slab);
+      call.hn[s] = {scratch.get() + 2 * slab * slab_size, p.hidden_size};
+      if (p.layout.has_cell_state) call.cn[s] = {scratch.get() + (2 * slab + 1) * slab_size, p.hidden_size};
+    }
+    run_forward(call, python_interrupted);
   }
 
   // (U, R, slots, lanes) as (slots, T, B, H), zeros past each sample's end.
@@ -122,18 +134,16 @@ template <class T> class TapeOf : public Tape {
 
   TimeMajorView<const T> output_gradient(const py::object& dy, std::vector<py::array>& keep) {
     if (dy.is_none()) return {nullptr, 0, 0};
-    keep.push_back(readable<T>(call.problem.op, "dy", dy));
-    call.problem.check_output_gradient(shape_of(keep.back()));
+    const Problem& p = call.problem;
+    keep.push_back(readable<T>(p.op, "dy", dy, [&](const Shape& shape) { p.check_output_gradient(shape); }));
     return sequence_view<T>(keep.back(), call.problem.batch_first);
   }
 
   void state_gradient(const char* name, const py::object& d, std::vector<py::array>& keep,
                       std::vector<StateView<const T>>& views) {
     const Problem& p = call.problem;
-    if (!d.is_none()) {
-      keep.push_back(readable<T>(p.op, name, d));
-      p.check_state(name, shape_of(keep.back()));
-    }
+    if (!d.is_none())
+      keep.push_back(readable<T>(p.op, name, d, [&](const Shape& shape) { p.check_state(name, shape); }));
     for (int64_t slab = 0; slab < p.slabs(); ++slab)
       views.push_back(d.is_none() ? StateView<const T>{nullptr, 0} : slab_view<T>(keep.back(), slab));
   }
@@ -173,10 +183,11 @@ template <class T> class StreamOf : public Stream {
       : p_(problem), runner_(problem, std::move(weights)) {}
 
   py::object step(py::object x, py::object out) override {
-    const py::array in = readable<T>(p_.op, "x", x);
-    if (in.ndim() != 2 || in.shape(0) != p_.B || in.shape(1) != p_.input_size)
-      fail(p_.op, "x", "has shape " + to_string(shape_of(in)),
-           "(batch, input_size) = " + to_string({p_.B, p_.input_size}));
+    const py::array in = readable<T>(p_.op, "x", x, [&](const Shape& shape) {
+      if (shape.size() != 2 || shape[0] != p_.B || shape[1] != p_.input_size)
+        fail(p_.op, "x", "has shape " + to_string(shape),
+             "(batch, input_size) = " + to_string({p_.B, p_.input_size}));
+    });
     py::array y = out.is_none() ? new_array<T>({p_.B, p_.hidden_size}) : typed<T>(p_.op, "out", out);
     if (!out.is_none()) check_out(y, in);
     runner_.step({static_cast<const T*>(in.data()), stride<T>(in, 0)},
@@ -202,8 +213,7 @@ template <class T> class StreamOf : public Stream {
         std::fill_n(to, size, T(0));
         return;
       }
-      const py::array a = dense<T>(p_.op, name, from);
-      p_.check_state(name, shape_of(a));
+      const py::array a = dense<T>(p_.op, name, from, [&](const Shape& shape) { p_.check_state(name, shape); });
       std::copy_n(static_cast<const T*>(a.data()), size, to);
     };
     set("h", h, runner_.h());
@@ -249,8 +259,7 @@ template <class T> class StackOf : public Stack {
     Problem& p = call.problem;
     p = p_;
     p.batch_first = batch_first;
-    const py::array in = readable<T>(p.op, "x", x);
-    p.set_input(shape_of(in));
+    const py::array in = readable<T>(p.op, "x", x, [&](const Shape& shape) { p.set_input(shape); });
     tape->arrays.push_back(in);
     call.x = sequence_view<T>(in, batch_first);
     if (lengths.is_none()) {
@@ -277,8 +286,6 @@ template <class T> class StackOf : public Stack {
       call.hn.push_back(writable_slab_view<T>(hn, slab));
       if (p.layout.has_cell_state) call.cn.push_back(writable_slab_view<T>(cn, slab));
     }
-    tape->arrays.push_back(hn);
-    if (p.layout.has_cell_state) tape->arrays.push_back(cn);
     without_gil([&] {
       call.weights = pack(arrays, training);
       if (training) keep_for_backward(call);
@@ -320,8 +327,8 @@ template <class T> class StackOf : public Stack {
       const T* pointers[4] = {};
       for (int which = 0; which < per_slab; ++which) {
         const std::string name = p_.weight_name(slab, which);
-        keep.push_back(dense<T>(p_.op, name, weights[static_cast<size_t>(slab * per_slab + which)]));
-        p_.check_weight(slab, which, shape_of(keep.back()));
+        keep.push_back(dense<T>(p_.op, name, weights[static_cast<size_t>(slab * per_slab + which)],
+                                [&](const Shape& shape) { p_.check_weight(slab, which, shape); }));
         pointers[which] = static_cast<const T*>(keep.back().data());
       }
       out.push_back({pointers[0], pointers[1], pointers[2], pointers[3]});
@@ -337,10 +344,8 @@ template <class T> class StackOf : public Stack {
 
   void initial_state(const char* name, const py::object& state, TapeOf<T>& tape, std::vector<StateView<const T>>& views) {
     const Problem& p = tape.call.problem;
-    if (!state.is_none()) {
-      tape.arrays.push_back(readable<T>(p.op, name, state));
-      p.check_state(name, shape_of(tape.arrays.back()));
-    }
+    if (!state.is_none())
+      tape.arrays.push_back(readable<T>(p.op, name, state, [&](const Shape& shape) { p.check_state(name, shape); }));
     for (int64_t slab = 0; slab < p.slabs(); ++slab)
       views.push_back(state.is_none() ? StateView<const T>{nullptr, 0} : slab_view<T>(tape.arrays.back(), slab));
   }

@@ -20,20 +20,24 @@ template <class T> struct InputGradientTile {
     bool add;
   };
 
-  template <int Rows, int Units> static void tile(const Args& a, int64_t row, int64_t panel, int64_t block) {
-    const int64_t unit0 = block * a.units_per_block, unit1 = smaller(a.units, unit0 + a.units_per_block);
+  template <int Rows, int Units> static void tile(const Args& a, Place at) {
+    const int64_t unit0 = at.block * a.units_per_block, unit1 = smaller(a.units, unit0 + a.units_per_block);
     Tile<T, Rows, Units, 1> t;
     const T* dz[Rows];
-#pragma GCC unroll 1
-    for (int r = 0; r < Rows; ++r) {
-      dz[r] = a.dz + unit0 * a.unit_stride + (row + r) * a.row_stride;
-      for (int u = 0; u < Units; ++u)
-        t.acc[r][u] = block || a.add ? load_within<T>(a.dx[row + r], (panel + u) * L, a.I) : V(T(0));
-    }
-    t.multiply(dz, {unit1 - unit0, a.run, a.unit_stride, 1}, a.weights + (panel * a.K + unit0 * a.run) * L, L, a.K * L);
+    for (int r = 0; r < Rows; ++r) dz[r] = a.dz + unit0 * a.unit_stride + (at.row + r) * a.row_stride;
+    const int64_t k0 = unit0 * a.run, k = (unit1 - unit0) * a.run;
+    const T* w = a.weights + (at.unit * a.K + k0) * L;
+    t.multiply(dz, {unit1 - unit0, a.run, a.unit_stride, 1}, w, L, a.K * L,
+               next_transposed<Units>(w, a.K, k0, k, at.turn, a.K * a.I * int64_t(sizeof(T))));
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
-      for (int u = 0; u < Units; ++u) store_within(t.acc[r][u], a.dx[row + r], (panel + u) * L, a.I);
+      for (int u = 0; u < Units; ++u) {
+        T* dx = a.dx[at.row + r];
+        const int64_t column = (at.unit + u) * L;
+        V sum = t.acc[r * t.vectors + u];
+        if (at.block || a.add) sum = sum + load_within<T>(dx, column, a.I);
+        store_within(sum, dx, column, a.I);
+      }
   }
 };
 
@@ -76,19 +80,19 @@ template <class T, int G> struct WeightGradientTile {
     bool first_chunk;
   };
 
-  template <int Rows, int Units> static void tile(const Args& a, int64_t column, int64_t unit, int64_t) {
+  template <int Rows, int Units> static void tile(const Args& a, Place at) {
     Tile<T, Rows, Units, G> t;
     const T* x[Rows];
-    T* dw = a.dw + (unit * a.columns + a.column0 + column) * G * L;
-    for (int r = 0; r < Rows; ++r) x[r] = a.source + column + r;
+    T* dw = a.dw + (at.unit * a.columns + a.column0 + at.row) * G * L;
+    for (int r = 0; r < Rows; ++r) x[r] = a.source + at.row + r;
+    const T* dz = a.dz + at.unit * a.unit_stride;
+    t.multiply(x, {1, a.n, 0, a.width}, dz, a.row_stride, a.unit_stride, {dz, 0});
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
-      for (int j = 0; j < Units * G; ++j)
-        t.acc[r][j] = a.first_chunk ? V(T(0)) : V::load(dw + ((j / G) * a.columns * G + r * G + j % G) * L);
-    t.multiply(x, {1, a.n, 0, a.width}, a.dz + unit * a.unit_stride, a.row_stride, a.unit_stride);
-#pragma GCC unroll 1
-    for (int r = 0; r < Rows; ++r)
-      for (int j = 0; j < Units * G; ++j) t.acc[r][j].store(dw + ((j / G) * a.columns * G + r * G + j % G) * L);
+      for (int j = 0; j < Units * G; ++j) {
+        T* sum = dw + ((j / G) * a.columns * G + r * G + j % G) * L;
+        (a.first_chunk ? t.acc[r * t.vectors + j] : V::load(sum) + t.acc[r * t.vectors + j]).store(sum);
+      }
   }
 };
 

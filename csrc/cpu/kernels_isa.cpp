@@ -45,6 +45,12 @@ int64_t multiply_add(int64_t rounds) {
 }
 
 // 32 lanes of 64 bits. Each step is a bijection of a lane's state and of its input, so no single change can hide.
+// The shift carries the high bits, sign and exponent, back down: the product alone moves bits only up.
+FUSEDRNN_INLINE uint64_t mix(uint64_t x) {
+  x *= 0x9E3779B97F4A7C15u;
+  return x ^ (x >> 29);
+}
+
 void fingerprint(const void* data, int64_t n, uint64_t* state) {
   const char* p = static_cast<const char*>(data);
   constexpr int lanes = 32;
@@ -54,12 +60,12 @@ void fingerprint(const void* data, int64_t n, uint64_t* state) {
     for (int i = 0; i < lanes; ++i) {
       uint64_t word;
       __builtin_memcpy(&word, p + i * 8, 8);
-      s[i] = (s[i] ^ word) * 0x9E3779B97F4A7C15u;
+      s[i] = mix(s[i] ^ word);
     }
   for (int i = 0; n > 0; n -= 4, p += 4, ++i) {
     uint32_t word;
     __builtin_memcpy(&word, p, 4);
-    s[i % lanes] = (s[i % lanes] ^ word) * 0x9E3779B97F4A7C15u;
+    s[i % lanes] = mix(s[i % lanes] ^ word);
   }
   for (int i = 0; i < lanes; ++i) state[i] = s[i];
 }

@@ -5,33 +5,13 @@
 // [K/lanes][U][G][lanes][lanes]: for each panel of `lanes` columns one vector per row, rows in the order of the saved
 // gates. Units and columns beyond the end are zero.
 #pragma once
-#include <cstdlib>
 #include <memory>
 #include <mutex>
-#include <new>
-#include <vector>
 
+#include "core/memory.h"
 #include "cpu/isa.h"
 
 namespace fusedrnn {
-
-// Uninitialised memory, aligned to a cache line.
-template <class T> class Buffer {
- public:
-  Buffer() = default;
-  explicit Buffer(int64_t size) {
-    const size_t bytes = (static_cast<size_t>(size) * sizeof(T) + 63) / 64 * 64;
-    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes ? bytes : 64)));
-    if (!data_) throw std::bad_alloc();
-  }
-  T* get() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(T* p) const { std::free(p); }
-  };
-  std::unique_ptr<T, Free> data_;
-};
 
 // The arrays of one direction of one layer; biases may be null.
 template <class T> struct WeightArrays {

@@ -5,11 +5,19 @@
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
-// Pieces of k that keep a group of weight vectors in the second-level cache while all rows pass over it.
-constexpr int64_t k_block = 512;
 // The transposed weights have one vector a k, not G; k counts units and gates.
 template <class C, class T>
 constexpr int64_t transposed_units = k_block * 2 / (C::layout.gates * Vec<T>::lanes);
+
+// next_piece for transposed weights: `Units` panels of K vectors, of which k from k0 on are in use. Tiles take turns with
+// the panels; after the last piece comes the next group of panels.
+template <int Units, class T>
+FUSEDRNN_INLINE Ahead<T> next_transposed(const T* w, int64_t K, int64_t k0, int64_t k, int64_t turn, int64_t swept_bytes) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  if (swept_bytes <= cached_bytes || turn >= Units) return {w, 0};
+  const int64_t next = k0 + k < K ? k : Units * K - k0;
+  return {w + (turn * K + next) * lanes, lanes};
+}
 
 // Layout of Sequence::workspace. Rows of state are padded to whole vectors, and by one more vector where their size
 // is a multiple of a page: six rows a page apart would fight for the same lines of the first-level cache.
@@ -35,6 +43,9 @@ template <class C, class T> struct Workspace {
   }
 };
 
+// How many cells of a tile go through the cell's formula side by side.
+constexpr int cells_at_once(int cells) { return cells <= 5 ? cells : cells % 3 == 0 ? 3 : 4; }
+
 // z = b + W_ih x for a chunk of rows, straight into the slots where the time loop reads it.
 template <class T, int G> struct Project {
   using V = Vec<T>;
@@ -47,26 +58,28 @@ template <class T, int G> struct Project {
     int64_t* z_row;   // (n): and its row in z
     T* z;             // first gate of row i of unit u at z + u*z_unit + i*z_stride
     int64_t z_unit, z_stride;
+    int64_t swept_bytes;
   };
 
-  template <int Rows, int Units> static void tile(const Args& a, int64_t row, int64_t unit, int64_t block) {
+  template <int Rows, int Units> static void tile(const Args& a, Place at) {
     Tile<T, Rows, Units, G> t;
     T* z[Rows];
     const T* x[Rows];
-    const int64_t k0 = block * k_block, k1 = smaller(a.I, k0 + k_block);
+    const int64_t k0 = at.block * k_block, k1 = smaller(a.I, k0 + k_block);
     for (int r = 0; r < Rows; ++r) {
-      z[r] = a.z + unit * a.z_unit + a.z_row[row + r] * a.z_stride;
-      x[r] = a.x_row[row + r] + k0;
+      z[r] = a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride;
+      x[r] = a.x_row[at.row + r] + k0;
     }
+    const T* w = a.weights + (at.unit * a.I + k0) * G * L;
+    t.multiply(x, {1, k1 - k0, 0, 1}, w, G * L, a.I * G * L,
+               next_piece(w, (k1 - k0) * G * L, at.turn, k1 - k0, a.swept_bytes));
     // Sums over earlier pieces of k wait in z.
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
-      for (int j = 0; j < Units * G; ++j)
-        t.acc[r][j] = V::load(block ? z[r] + (j / G) * a.z_unit + (j % G) * L : a.bias + (unit * G + j) * L);
-    t.multiply(x, {1, k1 - k0, 0, 1}, a.weights + (unit * a.I + k0) * G * L, G * L, a.I * G * L);
-#pragma GCC unroll 1
-    for (int r = 0; r < Rows; ++r)
-      for (int j = 0; j < Units * G; ++j) t.acc[r][j].store(z[r] + (j / G) * a.z_unit + (j % G) * L);
+      for (int j = 0; j < Units * G; ++j) {
+        T* to = z[r] + (j / G) * a.z_unit + (j % G) * L;
+        (V::load(at.block ? to : a.bias + (at.unit * G + j) * L) + t.acc[r * t.vectors + j]).store(to);
+      }
   }
 };
 
@@ -81,72 +94,97 @@ template <class C, class T> struct ForwardPass {
     T* z;  // slots of row i of unit u at z + (u*z_rows + i)*S*L
     int64_t z_rows;
     int64_t step, z_first;  // sample j of the current step has row z_first + j in z
+    int64_t j0;             // first sample of this thread
+    int64_t swept_bytes;    // of weights, a step
+
+    // h before step s: two buffers (B, row) take turns.
+    FUSEDRNN_INLINE T* h(int64_t s) const { return q->workspace + space.h + (s & 1) * q->ragged->batch * space.row; }
   };
 
   // One step: z += W_hh h, then the cell on the accumulators.
   struct Step {
     using Args = ForwardPass::Args;
     static constexpr int gates = G;
-    template <int Rows, int Units> static void tile(const Args& a, int64_t j0, int64_t unit, int64_t block) {
+    template <int Rows, int Units> static void tile(const Args& a, Place at) {
       const Sequence<T>& q = *a.q;
-      const int64_t row = a.space.row, B = q.ragged->batch;
-      const T* h0 = q.workspace + a.space.h + (a.step & 1) * B * row;
+      const int64_t j0 = a.j0 + at.row, row = a.space.row;
+      const T* h0 = a.h(a.step) + j0 * row;
       Tile<T, Rows, Units, G> t;
-      T* z = a.z + (unit * a.z_rows + a.z_first + j0) * S * L;
+      T* z = a.z + (at.unit * a.z_rows + a.z_first + j0) * S * L;
       const int64_t z_unit = a.z_rows * S * L;
-      const int64_t k0 = block * k_block, k1 = smaller(q.H, k0 + k_block);
+      const int64_t k0 = at.block * k_block, k1 = smaller(q.H, k0 + k_block);
       const T* h[Rows];
-      for (int r = 0; r < Rows; ++r) h[r] = h0 + (j0 + r) * row + k0;
+      for (int r = 0; r < Rows; ++r) h[r] = h0 + r * row + k0;
+      const T* w = q.recurrent_weights + (at.unit * q.H + k0) * G * L;
+      t.multiply(h, {1, k1 - k0, 0, 1}, w, G * L, q.H * G * L,
+                 next_piece(w, (k1 - k0) * G * L, at.turn, k1 - k0, a.swept_bytes));
 #pragma GCC unroll 1
       for (int r = 0; r < Rows; ++r)
         for (int j = 0; j < Units * G; ++j) {
           const bool from_input = rec + j % G >= in;
-          t.acc[r][j] = V::load(from_input || block ? z + (j / G) * z_unit + (r * S + rec + j % G) * L
-                                                    : q.recurrent_bias + (unit + j / G) * L);
+          T* sum = z + (j / G) * z_unit + (r * S + rec + j % G) * L;
+          t.acc[r * t.vectors + j] = t.acc[r * t.vectors + j] + V::load(from_input || at.block ? sum : q.recurrent_bias + (at.unit + j / G) * L);
+          if (k1 < q.H) t.acc[r * t.vectors + j].store(sum);
         }
-      t.multiply(h, {1, k1 - k0, 0, 1}, q.recurrent_weights + (unit * q.H + k0) * G * L, G * L, q.H * G * L);
-      if (k1 < q.H) {
-#pragma GCC unroll 1
-        for (int r = 0; r < Rows; ++r)
-          for (int j = 0; j < Units * G; ++j)
-            t.acc[r][j].store(z + (j / G) * z_unit + (r * S + rec + j % G) * L);
-        return;
-      }
-#pragma GCC unroll 1
-      for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 1
-        for (int u = 0; u < Units; ++u) finish(a, &t.acc[r][u * G], z + u * z_unit + r * S * L, j0 + r, unit + u);
+      if (k1 < q.H) return;
+      finish_all<Rows, Units>(a, t, z, z_unit, j0, at.unit);
     }
 
-    static FUSEDRNN_INLINE void finish(const Args& a, const V* acc, T* z, int64_t j, int64_t unit) {
+    // The cells of the tile, cells_at_once side by side.
+    template <int Rows, int Units>
+    static FUSEDRNN_INLINE void finish_all(const Args& a, Tile<T, Rows, Units, G>& t, T* z, int64_t z_unit, int64_t j0,
+                                           int64_t unit) {
+      constexpr int cells = Rows * Units, N = cells_at_once(cells);
+#pragma GCC unroll 1
+      for (int i = 0; i + N <= cells; i += N) finish<N, Units>(a, t.acc + i * G, z, z_unit, j0, unit, i);
+      constexpr int rest = cells % N, i = cells - rest;
+      if constexpr (rest > 0) finish<rest, Units>(a, t.acc + i * G, z, z_unit, j0, unit, i);
+    }
+
+    template <int N, int Units>
+    static FUSEDRNN_INLINE void finish(const Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
+                                       int first) {
+      using W = Group<T, N>;
       const Sequence<T>& q = *a.q;
-      const int64_t row = a.space.row, B = q.ragged->batch, at = j * row + unit * L;
-      T* h = q.workspace + a.space.h;
-      T* c = q.workspace + a.space.c + at;
-      V s[S];
-      for (int i = 0; i < S; ++i) s[i] = i >= rec && i < rec + G ? acc[i - rec] : V::load(z + i * L);
-      V c1 = C::layout.has_cell_state ? V::load(c) : V(T(0));
-      const V h1 = C::forward(s, V::load(h + (a.step & 1) * B * row + at), c1);
-      if (C::layout.has_cell_state) c1.store(c);
-      h1.store(h + (~a.step & 1) * B * row + at);
-      store_within(h1, row_of(q.y, q, a.step, j), unit * L, q.H);
-      if (q.gates) {
-        for (int i = 0; i < S; ++i) s[i].store(z + i * L);
-        if (C::layout.has_cell_state) c1.store(q.cells + (unit * a.z_rows + a.z_first + j) * L);
+      W s[S], h0, c1(T(0));
+      T *saved[N], *c[N];
+      int64_t at[N];
+      for (int n = 0; n < N; ++n) {
+        const int r = (first + n) / Units, u = (first + n) % Units;
+        saved[n] = z + u * z_unit + r * S * L;
+        at[n] = (j0 + r) * a.space.row + (unit0 + u) * L;
+        for (int i = 0; i < S; ++i)
+          s[i].v[n] = i >= rec && i < rec + G ? acc[n * G + i - rec] : V::load(saved[n] + i * L);
+        h0.v[n] = V::load(a.h(a.step) + at[n]);
+        c[n] = q.workspace + a.space.c + at[n];
+        if (C::layout.has_cell_state) c1.v[n] = V::load(c[n]);
+      }
+      const W h1 = C::forward(s, h0, c1);
+      for (int n = 0; n < N; ++n) {
+        const int64_t j = j0 + (first + n) / Units, unit = unit0 + (first + n) % Units;
+        if (C::layout.has_cell_state) c1.v[n].store(c[n]);
+        h1.v[n].store(a.h(a.step + 1) + at[n]);
+        store_within(h1.v[n], row_of(q.y, q, a.step, j), unit * L, q.H);
+        if (q.gates) {
+          for (int i = 0; i < S; ++i) s[i].v[n].store(saved[n] + i * L);
+          if (C::layout.has_cell_state) c1.v[n].store(q.cells + (unit * a.z_rows + a.z_first + j) * L);
+        }
       }
     }
   };
 
   static bool run(const Sequence<T>& q, const Team& team) {
     const Ragged& ragged = *q.ragged;
-    Args a{&q, Workspace<C, T>(q, team.size), q.gates, 0, 0, 0};
-    const int64_t j0 = team.sample_begin, rec_blocks = ceil_div(q.H, k_block), in_blocks = ceil_div(q.I, k_block);
+    const int64_t j0 = team.sample_begin, row_bytes = (team.unit_end - team.unit_begin) * G * L * int64_t(sizeof(T));
+    Args a{&q, Workspace<C, T>(q, team.size), q.gates, 0, 0, 0, j0, q.H * row_bytes};
+    const int64_t rec_blocks = ceil_div(q.H, k_block), in_blocks = ceil_div(q.I, k_block);
     if (!q.gates) a.z = q.workspace + a.space.z + team.rank * a.space.z_size;
     a.z_rows = q.gates ? ragged.first[ragged.steps] : a.space.chunk_rows;
     const T** x_row = reinterpret_cast<const T**>(q.workspace + a.space.pointers) + team.rank * a.space.chunk_rows * 2;
     int64_t* z_row = reinterpret_cast<int64_t*>(x_row + a.space.chunk_rows);
     const typename Project<T, G>::Args projection{
-        q.input_weights, q.input_bias, q.I, x_row, z_row, a.z + in * L, a.z_rows * S * L, S * L};
+        q.input_weights, q.input_bias, q.I, x_row, z_row, a.z + in * L, a.z_rows * S * L, S * L,
+        q.I * row_bytes};
 
     load_state(a, team);
     if (team.shares_steps && !team.barrier(team.context)) return false;
@@ -167,7 +205,7 @@ template <class C, class T> struct ForwardPass {
       for (a.step = begin; a.step < end; ++a.step) {
         const int64_t n = smaller(count(ragged, a.step), team.sample_end) - j0;
         a.z_first = q.gates ? ragged.first[a.step] : done - j0;
-        run_step(a, j0, n, team, rec_blocks);
+        Sweep<Step>::run(a, n, team.unit_begin, team.unit_end, rec_blocks);
         done += n;
         if (team.shares_steps && !team.barrier(team.context)) return false;
       }
@@ -178,21 +216,6 @@ template <class C, class T> struct ForwardPass {
   }
 
  private:
-  // Sweep counts rows from 0, a step from its first sample.
-  struct StepFrom {
-    struct Args {
-      const ForwardPass::Args* a;
-      int64_t j0;
-    };
-    static constexpr int gates = G;
-    template <int Rows, int Units> static void tile(const Args& from, int64_t row, int64_t unit, int64_t block) {
-      Step::template tile<Rows, Units>(*from.a, from.j0 + row, unit, block);
-    }
-  };
-  static FUSEDRNN_INLINE void run_step(const Args& a, int64_t j0, int64_t n, const Team& team, int64_t blocks) {
-    Sweep<StepFrom>::run({&a, j0}, n, team.unit_begin, team.unit_end, blocks);
-  }
-
   static void load_state(const Args& a, const Team& team) {
     const Sequence<T>& q = *a.q;
     for (int64_t j = team.sample_begin; j < team.sample_end; ++j)
@@ -232,65 +255,76 @@ template <class C, class T> struct BackwardPass {
     int64_t units, row, total_rows;
     T *carry, *dc;    // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc
     int64_t step;     // -1: the initial state
-    int64_t j0, runs; // runs: U, or 0 for samples without a later step
+    int64_t j0, runs;  // runs: U, or 0 for samples without a later step
+    int64_t swept_bytes;
   };
 
   struct Step {
     using Args = BackwardPass::Args;
     static constexpr int gates = 1;
-    template <int Rows, int Units> static void tile(const Args& a, int64_t first, int64_t unit, int64_t block) {
+    template <int Rows, int Units> static void tile(const Args& a, Place at) {
       const Sequence<T>& q = *a.q;
-      const int64_t j0 = a.j0 + first, R = a.total_rows;
-      const int64_t run0 = block * runs_per_block, run1 = smaller(a.runs, run0 + runs_per_block);
+      const int64_t j0 = a.j0 + at.row, R = a.total_rows;
+      const int64_t run0 = at.block * runs_per_block, run1 = smaller(a.runs, run0 + runs_per_block);
       Tile<T, Rows, Units, 1> t;
       const T* dz[Rows];
-#pragma GCC unroll 1
-      for (int r = 0; r < Rows; ++r) {
+      for (int r = 0; r < Rows; ++r)
         dz[r] = q.gates + ((run0 * R + q.ragged->first[a.step + 1] + j0 + r) * S + rec) * L;
-        for (int u = 0; u < Units; ++u) {
-          V dh = V::load(a.carry + (j0 + r) * a.row + (unit + u) * L);
-          if (block == 0 && a.step >= 0 && q.dy.data)
-            dh = dh + load_within(row_of(q.dy, q, a.step, j0 + r), (unit + u) * L, q.H);
-          t.acc[r][u] = dh;
-        }
-      }
-      const int64_t K = a.units * G * L;
-      t.multiply(dz, {run1 - run0, G * L, R * S * L, 1}, q.recurrent_weights_t + (unit * K + run0 * G * L) * L, L,
-                 K * L);
+      const int64_t K = a.units * G * L, k = (run1 - run0) * G * L;
+      const T* w = q.recurrent_weights_t + (at.unit * K + run0 * G * L) * L;
+      t.multiply(dz, {run1 - run0, G * L, R * S * L, 1}, w, L, K * L,
+                 next_transposed<Units>(w, K, run0 * G * L, k, at.turn, a.swept_bytes));
 #pragma GCC unroll 1
       for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 1
         for (int u = 0; u < Units; ++u) {
+          T* carry = a.carry + (j0 + r) * a.row + (at.unit + u) * L;
+          V dh = t.acc[r * t.vectors + u] + V::load(carry);
+          if (at.block == 0 && a.step >= 0 && q.dy.data)
+            dh = dh + load_within(row_of(q.dy, q, a.step, j0 + r), (at.unit + u) * L, q.H);
+          t.acc[r * t.vectors + u] = dh;
           if (run1 < a.runs)
-            t.acc[r][u].store(a.carry + (j0 + r) * a.row + (unit + u) * L);
-          else if (a.step >= 0)
-            finish(a, t.acc[r][u], j0 + r, unit + u);
-          else
-            store_within(t.acc[r][u], q.dh0.data + q.ragged->sample[j0 + r] * q.dh0.stride, (unit + u) * L, q.H);
+            dh.store(carry);
+          else if (a.step < 0)
+            store_within(dh, q.dh0.data + q.ragged->sample[j0 + r] * q.dh0.stride, (at.unit + u) * L, q.H);
         }
+      if (run1 < a.runs || a.step < 0) return;
+      constexpr int cells = Rows * Units, N = cells_at_once(cells);
+#pragma GCC unroll 1
+      for (int i = 0; i + N <= cells; i += N) finish<N, Units>(a, t.acc + i, j0, at.unit, i);
+      constexpr int rest = cells % N, i = cells - rest;
+      if constexpr (rest > 0) finish<rest, Units>(a, t.acc + i, j0, at.unit, i);
     }
 
-    static FUSEDRNN_INLINE void finish(const Args& a, V dh, int64_t j, int64_t unit) {
+    template <int N, int Units>
+    static FUSEDRNN_INLINE void finish(const Args& a, const V* acc, int64_t j0, int64_t unit0, int first) {
+      using W = Group<T, N>;
       const Sequence<T>& q = *a.q;
       const Ragged& ragged = *q.ragged;
-      const int64_t b = ragged.sample[j], at = j * a.row + unit * L;
-      const int64_t here = unit * a.total_rows + ragged.first[a.step] + j;
-      V s[S], h0(T(0)), c0(T(0)), c1(T(0)), dc(T(0));
-      for (int i = 0; i < S; ++i) s[i] = V::load(q.gates + (here * S + i) * L);
-      if constexpr (C::layout.has_cell_state) {
-        c1 = V::load(q.cells + here * L);
-        if (a.step > 0)
-          c0 = V::load(q.cells + (unit * a.total_rows + ragged.first[a.step - 1] + j) * L);
-        else if (q.c0.data)
-          c0 = load_within(q.c0.data + b * q.c0.stride, unit * L, q.H);
-        dc = V::load(a.dc + at);
-      } else if (const T* h = previous_h(q, a.step, j)) {
-        h0 = load_within(h, unit * L, q.H);
+      W s[S], dh, h0(T(0)), c0(T(0)), c1(T(0)), dc(T(0));
+      int64_t at[N], here[N];
+      for (int n = 0; n < N; ++n) {
+        const int64_t j = j0 + (first + n) / Units, unit = unit0 + (first + n) % Units, b = ragged.sample[j];
+        at[n] = j * a.row + unit * L;
+        here[n] = unit * a.total_rows + ragged.first[a.step] + j;
+        dh.v[n] = acc[n];
+        for (int i = 0; i < S; ++i) s[i].v[n] = V::load(q.gates + (here[n] * S + i) * L);
+        if constexpr (C::layout.has_cell_state) {
+          c1.v[n] = V::load(q.cells + here[n] * L);
+          if (a.step > 0)
+            c0.v[n] = V::load(q.cells + (unit * a.total_rows + ragged.first[a.step - 1] + j) * L);
+          else if (q.c0.data)
+            c0.v[n] = load_within(q.c0.data + b * q.c0.stride, unit * L, q.H);
+          dc.v[n] = V::load(a.dc + at[n]);
+        } else if (const T* h = previous_h(q, a.step, j)) {
+          h0.v[n] = load_within(h, unit * L, q.H);
+        }
       }
-      const V bypass = C::backward(s, h0, c0, c1, dh, dc);
-      for (int i = 0; i < S; ++i) s[i].store(q.gates + (here * S + i) * L);
-      bypass.store(a.carry + at);
-      if constexpr (C::layout.has_cell_state) dc.store(a.dc + at);
+      const W bypass = C::backward(s, h0, c0, c1, dh, dc);
+      for (int n = 0; n < N; ++n) {
+        for (int i = 0; i < S; ++i) s[i].v[n].store(q.gates + (here[n] * S + i) * L);
+        bypass.v[n].store(a.carry + at[n]);
+        if constexpr (C::layout.has_cell_state) dc.v[n].store(a.dc + at[n]);
+      }
     }
   };
 
@@ -298,7 +332,8 @@ template <class C, class T> struct BackwardPass {
     const Ragged& ragged = *q.ragged;
     const Workspace<C, T> space(q, team.size);
     Args a{&q,   space.units, space.row, ragged.first[ragged.steps], q.workspace + space.h, q.workspace + space.c,
-           0,    0,           0};
+           0,    0,           0,
+           (team.unit_end - team.unit_begin) * space.units * G * L * L * int64_t(sizeof(T))};
     load_state(a, team);
     int64_t later = 0;  // samples that have a later step
     for (a.step = ragged.steps - 1; a.step >= -1; --a.step) {

@@ -1,11 +1,13 @@
 // The microkernel: every multiplication of this backend is a Tile::multiply.
 //
-// A tile holds rows x units x gates accumulators, each a vector over `lanes` adjacent hidden units, and adds
+// A tile holds rows x units x gates accumulators, each a vector over `lanes` adjacent hidden units, and computes
 //
-//   acc[r][u][g] += sum_k a[r][k] * w[u][k][g]            a: scalars, broadcast      w: vectors, adjacent in memory
+//   acc(r,u,g) = sum_k a[r][k] * w[u][k][g]             a: scalars, broadcast      w: vectors, adjacent in memory
 //
-// one fused multiply-add at a time, k ascending. So an output element is the same chain of roundings whatever the shape
-// of the tile that computed it; that is why results do not depend on batch, position or thread count.
+// from zero, one fused multiply-add at a time, k ascending, in pieces of at most k_block; the pieces are added up in
+// order. So an output element is the same chain of roundings whatever the shape of the tile that computed it; that is why
+// results do not depend on batch, position or thread count. Sums start from zero, not from a bias or an earlier product,
+// because each rounding is as large as the sum at that moment.
 #pragma once
 #include "cpu/vec.h"
 
@@ -25,22 +27,40 @@ constexpr int max_units(int rows, int gates) {
   return units;
 }
 
+// Pieces of k: short enough that a group of weights stays in the second-level cache while all rows pass over it, and
+// that a float sum of one piece keeps its last bits.
+constexpr int64_t k_block = 256;
+
 template <class T> struct RowRun {  // k runs over `runs` stretches of `length` scalars, `jump` apart
   int64_t runs, length, jump;
   int64_t step;  // distance between successive k within a stretch
 };
 
+// Memory that the next tiles will want, fetched into the second-level cache one line a k. With step 0 it is a line that
+// is there already, which costs nothing.
+template <class T> struct Ahead {
+  const T* at;
+  int64_t step;
+};
+
 template <class T, int Rows, int Units, int Gates> struct Tile {
   using V = Vec<T>;
   static constexpr int vectors = Units * Gates;
-  V acc[Rows][vectors];
+  V acc[Rows * vectors];  // (row, unit, gate)
 
-  FUSEDRNN_INLINE void multiply(const T* const* rows, RowRun<T> a, const T* w, int64_t w_step, int64_t w_unit) {
+  FUSEDRNN_INLINE void multiply(const T* const* rows, RowRun<T> a, const T* w, int64_t w_step, int64_t w_unit,
+                                Ahead<T> ahead) {
     const T* p[Rows];
-    for (int r = 0; r < Rows; ++r) p[r] = rows[r];
+    for (int r = 0; r < Rows; ++r) {
+      p[r] = rows[r];
+      for (int j = 0; j < vectors; ++j) acc[r * vectors + j] = V(T(0));
+    }
     for (int64_t run = 0; run < a.runs; ++run) {
       int64_t at = run * a.jump;
-      for (int64_t k = 0; k < a.length; ++k, at += a.step, w += w_step) add_product(p, at, w, w_unit);
+      for (int64_t k = 0; k < a.length; ++k, at += a.step, w += w_step, ahead.at += ahead.step) {
+        __builtin_prefetch(ahead.at, 0, 2);
+        add_product(p, at, w, w_unit);
+      }
     }
   }
 
@@ -54,7 +74,7 @@ template <class T, int Rows, int Units, int Gates> struct Tile {
       for (int j = 0; j < vectors; ++j) {
         const V b = V::load(w + (j / Gates) * w_unit + (j % Gates) * V::lanes);
 #pragma GCC unroll 8
-        for (int r = 0; r < Rows; ++r) acc[r][j] = fma(a[r], b, acc[r][j]);
+        for (int r = 0; r < Rows; ++r) acc[r * vectors + j] = fma(a[r], b, acc[r * vectors + j]);
       }
     } else {
       V b[vectors];
@@ -64,30 +84,46 @@ template <class T, int Rows, int Units, int Gates> struct Tile {
       for (int r = 0; r < Rows; ++r) {
         const V a(p[r][at]);
 #pragma GCC unroll 32
-        for (int j = 0; j < vectors; ++j) acc[r][j] = fma(a, b[j], acc[r][j]);
+        for (int j = 0; j < vectors; ++j) acc[r * vectors + j] = fma(a, b[j], acc[r * vectors + j]);
       }
     }
   }
 };
 
+// The part of the weights that comes after the piece in use, for a tile with this turn: together the tiles of a pass fetch
+// the next piece. Only where the weights of the whole sweep exceed the cache; otherwise they are at hand.
+constexpr int64_t cached_bytes = 1 << 20;
+template <class T>
+FUSEDRNN_INLINE Ahead<T> next_piece(const T* w, int64_t piece, int64_t turn, int64_t k, int64_t swept_bytes) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  const int64_t offset = turn * k * lanes;
+  if (swept_bytes <= cached_bytes || offset >= piece) return {w, 0};
+  return {w + piece + offset, lanes};
+}
+
 FUSEDRNN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 FUSEDRNN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Calls Work::tile<Rows, Units>(args, row, unit, block) over rows [0, n), units [u0, u1) and `blocks` pieces of k.
+// Which tile of a sweep this is: turn counts the tiles that have passed over the same weights before it.
+struct Place {
+  int64_t row, unit, block, turn;
+};
+
+// Calls Work::tile<Rows, Units>(args, place) over rows [0, n), units [u0, u1) and `blocks` pieces of k.
 // Weights are the large operand, so they move slowest: all rows pass over one group of units and one piece of k while
 // that piece of the weights is in cache. Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a thin tile would wait for
 // the weights of its one or two rows.
 template <class Work> struct Sweep {
   using Args = typename Work::Args;
-  using Function = void (*)(const Args&, int64_t row, int64_t unit, int64_t block);
-  static constexpr int gates = Work::gates, rows_max = max_rows(gates);
+  using Function = void (*)(const Args&, Place);
+  static constexpr int rows_max = max_rows(Work::gates);
 
   struct Table {
     Function at[rows_max + 1][4];  // [rows][log2 units]
   };
   template <int Rows> static constexpr void fill(Table& table) {
     if constexpr (Rows >= 1) {
-      constexpr int units = max_units(Rows, gates);
+      constexpr int units = max_units(Rows, Work::gates);
       table.at[Rows][0] = Work::template tile<Rows, 1>;
       if constexpr (units >= 2) table.at[Rows][1] = Work::template tile<Rows, 2>;
       if constexpr (units >= 4) table.at[Rows][2] = Work::template tile<Rows, 4>;
@@ -104,16 +140,21 @@ template <class Work> struct Sweep {
   static void run(const Args& args, int64_t n, int64_t u0, int64_t u1, int64_t blocks) {
     static constexpr Table table = make();
     if (n <= 0) return;
-    const int64_t tiles = ceil_div(n, rows_max), tallest = ceil_div(n, tiles);
-    const int widest = max_units(static_cast<int>(tallest), gates);
+    // 32-bit and once a sweep: a 64-bit division takes as long as a small tile.
+    const unsigned count = static_cast<unsigned>(n), tiles = count <= rows_max ? 1 : (count + rows_max - 1) / rows_max;
+    const unsigned base = tiles == 1 ? count : count / tiles, taller = count - base * tiles;
+    const int widest = max_units(static_cast<int>(base + (taller > 0)), Work::gates);
     for (int64_t u = u0; u < u1;) {
       int units = widest, log2_units = __builtin_ctz(static_cast<unsigned>(widest));
       while (units > u1 - u) units /= 2, --log2_units;
-      for (int64_t block = 0; block < blocks; ++block)
-        for (int64_t tile = 0; tile < tiles; ++tile) {
-          const int64_t row = tile * n / tiles, end = (tile + 1) * n / tiles;
-          table.at[end - row][log2_units](args, row, u, block);
+      for (int64_t block = 0; block < blocks; ++block) {
+        int64_t row = 0;
+        for (unsigned tile = 0; tile < tiles; ++tile) {
+          const int64_t rows = base + (tile < taller);
+          table.at[rows][log2_units](args, {row, u, block, tile});
+          row += rows;
         }
+      }
       u += units;
     }
   }

@@ -29,6 +29,7 @@ template <> struct Native<double> {
 };
 
 template <class T> struct Vec {
+  using Scalar = T;
   static constexpr int lanes = FUSEDRNN_VECTOR_BYTES / sizeof(T);
   using Type = typename Native<T>::Type;
   using Bits = typename Native<T>::Bits;
@@ -48,9 +49,15 @@ template <class T> struct Vec {
   FUSEDRNN_INLINE Vec operator+(Vec b) const { return v + b.v; }
   FUSEDRNN_INLINE Vec operator-(Vec b) const { return v - b.v; }
   FUSEDRNN_INLINE Vec operator*(Vec b) const { return v * b.v; }
+  FUSEDRNN_INLINE Vec operator/(Vec b) const { return v / b.v; }
 };
 
 // fma(a, b, c) = a*b + c in one rounding; mul then add on x86-64-v2, which has no such instruction.
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr bool has_fma = true;
+#else
+constexpr bool has_fma = false;
+#endif
 #if defined(__AVX512F__)
 FUSEDRNN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 FUSEDRNN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
@@ -82,26 +89,45 @@ template <class T> FUSEDRNN_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { re
 template <class T> FUSEDRNN_INLINE Vec<T> fnma(Vec<T> a, Vec<T> b, Vec<T> c) { return c - a * b; }
 #endif
 
-// Limits that let NaN through: both comparisons are false for NaN, so x comes back (minps/maxps with x second).
-template <class T> FUSEDRNN_INLINE Vec<T> clamp(Vec<T> x, T low, T high) {
-  const Vec<T> lo(low), hi(high);
-  x.v = hi.v < x.v ? hi.v : x.v;
-  x.v = lo.v > x.v ? lo.v : x.v;
-  return x;
+// min and max that let NaN through: like minps and maxps, they return x where either operand is NaN.
+#if defined(__AVX512F__)
+FUSEDRNN_INLINE Vec<float> at_most(Vec<float> x, float high) { return {_mm512_min_ps(Vec<float>(high).v, x.v)}; }
+FUSEDRNN_INLINE Vec<double> at_most(Vec<double> x, double high) { return {_mm512_min_pd(Vec<double>(high).v, x.v)}; }
+FUSEDRNN_INLINE Vec<float> at_least(Vec<float> x, float low) { return {_mm512_max_ps(Vec<float>(low).v, x.v)}; }
+FUSEDRNN_INLINE Vec<double> at_least(Vec<double> x, double low) { return {_mm512_max_pd(Vec<double>(low).v, x.v)}; }
+#elif defined(__AVX2__)
+FUSEDRNN_INLINE Vec<float> at_most(Vec<float> x, float high) { return {_mm256_min_ps(Vec<float>(high).v, x.v)}; }
+FUSEDRNN_INLINE Vec<double> at_most(Vec<double> x, double high) { return {_mm256_min_pd(Vec<double>(high).v, x.v)}; }
+FUSEDRNN_INLINE Vec<float> at_least(Vec<float> x, float low) { return {_mm256_max_ps(Vec<float>(low).v, x.v)}; }
+FUSEDRNN_INLINE Vec<double> at_least(Vec<double> x, double low) { return {_mm256_max_pd(Vec<double>(low).v, x.v)}; }
+#else
+template <class T> FUSEDRNN_INLINE Vec<T> at_most(Vec<T> x, T high) {
+  const Vec<T> limit(high);
+  return {limit.v < x.v ? limit.v : x.v};
 }
-
-// x where x > 0, else 0; NaN stays NaN (as torch.relu).
-template <class T> FUSEDRNN_INLINE Vec<T> positive_part(Vec<T> x) {
-  const Vec<T> zero(T(0));
-  x.v = zero.v > x.v ? zero.v : x.v;
-  return x;
+template <class T> FUSEDRNN_INLINE Vec<T> at_least(Vec<T> x, T low) {
+  const Vec<T> limit(low);
+  return {limit.v > x.v ? limit.v : x.v};
 }
+#endif
 
 // x where gate > 0, else 0.
 template <class T> FUSEDRNN_INLINE Vec<T> where_positive(Vec<T> gate, Vec<T> x) {
   const Vec<T> zero(T(0));
   x.v = gate.v > zero.v ? x.v : zero.v;
   return x;
+}
+
+// 2^n, where n stands in the low bits of `shifted` (see exp_plus in vmath.h).
+template <class T> FUSEDRNN_INLINE Vec<T> power_of_two(Vec<T> shifted) {
+  using V = Vec<T>;
+  const V one(T(1));
+  return {(typename V::Type)(((typename V::Bits)shifted.v << Native<T>::mantissa_bits) + (typename V::Bits)one.v)};
+}
+
+// 1/x within 12 %: subtracting the bits from a constant negates the exponent.
+FUSEDRNN_INLINE Vec<float> reciprocal_guess(Vec<float> x) {
+  return {(Vec<float>::Type)(0x7EF311C7 - (Vec<float>::Bits)x.v)};
 }
 
 // The first n < lanes elements; the other lanes read as 0 and are never touched in memory.
@@ -140,5 +166,38 @@ template <class T> FUSEDRNN_INLINE void store_within(Vec<T> x, T* row, int64_t a
   else
     store_first(x, row + at, static_cast<int>(width - at));
 }
+
+// N vectors that go through the same formula side by side. One vector alone would wait out the latency of every
+// operation of a long chain such as tanh; several keep the units busy. The formulas cannot tell the difference.
+template <class T, int N> struct Group {
+  using Scalar = T;
+  Vec<T> v[N];
+
+  Group() = default;
+  FUSEDRNN_INLINE Group(T scalar) {
+    for (int i = 0; i < N; ++i) v[i] = Vec<T>(scalar);
+  }
+};
+
+#define FUSEDRNN_LIFT(signature, expression)                \
+  template <class T, int N> FUSEDRNN_INLINE Group<T, N> signature { \
+    Group<T, N> out;                                        \
+    for (int i = 0; i < N; ++i) out.v[i] = expression;      \
+    return out;                                             \
+  }
+#define FUSEDRNN_GROUP const Group<T, N>&
+FUSEDRNN_LIFT(operator+(FUSEDRNN_GROUP a, FUSEDRNN_GROUP b), a.v[i] + b.v[i])
+FUSEDRNN_LIFT(operator-(FUSEDRNN_GROUP a, FUSEDRNN_GROUP b), a.v[i] - b.v[i])
+FUSEDRNN_LIFT(operator*(FUSEDRNN_GROUP a, FUSEDRNN_GROUP b), a.v[i] * b.v[i])
+FUSEDRNN_LIFT(operator/(FUSEDRNN_GROUP a, FUSEDRNN_GROUP b), a.v[i] / b.v[i])
+FUSEDRNN_LIFT(fma(FUSEDRNN_GROUP a, FUSEDRNN_GROUP b, FUSEDRNN_GROUP c), fma(a.v[i], b.v[i], c.v[i]))
+FUSEDRNN_LIFT(fnma(FUSEDRNN_GROUP a, FUSEDRNN_GROUP b, FUSEDRNN_GROUP c), fnma(a.v[i], b.v[i], c.v[i]))
+FUSEDRNN_LIFT(at_most(FUSEDRNN_GROUP x, T high), at_most(x.v[i], high))
+FUSEDRNN_LIFT(at_least(FUSEDRNN_GROUP x, T low), at_least(x.v[i], low))
+FUSEDRNN_LIFT(where_positive(FUSEDRNN_GROUP gate, FUSEDRNN_GROUP x), where_positive(gate.v[i], x.v[i]))
+FUSEDRNN_LIFT(power_of_two(FUSEDRNN_GROUP shifted), power_of_two(shifted.v[i]))
+FUSEDRNN_LIFT(reciprocal_guess(FUSEDRNN_GROUP x), reciprocal_guess(x.v[i]))
+#undef FUSEDRNN_GROUP
+#undef FUSEDRNN_LIFT
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

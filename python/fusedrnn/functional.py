@@ -39,8 +39,11 @@ class Gradients(NamedTuple):
 class KernelTape:
     """What a forward kernel keeps for its backward: the activated gates (and c), and references to x and y."""
 
+    op: str
     core: _core.Tape
     weights: tuple[Array, ...]
+    state_shape: tuple[int, ...]
+    dtype: Any
 
 
 def lstm(
@@ -143,17 +146,17 @@ def lstm_backward(
     dh, dc : ndarray (B, H), optional
         dL/dh and dL/dc of the final state. None: zeros.
     """
-    return _backward(tape, dy, dh, dc)
+    return _backward("lstm", tape, dy, dh, dc)
 
 
 def gru_backward(tape: KernelTape, dy: Array | None = None, dh: Array | None = None) -> Gradients:
     """Backpropagation through time of :func:`gru`; arguments as :func:`lstm_backward`."""
-    return _backward(tape, dy, dh, None)
+    return _backward("gru", tape, dy, dh, None)
 
 
 def rnn_backward(tape: KernelTape, dy: Array | None = None, dh: Array | None = None) -> Gradients:
     """Backpropagation through time of :func:`rnn`; arguments as :func:`lstm_backward`."""
-    return _backward(tape, dy, dh, None)
+    return _backward("rnn", tape, dy, dh, None)
 
 
 def rnn_cell(op: str, nonlinearity: str) -> str:
@@ -161,6 +164,9 @@ def rnn_cell(op: str, nonlinearity: str) -> str:
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"{op}: nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'")
     return f"rnn_{nonlinearity}"
+
+
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def _forward(
@@ -174,16 +180,17 @@ def _forward(
     batch_first: bool,
     training: bool,
 ) -> tuple[Any, ...]:
-    given = [w for w in weights if w is not None]
-    for name, array in (("x", x), ("weight_ih", weights[0]), ("weight_hh", weights[1])):
-        rank = 3 if name == "x" else 2
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{cell}: {name} is a {type(array).__name__}; expected a numpy array")
-        if array.ndim != rank:
-            raise ValueError(f"{cell}: {name} has shape {array.shape}; expected {rank} axes")
-    if len(given) == 3:
-        raise ValueError(f"{cell}: one bias is None; expected both bias_ih and bias_hh, or neither")
+    op = cell.partition("_")[0]
+    if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
+        got = f"has dtype {x.dtype}" if isinstance(x, np.ndarray) else f"is a {type(x).__name__}"
+        raise TypeError(f"{op}: x {got}; expected a numpy array of float32 or float64")
+    if x.ndim != 3:
+        raise ValueError(f"{op}: x has shape {x.shape}; expected (batch, time, input_size), 3 axes")
+    given = _check_weights(op, _GATES[cell], x, weights)
     input_size, hidden_size = given[0].shape[1], given[1].shape[1]
+    batch = x.shape[0 if batch_first else 1]
+    for name, state in (("h0", h0), ("c0", c0)):
+        _check(op, name, state, x.dtype, "batch, hidden", (batch, hidden_size))
     stack = _core.Stack(
         cell,
         x.dtype.name,
@@ -196,12 +203,16 @@ def _forward(
     )
     y, h, c, tape = stack.forward(given, x, _slab(h0), _slab(c0), lengths, batch_first, training)
     out = (y, h[0], None if c is None else c[0])
-    return (*out, KernelTape(tape, tuple(given))) if training else out
+    return (*out, KernelTape(op, tape, tuple(given), out[1].shape, x.dtype)) if training else out
 
 
-def _backward(tape: KernelTape, dy: Array | None, dh: Array | None, dc: Array | None) -> Gradients:
+def _backward(op: str, tape: KernelTape, dy: Array | None, dh: Array | None, dc: Array | None) -> Gradients:
     if not isinstance(tape, KernelTape):
-        raise TypeError(f"backward: tape is a {type(tape).__name__}; expected the tape of a forward call")
+        raise TypeError(f"{op}_backward: tape is a {type(tape).__name__}; expected the tape of {op}")
+    if tape.op != op:
+        raise ValueError(f"{op}_backward: tape is one of {tape.op}; expected the tape of {op}")
+    for name, state in (("dh", dh), ("dc", dc)):
+        _check(f"{op}_backward", name, state, tape.dtype, "batch, hidden", tape.state_shape)
     gradients = [np.zeros(w.shape, w.dtype) for w in tape.weights]
     dx, dh0, dc0 = tape.core.backward(dy, _slab(dh), _slab(dc), gradients)
     weight_ih, weight_hh, *biases = gradients
@@ -209,6 +220,42 @@ def _backward(tape: KernelTape, dy: Array | None, dh: Array | None, dc: Array | 
     return Gradients(dx, weight_ih, weight_hh, bias_ih, bias_hh, dh0[0], None if dc0 is None else dc0[0])
 
 
+def _check_weights(op: str, gates: int, x: Array, weights: tuple[Array | None, ...]) -> list[Array]:
+    """Return the weights that are there, after checking all of them against each other and x."""
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    for name, matrix in (("weight_ih", weight_ih), ("weight_hh", weight_hh)):
+        if not isinstance(matrix, np.ndarray):
+            raise TypeError(f"{op}: {name} is a {type(matrix).__name__}; expected a numpy array")
+        if matrix.ndim != 2:
+            raise ValueError(f"{op}: {name} has shape {matrix.shape}; expected 2 axes")
+    assert weight_ih is not None and weight_hh is not None
+    if (bias_ih is None) != (bias_hh is None):
+        name = "bias_ih" if bias_ih is None else "bias_hh"
+        raise ValueError(f"{op}: {name} is None; expected both bias_ih and bias_hh, or neither")
+    hidden = weight_hh.shape[1]
+    if hidden == 0 or x.shape[2] == 0:
+        name, shape = ("weight_hh", weight_hh.shape) if hidden == 0 else ("x", x.shape)
+        raise ValueError(f"{op}: {name} has shape {shape}; expected at least 1 unit and 1 input")
+    rows = gates * hidden
+    _check(op, "weight_hh", weight_hh, x.dtype, f"{gates}*hidden, hidden", (rows, hidden))
+    _check(op, "weight_ih", weight_ih, x.dtype, f"{gates}*hidden, input_size", (rows, x.shape[2]))
+    for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
+        _check(op, name, bias, x.dtype, f"{gates}*hidden,", (rows,))
+    return [w for w in weights if w is not None]
+
+
+def _check(op: str, name: str, array: Array | None, dtype: Any, axes: str, expected: tuple[int, ...]) -> None:
+    """Raise the error of an operand that is neither None nor an array of this dtype and shape."""
+    if array is None:
+        return
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{op}: {name} is a {type(array).__name__}; expected a numpy array")
+    if array.dtype != dtype:
+        raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected {dtype}, as x")
+    if array.shape != expected:
+        raise ValueError(f"{op}: {name} has shape {array.shape}; expected ({axes}) = {expected}")
+
+
 def _slab(state: Array | None) -> Array | None:
     """Return a (B, H) state as the (1, B, H) of a stack of one layer."""
-    return state[np.newaxis] if isinstance(state, np.ndarray) and state.ndim == 2 else state
+    return None if state is None else state[np.newaxis]

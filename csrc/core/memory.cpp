@@ -1,0 +1,84 @@
+#include "core/memory.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <list>
+#include <mutex>
+#include <new>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace fusedrnn {
+namespace {
+
+constexpr std::size_t cache_line = 64, huge_page = std::size_t(2) << 20;
+constexpr std::size_t smallest_kept = 64 << 10;           // below, malloc reuses memory by itself
+constexpr std::size_t most_kept = std::size_t(256) << 20;  // of unused blocks, over all sizes
+
+std::size_t rounded(std::size_t bytes) {
+  const std::size_t unit = bytes >= huge_page ? huge_page : bytes >= smallest_kept ? 4096 : cache_line;
+  return (std::max<std::size_t>(bytes, 1) + unit - 1) / unit * unit;
+}
+
+struct Block {
+  void* memory;
+  std::size_t size;
+};
+
+struct Store {
+  std::mutex mutex;
+  std::list<Block> blocks;  // most recently used first
+  std::size_t kept = 0;
+};
+
+// Never destroyed: arrays that outlive the interpreter still give their memory back.
+Store& store() {
+  static Store* const instance = new Store;
+  return *instance;
+}
+
+void* fresh(std::size_t size) {
+  void* memory = std::aligned_alloc(size >= huge_page ? huge_page : cache_line, size);
+  if (!memory) throw std::bad_alloc();
+#if defined(__linux__)
+  if (size >= huge_page) madvise(memory, size, MADV_HUGEPAGE);  // a wish; refusal is fine
+#endif
+  return memory;
+}
+
+}  // namespace
+
+void* take_memory(std::size_t bytes) {
+  if (bytes > PTRDIFF_MAX - huge_page) throw std::bad_alloc();
+  const std::size_t size = rounded(bytes);
+  if (size >= smallest_kept) {
+    Store& s = store();
+    const std::lock_guard<std::mutex> lock(s.mutex);
+    const auto found = std::find_if(s.blocks.begin(), s.blocks.end(), [&](const Block& b) { return b.size == size; });
+    if (found != s.blocks.end()) {
+      void* memory = found->memory;
+      s.kept -= size;
+      s.blocks.erase(found);
+      return memory;
+    }
+  }
+  return fresh(size);
+}
+
+void give_memory(void* memory, std::size_t bytes) {
+  const std::size_t size = rounded(bytes);
+  if (size < smallest_kept || size > most_kept) {
+    std::free(memory);
+    return;
+  }
+  Store& s = store();
+  const std::lock_guard<std::mutex> lock(s.mutex);
+  s.blocks.push_front({memory, size});
+  for (s.kept += size; s.kept > most_kept; s.blocks.pop_back()) {
+    s.kept -= s.blocks.back().size;
+    std::free(s.blocks.back().memory);
+  }
+}
+
+}  // namespace fusedrnn
