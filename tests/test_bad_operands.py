@@ -62,7 +62,7 @@ def test_shapes(bad: Bad) -> None:
 def test_dtypes(name: str, kind: str) -> None:
     """Every operand has the one dtype of the call, which is that of x."""
     if name == "x" and kind == "float64":
-        bad = Bad(lambda: lstm(x=GOOD["x"].astype(kind)), TypeError, "h0", "float32", "float64")
+        bad = Bad(lambda: lstm(x=GOOD["x"].astype(kind)), TypeError, "weight_hh", "float32", "float64")
     else:
         wrong = GOOD[name].astype("i8").astype(kind)
         bad = Bad(lambda: lstm(**{name: wrong}), TypeError, name, str(wrong.dtype))

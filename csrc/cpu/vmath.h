@@ -60,30 +60,33 @@ template <int factor, class V> FUSEDRNN_INLINE V exp_plus(const V& x, typename V
 }
 
 // 1/x for 1 <= x < 2^126. Two third-order steps  e = 1 - x r,  r <- r + r (e + e^2)  bring the guess to 1e-9, so that the
-// last rounding alone decides the result.
-template <class V> FUSEDRNN_INLINE V reciprocal(const V& x, float) {
-  V r = reciprocal_guess(x);
-  for (int i = 0; i < 2; ++i) {
-    const V e = fnma(x, r, V(1.0f));
-    r = fma(r, fma(e, e, e), r);
+// last rounding alone decides the result. That needs the fused e; without it, and in double, the processor divides.
+template <class V> constexpr bool divides = !has_fma || sizeof(typename V::Scalar) == 8;
+template <class V> FUSEDRNN_INLINE V reciprocal(const V& x) {
+  if constexpr (divides<V>) {
+    return V(1) / x;
+  } else {
+    V r = reciprocal_guess(x);
+    for (int i = 0; i < 2; ++i) {
+      const V e = fnma(x, r, V(1));
+      r = fma(r, fma(e, e, e), r);
+    }
+    return r;
   }
-  return r;
 }
-template <class V> FUSEDRNN_INLINE V reciprocal(const V& x, double) { return V(1.0) / x; }
 
 template <class V> FUSEDRNN_INLINE V sigmoid(const V& x) {
   using T = typename V::Scalar;
   constexpr T flat = ExpConstants<T>::sigmoid_flat;
-  return reciprocal(exp_plus<-1>(at_least(at_most(x, flat), -flat), T(1)), T());
+  return reciprocal(exp_plus<-1>(at_least(at_most(x, flat), -flat), T(1)));
 }
 
 template <class V> FUSEDRNN_INLINE V tanh(const V& x) {
   using T = typename V::Scalar;
   constexpr T flat = ExpConstants<T>::tanh_flat;
-  const V m = exp_plus<2>(at_least(at_most(x, flat), -flat), T(-1));
-  const V y = m * reciprocal(m + V(T(2)), T());
-  // Without a fused multiply-add the reciprocal may be an ulp too large, and 1 - tanh^2 must not become negative.
-  return has_fma ? y : at_least(at_most(y, T(1)), T(-1));
+  const V m = exp_plus<2>(at_least(at_most(x, flat), -flat), T(-1)), d = m + V(T(2));
+  if constexpr (divides<V>) return m / d;  // never above 1, so that 1 - tanh^2 is not negative
+  return m * reciprocal(d);
 }
 
 // x where x > 0, else 0; NaN stays NaN (as torch.relu).

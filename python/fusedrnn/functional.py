@@ -222,26 +222,32 @@ def _backward(op: str, tape: KernelTape, dy: Array | None, dh: Array | None, dc:
 
 def _check_weights(op: str, gates: int, x: Array, weights: tuple[Array | None, ...]) -> list[Array]:
     """Return the weights that are there, after checking all of them against each other and x."""
-    weight_ih, weight_hh, bias_ih, bias_hh = weights
-    for name, matrix in (("weight_ih", weight_ih), ("weight_hh", weight_hh)):
-        if not isinstance(matrix, np.ndarray):
-            raise TypeError(f"{op}: {name} is a {type(matrix).__name__}; expected a numpy array")
-        if matrix.ndim != 2:
-            raise ValueError(f"{op}: {name} has shape {matrix.shape}; expected 2 axes")
-    assert weight_ih is not None and weight_hh is not None
+    bias_ih, bias_hh = weights[2:]
+    weight_ih, weight_hh = (_matrix(op, name, w) for name, w in zip(("weight_ih", "weight_hh"), weights, strict=False))
     if (bias_ih is None) != (bias_hh is None):
         name = "bias_ih" if bias_ih is None else "bias_hh"
         raise ValueError(f"{op}: {name} is None; expected both bias_ih and bias_hh, or neither")
-    hidden = weight_hh.shape[1]
-    if hidden == 0 or x.shape[2] == 0:
-        name, shape = ("weight_hh", weight_hh.shape) if hidden == 0 else ("x", x.shape)
-        raise ValueError(f"{op}: {name} has shape {shape}; expected at least 1 unit and 1 input")
+    hidden, inputs = weight_hh.shape[1], weight_ih.shape[1]
+    if hidden == 0:
+        raise ValueError(f"{op}: weight_hh has shape {weight_hh.shape}; expected hidden_size >= 1")
+    if inputs == 0:
+        raise ValueError(f"{op}: weight_ih has shape {weight_ih.shape}; expected input_size >= 1")
+    if x.shape[2] != inputs:
+        raise ValueError(f"{op}: x has shape {x.shape}; expected input_size = {inputs}, the columns of weight_ih")
     rows = gates * hidden
     _check(op, "weight_hh", weight_hh, x.dtype, f"{gates}*hidden, hidden", (rows, hidden))
-    _check(op, "weight_ih", weight_ih, x.dtype, f"{gates}*hidden, input_size", (rows, x.shape[2]))
+    _check(op, "weight_ih", weight_ih, x.dtype, f"{gates}*hidden, input_size", (rows, inputs))
     for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
         _check(op, name, bias, x.dtype, f"{gates}*hidden,", (rows,))
     return [w for w in weights if w is not None]
+
+
+def _matrix(op: str, name: str, array: Array | None) -> Array:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{op}: {name} is a {type(array).__name__}; expected a numpy array")
+    if array.ndim != 2:
+        raise ValueError(f"{op}: {name} has shape {array.shape}; expected 2 axes")
+    return array
 
 
 def _check(op: str, name: str, array: Array | None, dtype: Any, axes: str, expected: tuple[int, ...]) -> None:
