@@ -31,15 +31,15 @@ template <class C, class T> struct Workspace {
     const int64_t B = q.ragged->batch;
     units = ceil_div(q.H, L);
     row = units * L + (units * L * int64_t(sizeof(T)) % 4096 == 0 ? L : 0);
-    const int64_t fits = (512 << 10) / (units * C::slots * L * int64_t(sizeof(T)));
-    chunk_rows = fits < 96 ? 96 : fits > 512 ? 512 : fits;
+    const int64_t fits = (128 << 10) / (units * C::slots * L * int64_t(sizeof(T)));
+    chunk_rows = fits < 64 ? 64 : fits > 512 ? 512 : fits;
     if (chunk_rows < B) chunk_rows = B;
     h = 0;
     c = h + 2 * B * row;
     z = c + B * row;
     z_size = q.gates ? 0 : chunk_rows * units * C::slots * L;
     pointers = z + team_size * z_size;
-    total = pointers + team_size * chunk_rows * 2 * int64_t(sizeof(void*) / sizeof(T));
+    total = pointers + team_size * chunk_rows * 3 * int64_t(sizeof(void*) / sizeof(T));
   }
 };
 
@@ -96,6 +96,7 @@ template <class C, class T> struct ForwardPass {
     int64_t step, z_first;  // sample j of the current step has row z_first + j in z
     int64_t j0;             // first sample of this thread
     int64_t swept_bytes;    // of weights, a step
+    T** y_row;              // (B): where sample j's output of the current step goes
 
     // h before step s: two buffers (B, row) take turns.
     FUSEDRNN_INLINE T* h(int64_t s) const { return q->workspace + space.h + (s & 1) * q->ragged->batch * space.row; }
@@ -118,32 +119,35 @@ template <class C, class T> struct ForwardPass {
       const T* w = q.recurrent_weights + (at.unit * q.H + k0) * G * L;
       t.multiply(h, {1, k1 - k0, 0, 1}, w, G * L, q.H * G * L,
                  next_piece(w, (k1 - k0) * G * L, at.turn, k1 - k0, a.swept_bytes));
+      if (k1 == q.H) return finish_all<Rows, Units>(a, t, z, z_unit, j0, at.unit, at.block);
 #pragma GCC unroll 1
       for (int r = 0; r < Rows; ++r)
         for (int j = 0; j < Units * G; ++j) {
-          const bool from_input = rec + j % G >= in;
           T* sum = z + (j / G) * z_unit + (r * S + rec + j % G) * L;
-          t.acc[r * t.vectors + j] = t.acc[r * t.vectors + j] + V::load(from_input || at.block ? sum : q.recurrent_bias + (at.unit + j / G) * L);
-          if (k1 < q.H) t.acc[r * t.vectors + j].store(sum);
+          (t.acc[r * t.vectors + j] + V::load(earlier_sum(a, sum, rec + j % G, at.unit + j / G, at.block))).store(sum);
         }
-      if (k1 < q.H) return;
-      finish_all<Rows, Units>(a, t, z, z_unit, j0, at.unit);
+    }
+
+    // What the product of this piece of k is added to: z from the input or from earlier pieces. A slot that the input
+    // does not feed starts from its own bias.
+    static FUSEDRNN_INLINE const T* earlier_sum(const Args& a, const T* z, int slot, int64_t unit, int64_t block) {
+      return slot >= in || block ? z : a.q->recurrent_bias + unit * L;
     }
 
     // The cells of the tile, cells_at_once side by side.
     template <int Rows, int Units>
     static FUSEDRNN_INLINE void finish_all(const Args& a, Tile<T, Rows, Units, G>& t, T* z, int64_t z_unit, int64_t j0,
-                                           int64_t unit) {
+                                           int64_t unit, int64_t block) {
       constexpr int cells = Rows * Units, N = cells_at_once(cells);
 #pragma GCC unroll 1
-      for (int i = 0; i + N <= cells; i += N) finish<N, Units>(a, t.acc + i * G, z, z_unit, j0, unit, i);
+      for (int i = 0; i + N <= cells; i += N) finish<N, Units>(a, t.acc + i * G, z, z_unit, j0, unit, block, i);
       constexpr int rest = cells % N, i = cells - rest;
-      if constexpr (rest > 0) finish<rest, Units>(a, t.acc + i * G, z, z_unit, j0, unit, i);
+      if constexpr (rest > 0) finish<rest, Units>(a, t.acc + i * G, z, z_unit, j0, unit, block, i);
     }
 
     template <int N, int Units>
     static FUSEDRNN_INLINE void finish(const Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
-                                       int first) {
+                                       int64_t block, int first) {
       using W = Group<T, N>;
       const Sequence<T>& q = *a.q;
       W s[S], h0, c1(T(0));
@@ -153,8 +157,11 @@ template <class C, class T> struct ForwardPass {
         const int r = (first + n) / Units, u = (first + n) % Units;
         saved[n] = z + u * z_unit + r * S * L;
         at[n] = (j0 + r) * a.space.row + (unit0 + u) * L;
-        for (int i = 0; i < S; ++i)
-          s[i].v[n] = i >= rec && i < rec + G ? acc[n * G + i - rec] : V::load(saved[n] + i * L);
+        for (int i = 0; i < S; ++i) {
+          const bool recurrent = i >= rec && i < rec + G;
+          s[i].v[n] = V::load(recurrent ? earlier_sum(a, saved[n] + i * L, i, unit0 + u, block) : saved[n] + i * L);
+          if (recurrent) s[i].v[n] = s[i].v[n] + acc[n * G + i - rec];
+        }
         h0.v[n] = V::load(a.h(a.step) + at[n]);
         c[n] = q.workspace + a.space.c + at[n];
         if (C::layout.has_cell_state) c1.v[n] = V::load(c[n]);
@@ -164,7 +171,7 @@ template <class C, class T> struct ForwardPass {
         const int64_t j = j0 + (first + n) / Units, unit = unit0 + (first + n) % Units;
         if (C::layout.has_cell_state) c1.v[n].store(c[n]);
         h1.v[n].store(a.h(a.step + 1) + at[n]);
-        store_within(h1.v[n], row_of(q.y, q, a.step, j), unit * L, q.H);
+        store_within(h1.v[n], a.y_row[j], unit * L, q.H);
         if (q.gates) {
           for (int i = 0; i < S; ++i) s[i].v[n].store(saved[n] + i * L);
           if (C::layout.has_cell_state) c1.v[n].store(q.cells + (unit * a.z_rows + a.z_first + j) * L);
@@ -176,12 +183,13 @@ template <class C, class T> struct ForwardPass {
   static bool run(const Sequence<T>& q, const Team& team) {
     const Ragged& ragged = *q.ragged;
     const int64_t j0 = team.sample_begin, row_bytes = (team.unit_end - team.unit_begin) * G * L * int64_t(sizeof(T));
-    Args a{&q, Workspace<C, T>(q, team.size), q.gates, 0, 0, 0, j0, q.H * row_bytes};
+    Args a{&q, Workspace<C, T>(q, team.size), q.gates, 0, 0, 0, j0, q.H * row_bytes, nullptr};
     const int64_t rec_blocks = ceil_div(q.H, k_block), in_blocks = ceil_div(q.I, k_block);
     if (!q.gates) a.z = q.workspace + a.space.z + team.rank * a.space.z_size;
     a.z_rows = q.gates ? ragged.first[ragged.steps] : a.space.chunk_rows;
-    const T** x_row = reinterpret_cast<const T**>(q.workspace + a.space.pointers) + team.rank * a.space.chunk_rows * 2;
+    const T** x_row = reinterpret_cast<const T**>(q.workspace + a.space.pointers) + team.rank * a.space.chunk_rows * 3;
     int64_t* z_row = reinterpret_cast<int64_t*>(x_row + a.space.chunk_rows);
+    a.y_row = reinterpret_cast<T**>(z_row + a.space.chunk_rows);
     const typename Project<T, G>::Args projection{
         q.input_weights, q.input_bias, q.I, x_row, z_row, a.z + in * L, a.z_rows * S * L, S * L,
         q.I * row_bytes};
@@ -205,6 +213,7 @@ template <class C, class T> struct ForwardPass {
       for (a.step = begin; a.step < end; ++a.step) {
         const int64_t n = smaller(count(ragged, a.step), team.sample_end) - j0;
         a.z_first = q.gates ? ragged.first[a.step] : done - j0;
+        for (int64_t j = j0; j < j0 + n; ++j) a.y_row[j] = row_of(q.y, q, a.step, j);
         Sweep<Step>::run(a, n, team.unit_begin, team.unit_end, rec_blocks);
         done += n;
         if (team.shares_steps && !team.barrier(team.context)) return false;

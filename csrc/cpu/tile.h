@@ -92,7 +92,7 @@ template <class T, int Rows, int Units, int Gates> struct Tile {
 
 // The part of the weights that comes after the piece in use, for a tile with this turn: together the tiles of a pass fetch
 // the next piece. Only where the weights of the whole sweep exceed the cache; otherwise they are at hand.
-constexpr int64_t cached_bytes = 1 << 20;
+constexpr int64_t cached_bytes = 768 << 10;
 template <class T>
 FUSEDRNN_INLINE Ahead<T> next_piece(const T* w, int64_t piece, int64_t turn, int64_t k, int64_t swept_bytes) {
   constexpr int64_t lanes = Vec<T>::lanes;

@@ -1,6 +1,6 @@
 """Fused recurrent layers (RNN, LSTM, GRU) for NumPy, and what is needed to train them."""
 
-from . import functional, init, layers, training
+from . import functional, init, layers, models, training
 from .configuration import config, get_num_threads, read_environment, set_num_threads, show_config
 from .layers import GRU, LSTM, RNN, Activation, Bidirectional, Dropout, Embedding, Layer, Linear, Sequential
 from .serialization import load, save
@@ -46,6 +46,7 @@ __all__ = [
     "init",
     "layers",
     "load",
+    "models",
     "save",
     "set_num_threads",
     "show_config",
