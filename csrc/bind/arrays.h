@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,6 +42,18 @@ template <class T> bool addressable(const py::array& a) {
 template <class T> bool last_axis_is_dense(const py::array& a) {
   const py::ssize_t last = a.ndim() - 1;
   return a.shape(last) <= 1 || a.strides(last) == static_cast<py::ssize_t>(sizeof(T));
+}
+
+// Whether the object already is a plain array: dtype T, C order, aligned, of this shape. No Python call, no allocation:
+// a streaming step is a microsecond. Everything else goes the careful way, which finds the words for an error.
+template <class T> bool is_plain(const py::handle& object, std::initializer_list<int64_t> shape) {
+  static const PyTypeObject* const array_type = py::detail::npy_api::get().PyArray_Type_;
+  static const PyObject* const descriptor = py::dtype::of<T>().release().ptr();
+  if (Py_TYPE(object.ptr()) != array_type) return false;
+  const auto* a = py::detail::array_proxy(object.ptr());
+  constexpr int wanted = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
+  return a->descr == descriptor && (a->flags & wanted) == wanted && a->nd == static_cast<int>(shape.size()) &&
+         std::equal(shape.begin(), shape.end(), a->dimensions);
 }
 
 inline py::array contiguous_copy(const py::array& a) {

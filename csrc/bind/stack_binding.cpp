@@ -26,6 +26,12 @@ template <class Body> void without_gil(Body body) {
   }
 }
 
+template <class T> bool is_plain_weight(const Problem& p, int64_t slab, int which, const py::handle& array) {
+  const int64_t rows = p.layout.gates * p.hidden_size, layer = slab / p.num_directions;
+  return which >= 2 ? is_plain<T>(array, {rows})
+                    : is_plain<T>(array, {rows, which == 0 ? p.layer_input(layer) : p.hidden_size});
+}
+
 // A training call and the arrays that it points into. The saved gates are consumed by a backward; the next one on the
 // same tape first runs the forward again, which gives the same bits.
 class Tape {
@@ -157,8 +163,14 @@ template <class T> class TapeOf : public Tape {
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       T* pointers[4] = {};
       for (int which = 0; which < per_slab; ++which) {
+        const py::handle given = gradients[static_cast<size_t>(slab * per_slab + which)];
+        if (is_plain_weight<T>(p, slab, which, given) && py::reinterpret_borrow<py::array>(given).writeable()) {
+          keep.push_back(py::reinterpret_borrow<py::array>(given));
+          pointers[which] = static_cast<T*>(keep.back().mutable_data());
+          continue;
+        }
         const std::string name = "gradient of " + p.weight_name(slab, which);
-        py::array a = typed<T>(p.op, name, gradients[static_cast<size_t>(slab * per_slab + which)]);
+        py::array a = typed<T>(p.op, name, given);
         p.check_weight(slab, which, shape_of(a));
         require_writable<T>(p.op, name, a);
         pointers[which] = static_cast<T*>(a.mutable_data());
@@ -183,6 +195,16 @@ template <class T> class StreamOf : public Stream {
       : p_(problem), runner_(problem, std::move(weights)) {}
 
   py::object step(py::object x, py::object out) override {
+    if (is_plain<T>(x, {p_.B, p_.input_size}) && is_plain<T>(out, {p_.B, p_.hidden_size}) && x.ptr() != out.ptr()) {
+      const auto *in = py::detail::array_proxy(x.ptr()), *to = py::detail::array_proxy(out.ptr());
+      const bool apart = to->data + p_.B * p_.hidden_size * sizeof(T) <= in->data ||
+                         in->data + p_.B * p_.input_size * sizeof(T) <= to->data;
+      if (apart && (to->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) {
+        runner_.step({reinterpret_cast<const T*>(in->data), p_.input_size},
+                     {reinterpret_cast<T*>(to->data), p_.hidden_size});
+        return out;
+      }
+    }
     const py::array in = readable<T>(p_.op, "x", x, [&](const Shape& shape) {
       if (shape.size() != 2 || shape[0] != p_.B || shape[1] != p_.input_size)
         fail(p_.op, "x", "has shape " + to_string(shape),
@@ -326,9 +348,12 @@ template <class T> class StackOf : public Stack {
     for (int64_t slab = 0; slab < p_.slabs(); ++slab) {
       const T* pointers[4] = {};
       for (int which = 0; which < per_slab; ++which) {
-        const std::string name = p_.weight_name(slab, which);
-        keep.push_back(dense<T>(p_.op, name, weights[static_cast<size_t>(slab * per_slab + which)],
-                                [&](const Shape& shape) { p_.check_weight(slab, which, shape); }));
+        const py::handle given = weights[static_cast<size_t>(slab * per_slab + which)];
+        if (is_plain_weight<T>(p_, slab, which, given))
+          keep.push_back(py::reinterpret_borrow<py::array>(given));
+        else
+          keep.push_back(dense<T>(p_.op, p_.weight_name(slab, which), given,
+                                  [&](const Shape& shape) { p_.check_weight(slab, which, shape); }));
         pointers[which] = static_cast<const T*>(keep.back().data());
       }
       out.push_back({pointers[0], pointers[1], pointers[2], pointers[3]});
