@@ -6,11 +6,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from .arrays import Array, as_real, parse_device, parse_dtype
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 _LISTED_NAMES = 20  # an error message lists so many names and counts the rest
 
@@ -158,6 +161,16 @@ class Layer(ABC):
         from ..serialization import save
 
         save(self, path)
+
+    def summary(self) -> Summary:
+        """Return a table of the layers inside this one: names, output shapes, numbers of parameters.
+
+        In shapes, B is the batch, T the time steps (S those of a source), and ... stands for any axes. Print it:
+        ``print(model.summary())``.
+        """
+        from .summary import summarize
+
+        return summarize(self)
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())

@@ -11,13 +11,23 @@ from .base import Layer
 
 def forward_layer(layer: Layer, x: Any, lengths: Any) -> tuple[Any, Any]:
     """Call ``layer.forward``, with lengths if it takes them; return (y, tape) without a recurrent layer's state."""
-    outputs, tape = layer.forward(x, **_lengths_argument(type(layer).forward, lengths))
-    return first(outputs), tape
+    return forward_inputs(layer, (x,), lengths)
 
 
 def call_layer(layer: Layer, x: Any, lengths: Any) -> Any:
     """Call ``layer`` for inference, with lengths if it takes them; return y without a recurrent layer's state."""
-    return first(layer(x, **_lengths_argument(type(layer).__call__, lengths)))
+    return call_inputs(layer, (x,), lengths)
+
+
+def forward_inputs(layer: Layer, inputs: tuple[Any, ...], lengths: Any) -> tuple[Any, Any]:
+    """As ``forward_layer``, for a layer of several inputs."""
+    outputs, tape = layer.forward(*inputs, **_lengths_argument(type(layer).forward, lengths))
+    return first(outputs), tape
+
+
+def call_inputs(layer: Layer, inputs: tuple[Any, ...], lengths: Any) -> Any:
+    """As ``call_layer``, for a layer of several inputs."""
+    return first(layer(*inputs, **_lengths_argument(type(layer).__call__, lengths)))
 
 
 def first(outputs: Any) -> Any:

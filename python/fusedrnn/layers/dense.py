@@ -10,6 +10,7 @@ from ..allocation import claim_parameters
 from ..init import check_init, glorot_uniform, torch_uniform
 from .arrays import Array, as_real, check_shape, positive_int
 from .base import Layer, Tape, register_layer
+from .products import row_products
 
 
 @register_layer
@@ -109,8 +110,7 @@ class Linear(Layer):
         return array
 
     def _apply(self, x: Array) -> Array:
-        # One matrix product of all rows; on more axes NumPy would make one per sample.
-        rows = x.reshape(-1, self.in_features) @ self._params["weight"].T
+        rows = row_products(x.reshape(-1, self.in_features), self._params["weight"])
         if self.bias:
             rows += self._params["bias"]
         y: Array = rows.reshape(*x.shape[:-1], self.out_features)

@@ -15,56 +15,112 @@ from .losses import sequence_mask
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples: x, y, and lengths (B,) or None."""
+    """Some samples.
 
-    x: Array
+    Attributes
+    ----------
+    x : ndarray, or tuple of ndarray
+        The input, or the inputs of a model with several.
+    y : ndarray
+        The target.
+    lengths : ndarray (B,) or None, or tuple of them
+        Valid time steps of the input, or of each input; None instead of a tuple without any.
+    y_lengths : ndarray (B,) or None
+        Valid time steps of the target.
+    """
+
+    x: Any
     y: Array
-    lengths: NDArray[np.int64] | None
+    lengths: Any
+    y_lengths: NDArray[np.int64] | None
+
+    @property
+    def inputs(self) -> tuple[Array, ...]:
+        """The inputs, of which there may be one."""
+        return self.x if isinstance(self.x, tuple) else (self.x,)
+
+    def __len__(self) -> int:
+        return len(self.y)
 
     def mask(self, pred: Array) -> NDArray[np.bool_] | None:
         """Return the mask (B, T) of a prediction (B, T, ...) for each time step; None for one a sample, (B, F)."""
-        if self.lengths is None or pred.ndim < 3:
+        if self.y_lengths is None or pred.ndim < 3:
             return None
-        return sequence_mask(self.lengths, pred.shape[1])
+        return sequence_mask(self.y_lengths, pred.shape[1])
+
+
+@dataclass(frozen=True)
+class Column:
+    """An input or the target of all samples.
+
+    Attributes
+    ----------
+    values : ndarray
+        Samples on the first axis.
+    lengths : ndarray of int64 (N,) or None
+        Valid time steps of each sample.
+    ragged : bool
+        Whether the array was padded here, and so may be cut to the longest sample of a batch.
+    """
+
+    values: Array
+    lengths: NDArray[np.int64] | None
+    ragged: bool
+
+    def take(self, chosen: Any) -> tuple[Array, NDArray[np.int64] | None]:
+        """Return the chosen samples and their lengths, without needless padding."""
+        values = self.values[chosen]
+        if self.lengths is None:
+            return values, None
+        lengths = self.lengths[chosen]
+        return (values[:, : lengths.max()] if self.ragged else values), lengths
 
 
 @dataclass(frozen=True)
 class Samples:
-    """All samples of a data set.
+    """All samples of a data set: one input or, for models with several, a tuple of them, and the target."""
 
-    Attributes
-    ----------
-    x, y : ndarray
-        Samples on the first axis.
-    lengths : ndarray of int64 (N,) or None
-        Valid time steps of each sample.
-    x_ragged, y_ragged : bool
-        Whether the array was padded here, and so may be cut to the longest sample of a batch.
-    """
+    inputs: tuple[Column, ...]
+    target: Column
+    several: bool
 
-    x: Array
-    y: Array
-    lengths: NDArray[np.int64] | None
-    x_ragged: bool
-    y_ragged: bool
+    @property
+    def x(self) -> Any:
+        """The padded input, or a tuple of them."""
+        arrays = tuple(column.values for column in self.inputs)
+        return arrays if self.several else arrays[0]
+
+    @property
+    def y(self) -> Array:
+        """The padded target."""
+        return self.target.values
+
+    @property
+    def lengths(self) -> Any:
+        """Valid time steps (N,) of the input, or a tuple of them, each may be None."""
+        lengths = tuple(column.lengths for column in self.inputs)
+        return lengths if self.several else lengths[0]
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.y)
 
     def batches(self, size: int, order: NDArray[np.intp] | None = None) -> Iterator[Batch]:
         """Yield batches of ``size`` samples, the last one smaller, in the given order."""
         for start in range(0, len(self), size):
             chosen = slice(start, start + size) if order is None else order[start : start + size]
-            x, y = self.x[chosen], self.y[chosen]
-            lengths = None if self.lengths is None else self.lengths[chosen]
-            if lengths is not None:
-                x = _without_padding(x[:, : lengths.max()] if self.x_ragged else x, lengths)
-                y = y[:, : lengths.max()] if self.y_ragged else y
-            yield Batch(x, y, lengths)
+            taken = [column.take(chosen) for column in self.inputs]
+            x = tuple(_without_padding(values, lengths) for values, lengths in taken)
+            lengths = tuple(lengths for _, lengths in taken)
+            y, y_lengths = self.target.take(chosen)
+            if not self.several:
+                yield Batch(x[0], y, lengths[0], y_lengths)
+            else:
+                known = any(each is not None for each in lengths)
+                yield Batch(x, y, lengths if known else None, y_lengths)
 
 
 def make_samples(x: Any, y: Any, lengths: Any = None) -> Samples:
-    """Check and pad the data of ``fit``.
+    """Check and pad the data of ``fit``; see there.
 
     Raises
     ------
@@ -73,26 +129,60 @@ def make_samples(x: Any, y: Any, lengths: Any = None) -> Samples:
     TypeError
         If a dtype is not real.
     """
-    x_array, x_lengths = _padded("x", x)
-    y_array, y_lengths = _padded("y", y)
-    if len(x_array) != len(y_array) or len(x_array) == 0:
+    several = isinstance(x, tuple)
+    names = [f"x[{index}]" for index in range(len(x))] if several else ["x"]
+    if not names:
+        raise ValueError("fit: x is an empty tuple; expected at least one input")
+    columns = [_padded(name, values) for name, values in zip(names, x if several else [x], strict=True)]
+    target = _padded("y", y)
+    count = len(columns[0].values)
+    for name, column in zip([*names, "y"], [*columns, target], strict=True):
+        if len(column.values) != count or count == 0:
+            raise ValueError(
+                f"fit: {names[0]} has {count} and {name} has {len(column.values)} samples; "
+                "expected as many, and at least one"
+            )
+    given = _given_lengths(lengths, several, count, columns, target)
+    columns = [
+        column if known is None else Column(column.values, known, column.ragged)
+        for column, known in zip(columns, given, strict=True)
+    ]
+    # The target goes with the last input: of an encoder-decoder, that is what the decoder reads.
+    last = columns[-1]
+    if last.lengths is not None and target.lengths is not None and not np.array_equal(last.lengths, target.lengths):
+        at = int(np.argmax(last.lengths != target.lengths))
         raise ValueError(
-            f"fit: x has {len(x_array)} and y has {len(y_array)} samples; expected as many, and at least one"
+            f"fit: y[{at}] has {target.lengths[at]} time steps; expected {last.lengths[at]}, as {names[-1]}[{at}]"
         )
-    found = x_lengths if x_lengths is not None else y_lengths
-    if x_lengths is not None and y_lengths is not None and not np.array_equal(x_lengths, y_lengths):
-        at = int(np.argmax(x_lengths != y_lengths))
-        raise ValueError(f"fit: y[{at}] has {y_lengths[at]} time steps; expected {x_lengths[at]}, as x[{at}]")
-    if found is not None and lengths is not None:
-        raise ValueError("fit: got lengths together with ragged sequences, which have their own; expected one of them")
-    if lengths is not None:
-        found = as_integer("fit", "lengths", lengths).astype(np.int64)
-        if found.shape != x_array.shape[:1]:
-            raise ValueError(f"fit: lengths has shape {found.shape}; expected (samples,) = ({len(x_array)},)")
-    return Samples(x_array, y_array, found, x_lengths is not None, y_lengths is not None)
+    found = last.lengths if target.lengths is None else target.lengths
+    columns[-1] = Column(last.values, found, last.ragged)
+    return Samples(tuple(columns), Column(target.values, found, target.ragged), several)
 
 
-def _padded(name: str, values: Any) -> tuple[Array, NDArray[np.int64] | None]:
+def _given_lengths(
+    lengths: Any, several: bool, count: int, columns: list[Column], target: Column
+) -> list[NDArray[np.int64] | None]:
+    """Return the lengths of each input that were given as an argument."""
+    if lengths is None:
+        return [None] * len(columns)
+    each = lengths if several else [lengths]
+    if several and (not isinstance(lengths, (tuple, list)) or len(lengths) != len(columns)):
+        raise ValueError(f"fit: lengths is {lengths!r}; expected one for each of the {len(columns)} inputs, or None")
+    checked: list[NDArray[np.int64] | None] = []
+    for index, (values, column) in enumerate(zip(each, columns, strict=True)):
+        is_last = index + 1 == len(columns)
+        if values is not None and (column.ragged or (is_last and target.ragged)):
+            raise ValueError(
+                "fit: got lengths together with ragged sequences, which have their own; expected one of them"
+            )
+        array = None if values is None else as_integer("fit", "lengths", values).astype(np.int64)
+        if array is not None and array.shape != (count,):
+            raise ValueError(f"fit: lengths has shape {array.shape}; expected (samples,) = ({count},)")
+        checked.append(array)
+    return checked
+
+
+def _padded(name: str, values: Any) -> Column:
     """Return an array with samples on its first axis, and the lengths if those were unequal."""
     lengths = None
     if isinstance(values, (list, tuple)) and len({np.shape(value) for value in values}) > 1:
@@ -109,15 +199,15 @@ def _padded(name: str, values: Any) -> tuple[Array, NDArray[np.int64] | None]:
         raise TypeError(f"fit: {name} has dtype {array.dtype}; expected a real dtype")
     if array.ndim == 0:
         raise ValueError(f"fit: {name} has shape (); expected (samples, ...)")
-    return array, lengths
+    return Column(array, lengths, lengths is not None)
 
 
-def _without_padding(x: Array, lengths: NDArray[np.int64]) -> Array:
+def _without_padding(x: Array, lengths: NDArray[np.int64] | None) -> Array:
     """Return x (B, T, I) with 0 past each sample's end, so that what is there cannot reach a per-step layer.
 
     Tokens (B, T) and vectors (B, I) come back as they are; wrong lengths are the model's to report.
     """
-    if x.ndim < 3 or lengths.max(initial=0) > x.shape[1]:
+    if lengths is None or x.ndim < 3 or lengths.max(initial=0) > x.shape[1]:
         return x
     valid = sequence_mask(lengths, x.shape[1])
     return np.where(valid.reshape(valid.shape + (1,) * (x.ndim - 2)), x, x.dtype.type(0))

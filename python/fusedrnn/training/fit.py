@@ -12,7 +12,7 @@ import numpy as np
 
 from ..layers.arrays import positive_int
 from ..layers.base import Layer
-from ..layers.calling import call_layer, forward_layer
+from ..layers.calling import call_inputs, forward_inputs
 from .callbacks import Callback, Training
 from .clip import clip_grad_norm
 from .data import Batch, Samples, make_samples
@@ -43,11 +43,13 @@ def fit(
     Parameters
     ----------
     model : Layer
-        Batch-major; a recurrent layer is judged by its y.
-    x : array_like (N, ...) or list of N arrays (T_n, ...)
-        Samples; sequences of unequal length are padded to the right.
+        Batch-major; a recurrent layer is judged by its y. A method ``penalty(tape)`` is added to the loss; its gradient
+        is the business of the model's ``backward``.
+    x : array_like (N, ...) or list of N arrays (T_n, ...), or tuple of those
+        Samples; sequences of unequal length are padded to the right. A tuple holds the inputs of a model with several,
+        which is called as ``model(*inputs, lengths=...)``.
     y : array_like (N, ...) or list of N arrays (T_n, ...)
-        Targets, as the loss takes them.
+        Targets, as the loss takes them. With several inputs, their time steps are those of the last one.
     loss : str or callable
         "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy", or ``loss(pred, target, mask=None)`` that
         returns (value, d_pred).
@@ -62,8 +64,9 @@ def fit(
         Largest global norm of the gradients.
     validation_data : (x, y) or (x, y, lengths), optional
         Judged after each epoch in inference mode.
-    lengths : array_like of int (N,), optional
-        Valid time steps of each sample, where x or y is padded already. Predictions (B, T, F) past them do not count.
+    lengths : array_like of int (N,), or tuple of those, optional
+        Valid time steps of each sample, where x or y is padded already; for several inputs one each, or None.
+        Predictions (B, T, F) past them (past those of the last input) do not count.
     callbacks : iterable of Callback
         Called in this order.
     progress : bool
@@ -130,7 +133,7 @@ def evaluate(model: Layer, samples: Samples, loss: Loss, batch_size: int) -> flo
     """Return the mean loss of a model in inference mode."""
     mean = _Mean()
     for batch in samples.batches(batch_size):
-        pred = call_layer(model, batch.x, batch.lengths)
+        pred = call_inputs(model, batch.inputs, batch.lengths)
         mask = batch.mask(pred)
         mean.add(loss(pred, batch.y, mask)[0], _count(batch, mask))
     return mean.value
@@ -146,6 +149,7 @@ def _run_epoch(
 ) -> None:
     """Make a step for each batch, and leave the results in ``training.values``."""
     model, optimizer = training.model, training.optimizer
+    penalty = getattr(model, "penalty", None)
     mean, start = _Mean(), time.perf_counter()
     for callback in callbacks:
         callback.on_epoch_begin(training)
@@ -153,9 +157,11 @@ def _run_epoch(
         for callback in callbacks:
             callback.on_step_begin(training)
         model.zero_grad()
-        pred, tape = forward_layer(model, batch.x, batch.lengths)
+        pred, tape = forward_inputs(model, batch.inputs, batch.lengths)
         mask = batch.mask(pred)
         value, d_pred = loss(pred, batch.y, mask)
+        if penalty is not None:
+            value += penalty(tape)
         model.backward(tape, d_pred)
         if clip_norm is not None:
             clip_grad_norm(model, clip_norm)
@@ -186,7 +192,7 @@ class _Mean:
 
 
 def _count(batch: Batch, mask: Any) -> int:
-    return len(batch.x) if mask is None else int(np.count_nonzero(mask))
+    return len(batch) if mask is None else int(np.count_nonzero(mask))
 
 
 def _progress_bar(steps: int) -> Any:

@@ -1,0 +1,150 @@
+"""Attention over the steps of an encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..init import glorot_uniform
+from ..layers import Linear, Tape, register_layer
+from ..layers.activation import _BACKWARD, softmax
+from ..layers.arrays import Array, as_lengths, as_real, check_shape, positive_int
+from ..layers.products import row_products
+from ..layers.summary import Shape, Visit
+from .model import Model
+
+SCORES = ("dot", "general")
+
+
+@register_layer
+class Attention(Model):
+    """Global attention of Luong et al. 2015: what each query h(t) reads from the memory m(1) ... m(S).
+
+    ``score(t, s) = h(t) . m(s)`` (dot) or ``h(t) W m(s)`` (general); ``a(t) = softmax over the valid s``;
+    ``context(t) = sum over s of a(t, s) m(s)``; ``y(t) = tanh(W_c [context(t), h(t)])`` (their equations 5, 7, 8).
+
+    Parameters
+    ----------
+    query_size, memory_size : int
+        Sizes of h and m; alike for dot.
+    score : {"dot", "general"}
+        How a query is compared with the memory.
+    dtype : {"float32", "float64"}
+        Of parameters, inputs and outputs.
+    seed : int, optional
+        Of the initial weights.
+
+    Attributes
+    ----------
+    params : dict
+        weight (query_size, memory_size) for general; combine.weight (query_size, memory_size + query_size).
+    """
+
+    def __init__(
+        self, query_size: int, memory_size: int, score: str = "dot", *, dtype: Any = "float32", seed: int | None = None
+    ) -> None:
+        self.query_size = positive_int(self.op, "query_size", query_size)
+        self.memory_size = positive_int(self.op, "memory_size", memory_size)
+        if score not in SCORES:
+            raise ValueError(f"{self.op}: score is {score!r}; expected one of {', '.join(map(repr, SCORES))}")
+        if score == "dot" and query_size != memory_size:
+            raise ValueError(f"{self.op}: query_size is {query_size}; expected memory_size = {memory_size} for dot")
+        self.score = score
+        combine_seed, weight_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+        combined = self.memory_size + self.query_size
+        self.combine = Linear(combined, self.query_size, bias=False, dtype=dtype, seed=combine_seed)
+        super().__init__(combine=self.combine)
+        if score == "general":
+            rng = np.random.default_rng(weight_seed)
+            weight = glorot_uniform((self.query_size, self.memory_size), self.dtype, rng)
+            self._set_parameters({"weight": weight})
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        sizes = {"query_size": self.query_size, "memory_size": self.memory_size}
+        return {**sizes, "score": self.score, "dtype": self.dtype.name}
+
+    def __call__(self, h: Any, memory: Any, lengths: Any = None) -> Array:
+        """Compute y (B, T, query_size) in inference mode.
+
+        Parameters
+        ----------
+        h : array_like (B, T, query_size)
+            The queries.
+        memory : array_like (B, S, memory_size)
+            What is read; finite.
+        lengths : array_like of int (B,), optional
+            Valid steps of the memory. Without one, the context is 0.
+        """
+        y: Array = self._run(False, h, memory, lengths)[0]
+        return y
+
+    def forward(self, h: Any, memory: Any, lengths: Any = None) -> tuple[Array, Tape]:
+        """Compute (y, tape); arguments as in ``__call__``."""
+        return self._run(True, h, memory, lengths)
+
+    def weights(self, h: Any, memory: Any, lengths: Any = None) -> Array:
+        """Return a (B, T, S): how much each query reads of each step; 0 past the memory's end."""
+        return self._attend(*self._inputs(h, memory), lengths)[0]
+
+    def backward(self, tape: Tape, dy: Any) -> tuple[Array, Array]:
+        """Return (dh, dmemory) for dy, shaped as h."""
+        h, projected, memory, a, y, combine_tape = self._saved(tape)
+        dy = as_real(self.op, "dy", dy, self.dtype)
+        check_shape(self.op, "dy", dy, "h.shape", h.shape)
+        joined = self.combine.backward(combine_tape, _BACKWARD["tanh"](y, dy))
+        dcontext, dh = joined[..., : self.memory_size], joined[..., self.memory_size :]
+        # Where nothing is valid a is 0, and so is the softmax's gradient.
+        dscores = _BACKWARD["softmax"](a, dcontext @ memory.transpose(0, 2, 1))
+        dmemory = a.transpose(0, 2, 1) @ dcontext + dscores.transpose(0, 2, 1) @ projected
+        dprojected = dscores @ memory
+        if self.score == "general":
+            flat = dprojected.reshape(-1, self.memory_size)
+            self._grads["weight"] += h.reshape(-1, self.query_size).T @ flat
+            dprojected = (flat @ self._params["weight"].T).reshape(h.shape)
+        return dh + dprojected, dmemory
+
+    def _reads(self) -> Shape:
+        return "B", "T", self.query_size
+
+    def _shapes(self, visit: Visit, h: Shape) -> Any:
+        return visit("combine", (*h[:-1], self.memory_size + self.query_size))
+
+    def _run(self, training: bool, h: Any, memory: Any, lengths: Any) -> tuple[Array, Tape]:
+        h, memory = self._inputs(h, memory)
+        a, context, projected = self._attend(h, memory, lengths)
+        joined = np.concatenate((context, h), axis=-1)
+        combined, combine_tape = self.combine.forward(joined) if training else (self.combine(joined), None)
+        y: Array = np.tanh(combined)
+        return y, Tape(self, (h, projected, memory, a, y, combine_tape) if training else ())
+
+    def _attend(self, h: Array, memory: Array, lengths: Any) -> tuple[Array, Array, Array]:
+        """Return (a, context, h W)."""
+        batch, steps, size = memory.shape
+        projected = h
+        if self.score == "general":
+            rows = row_products(h.reshape(-1, self.query_size), self._params["weight"].T)
+            projected = rows.reshape(*h.shape[:2], size)
+        ends = np.full(batch, steps) if lengths is None else as_lengths(self.op, lengths, batch, steps)
+        a = np.zeros((*h.shape[:2], steps), self.dtype)
+        context = np.zeros((*h.shape[:2], size), self.dtype)
+        # Samples of one length at a time, and one product a query: then neither the padding nor the rest of the batch
+        # decides how a sum is made.
+        for end in np.unique(ends[ends > 0]):
+            chosen = np.flatnonzero(ends == end)
+            keys = memory[chosen, np.newaxis, :end]
+            scores = projected[chosen][:, :, np.newaxis] @ keys.transpose(0, 1, 3, 2)
+            shares = softmax(scores)
+            a[chosen, :, :end] = shares[:, :, 0]
+            context[chosen] = (shares @ keys)[:, :, 0]
+        return a, context, projected
+
+    def _inputs(self, h: Any, memory: Any) -> tuple[Array, Array]:
+        h, memory = as_real(self.op, "h", h, self.dtype), as_real(self.op, "memory", memory, self.dtype)
+        if h.ndim != 3 or h.shape[2] != self.query_size:
+            raise ValueError(f"{self.op}: h has shape {h.shape}; expected (batch, time, {self.query_size})")
+        if memory.ndim != 3 or memory.shape[::2] != (len(h), self.memory_size):
+            expected = f"(batch, steps, memory_size) = ({len(h)}, steps, {self.memory_size})"
+            raise ValueError(f"{self.op}: memory has shape {memory.shape}; expected {expected}")
+        return h, memory

@@ -1,0 +1,82 @@
+"""From a vector to the initial state of a recurrent layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..layers import Layer, Linear, Tape, register_layer
+from ..layers.activation import Activation
+from ..layers.arrays import Array
+from ..layers.base import layer_from_spec, layer_spec
+from ..layers.summary import Shape, Visit
+from .model import Model, check_recurrent, run
+from .states import Slabs, flatten_state, state_features, state_sizes, unflatten_state
+
+
+@register_layer
+class Bridge(Model):
+    """state = tanh(W v + b): every h and c of every layer of ``layer`` (Cho et al. 2014, appendix A.1.2).
+
+    Parameters
+    ----------
+    in_features : int
+        Size of v.
+    layer : Layer
+        The recurrent layer that the state is for; it does not become a child.
+    seed : int, optional
+        Of the initial weights.
+
+    Raises
+    ------
+    TypeError
+        If ``layer`` has no state.
+    """
+
+    def __init__(self, in_features: int, layer: Layer, *, seed: int | None = None) -> None:
+        check_recurrent(self.op, "layer", layer)
+        self._sizes = state_sizes(layer)
+        self._layer = layer
+        self.linear = Linear(in_features, state_features(self._sizes), dtype=layer.dtype, seed=seed)
+        self._tanh = Activation("tanh", dtype=layer.dtype)
+        super().__init__(linear=self.linear)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"in_features": self.linear.in_features, "layer": layer_spec(self._layer)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Bridge:
+        """Make a layer from what ``config`` returned."""
+        return cls(config["in_features"], layer_from_spec(config["layer"]))
+
+    def __call__(self, v: Any) -> Any:
+        """Compute the state, as the layer takes it, from v (B, in_features)."""
+        return self._run(False, v)[0]
+
+    def forward(self, v: Any) -> tuple[Any, Tape]:
+        """Compute (state, tape)."""
+        return self._run(True, v)
+
+    def backward(self, tape: Tape, dstate: Any) -> Array:
+        """Return dv for the gradient of the state, nested and shaped as it."""
+        linear_tape, tanh_tape = self._saved(tape)
+        return self.linear.backward(linear_tape, self._tanh.backward(tanh_tape, flatten_state(dstate)))
+
+    def _reads(self) -> Shape:
+        return "B", self.linear.in_features
+
+    def _shapes(self, visit: Visit, x: Shape) -> Any:
+        visit("linear", x)
+        return _state_shapes(self._sizes)
+
+    def _run(self, training: bool, v: Any) -> tuple[Any, Tape]:
+        flat, linear_tape = run(self.linear, training, v)
+        flat, tanh_tape = run(self._tanh, training, flat)
+        return unflatten_state(flat, self._sizes), Tape(self, (linear_tape, tanh_tape))
+
+
+def _state_shapes(sizes: Any) -> list[Shape]:
+    if isinstance(sizes, Slabs):
+        return [(sizes.slabs, "B", sizes.hidden_size)]
+    return [shape for part in sizes for shape in _state_shapes(part)]

@@ -1,0 +1,230 @@
+"""The decoder of the models that produce sequences: embedding, recurrent layer, attention, head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..layers import Bidirectional, Embedding, Layer, Tape, register_layer
+from ..layers.arrays import Array, as_real, integer, probability
+from ..layers.calling import call_layer, forward_layer
+from ..layers.summary import Shape, Visit
+from .attention import Attention
+from .model import Model, check_rank, embed, make_head, optional_layer, output_features, run, unembed, without_padding
+from .states import map_state, state_sizes
+from .teacher import shift_right
+
+
+@register_layer
+class Decoder(Model):
+    """Outputs step by step, each from the input of its step and everything before.
+
+    Parameters
+    ----------
+    layer : RNN, LSTM, GRU or Residual
+        Of one direction. It reads the embedded input, and after it the vector if there is one.
+    head : Layer or int
+        From h, or from what attention makes of it, to the outputs; a number stands for a Linear.
+    embedding : Embedding, optional
+        For inputs that are tokens.
+    attention : {"dot", "general"} or Attention, optional
+        What h reads from the memory.
+    memory_size : int, optional
+        Features of the memory; needed for an attention by name.
+    start, end : int
+        The tokens that begin and end a generated sentence; without ``end`` all have the largest length.
+    scheduled_sampling : float
+        Probability with which, in training, the decoder gets its own previous output instead of the true one (Bengio
+        et al. 2015). The own outputs are those of a first, taught pass, so that both passes are one fused call
+        (Mihaylova & Martins 2019); no gradient goes through them. May be changed between epochs.
+    seed : int, optional
+        Of initial weights and of the sampling.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        head: Any,
+        *,
+        embedding: Embedding | None = None,
+        attention: str | Attention | None = None,
+        memory_size: int | None = None,
+        start: int = 0,
+        end: int | None = None,
+        scheduled_sampling: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
+        if state_sizes(layer) is None or not hasattr(layer, "stream"):
+            raise TypeError(f"{self.op}: layer is a {type(layer).__name__}; expected RNN, LSTM, GRU or Residual")
+        if any(isinstance(part, Bidirectional) or getattr(part, "bidirectional", False) for part in layer.layers()):
+            raise ValueError(f"{self.op}: layer reads the future; expected a layer of one direction")
+        seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
+        features = output_features(self.op, "layer", layer)
+        if isinstance(attention, str):
+            if memory_size is None:
+                raise ValueError(f"{self.op}: memory_size is None; expected the features of the memory")
+            attention = Attention(features, memory_size, attention, dtype=layer.dtype, seed=seeds[0])
+        self.layer: Any = layer
+        self.embedding, self.attention = embedding, attention
+        self.head = make_head(self.op, head, layer, features, seeds[1])
+        super().__init__(embedding=embedding, layer=layer, attention=attention, head=self.head)
+        self.start = integer(self.op, "start", start)
+        self.end = None if end is None else integer(self.op, "end", end)
+        self.scheduled_sampling = probability(self.op, "scheduled_sampling", scheduled_sampling)
+        self._rng = np.random.default_rng(seeds[2])
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        children = {name: self._spec(name) for name in ("layer", "head", "embedding", "attention")}
+        return {**children, "start": self.start, "end": self.end, "scheduled_sampling": self.scheduled_sampling}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Decoder:
+        """Make a decoder from what ``config`` returned."""
+        children = {name: optional_layer(config[name]) for name in ("layer", "head", "embedding", "attention")}
+        return cls(**{**config, **children})
+
+    def __call__(
+        self,
+        inputs: Any,
+        state: Any = None,
+        *,
+        vector: Any = None,
+        memory: Any = None,
+        memory_lengths: Any = None,
+        lengths: Any = None,
+    ) -> tuple[Array, Any]:
+        """Compute (y, state) in inference mode.
+
+        Parameters
+        ----------
+        inputs : array_like (B, T), integers, or (B, T, F)
+            Tokens, or values without an embedding.
+        state : optional
+            Initial state, as the layer takes it.
+        vector : array_like (B, V), optional
+            Appended to every input.
+        memory : array_like (B, S, M), optional
+            What attention reads; ``memory_lengths`` (B,) are its valid steps.
+        lengths : array_like of int (B,), optional
+            Valid steps of the inputs; y past them is 0.
+        """
+        outputs: tuple[Array, Any] = self._run(False, inputs, state, vector, memory, memory_lengths, lengths)[0]
+        return outputs
+
+    def forward(
+        self,
+        inputs: Any,
+        state: Any = None,
+        *,
+        vector: Any = None,
+        memory: Any = None,
+        memory_lengths: Any = None,
+        lengths: Any = None,
+    ) -> tuple[tuple[Array, Any], Tape]:
+        """Compute ((y, state), tape) in training mode; arguments as in ``__call__``."""
+        rest = (vector, memory, memory_lengths, lengths)
+        if self.scheduled_sampling:
+            inputs = self._with_own_outputs(inputs, self._run(False, inputs, state, *rest)[0][0])
+        return self._run(True, inputs, state, *rest)
+
+    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> tuple[Any, Any, Array | None, Array | None]:
+        """Return (dinputs, dstate0, dvector, dmemory) for dy and the gradient of the final state; None for absent ones.
+
+        dinputs of tokens is None.
+        """
+        embed_tape, vector_size, layer_tape, attention_tape, head_tape, lengths = self._saved(tape)
+        dh = self.head.backward(head_tape, without_padding(self.op, as_real(self.op, "dy", dy, self.dtype), lengths))
+        dmemory = None
+        if self.attention is not None:
+            dh, dmemory = self.attention.backward(attention_tape, dh)
+        dx, dstate0 = self.layer.backward(layer_tape, dh, dstate=dstate)
+        dvector = None
+        if vector_size is not None:
+            split = dx.shape[2] - vector_size
+            dx, dvector = dx[..., :split], dx[..., split:].sum(axis=1)
+        return unembed(self.embedding, embed_tape, dx), dstate0, dvector, dmemory
+
+    def steps(
+        self, batch: int, state: Any, vector: Any = None, memory: Any = None, lengths: Any = None
+    ) -> DecoderSteps:
+        """Return the decoder as a function of one step, from a state; ``lengths`` are those of the memory."""
+        return DecoderSteps(self, batch, state, vector, memory, lengths)
+
+    def _reads(self) -> Shape:
+        return ("B", "T") if self.embedding else ("B", "T", self.layer.input_size)
+
+    def _shapes(self, visit: Visit, x: Shape) -> Any:
+        if self.embedding:
+            visit("embedding", x)
+        h = visit("layer", (*x[:2], self.layer.input_size))
+        return visit("head", h if self.attention is None else visit("attention", h))
+
+    def _run(
+        self, training: bool, inputs: Any, state: Any, vector: Any, memory: Any, memory_lengths: Any, lengths: Any
+    ) -> tuple[tuple[Array, Any], Tape]:
+        check_rank(self.op, "inputs", inputs, "batch, time" if self.embedding else "batch, time, features")
+        x, embed_tape = embed(self.embedding, training, inputs, lengths)
+        if vector is not None:
+            x = self._joined(x, vector)
+        (h, final), layer_tape = run(self.layer, training, x, state=state, lengths=lengths)
+        attention_tape = None
+        if self.attention is not None:
+            h, attention_tape = run(self.attention, training, h, memory, memory_lengths)
+        y, head_tape = forward_layer(self.head, h, None) if training else (call_layer(self.head, h, None), None)
+        vector_size = None if vector is None else np.shape(vector)[1]
+        tape = Tape(self, (embed_tape, vector_size, layer_tape, attention_tape, head_tape, lengths))
+        return (without_padding(self.op, y, lengths), final), tape
+
+    def _joined(self, x: Any, vector: Any) -> Array:
+        """Return x (B, T, F) with the vector (B, V) after every step's features."""
+        x, vector = as_real(self.op, "inputs", x, self.dtype), as_real(self.op, "vector", vector, self.dtype)
+        if vector.ndim != 2 or len(vector) != len(x):
+            raise ValueError(f"{self.op}: vector has shape {vector.shape}; expected (batch, size) = ({len(x)}, size)")
+        repeated = np.broadcast_to(vector[:, np.newaxis], (*x.shape[:2], vector.shape[1]))
+        return np.concatenate((x, repeated), axis=2)
+
+    def _with_own_outputs(self, inputs: Any, y: Array) -> Array:
+        """Return the inputs with some of them replaced by what the decoder said one step before."""
+        inputs = np.asarray(inputs)
+        own = shift_right(y if self.embedding is None else y.argmax(axis=-1))
+        if own.shape != inputs.shape:
+            raise ValueError(f"{self.op}: outputs have shape {own.shape}; expected that of the inputs, {inputs.shape}")
+        assert self._rng is not None
+        replaced = self._rng.random(inputs.shape[:2]) < self.scheduled_sampling
+        replaced[:, :1] = False
+        mixed: Array = np.where(replaced.reshape(replaced.shape + (1,) * (inputs.ndim - 2)), own, inputs)
+        return mixed
+
+
+class DecoderSteps:
+    """One step of a decoder a call; see :class:`fusedrnn.models.search.Steps`."""
+
+    def __init__(self, decoder: Decoder, batch: int, state: Any, vector: Any, memory: Any, lengths: Any) -> None:
+        self._decoder = decoder
+        self._stream = decoder.layer.stream(batch)
+        self._stream.reset(state)
+        self._vector, self._memory, self._lengths = vector, memory, lengths
+
+    def __call__(self, inputs: Array) -> Array:
+        """Return the outputs (batch, O) after inputs (batch,) or (batch, F)."""
+        decoder = self._decoder
+        x = inputs if decoder.embedding is None else decoder.embedding(inputs)
+        if self._vector is not None:
+            x = np.concatenate((x, self._vector), axis=1)
+        h = self._stream.step(x)
+        if decoder.attention is not None:
+            h = decoder.attention(h[:, np.newaxis], self._memory, self._lengths)[:, 0]
+        y: Array = call_layer(decoder.head, h, None)
+        return y
+
+    def reorder(self, rows: Array) -> None:
+        """Let row i go on from the state of row ``rows[i]``; vector and memory stay, so rows must be of one sample."""
+        self._stream.reset(map_state(lambda array: np.ascontiguousarray(array[:, rows]), self._stream.state))
+
+
+def repeat_rows(state: Any, times: int) -> Any:
+    """Return a state, or an array (B, ...) as the state of a batch, with each sample ``times`` times in a row."""
+    return map_state(lambda array: np.repeat(array, times, axis=1), state)

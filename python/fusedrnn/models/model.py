@@ -1,0 +1,126 @@
+"""What the models share: children, heads, and masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..layers import Bidirectional, Embedding, Layer, Linear, Recurrent, Sequential
+from ..layers.arrays import Array, as_integer, as_lengths, integer
+from ..layers.base import layer_from_spec, layer_spec
+from ..training.losses import sequence_mask
+from .states import state_sizes
+
+
+class Model(Layer):
+    """Base of the models: named children of one dtype, batch-major.
+
+    Parameters
+    ----------
+    **children : Layer or None
+        Their parameters are named "child.name"; None is left out.
+    """
+
+    def __init__(self, **children: Layer | None) -> None:
+        present = {name: child for name, child in children.items() if child is not None}
+        for name, child in present.items():
+            if not isinstance(child, Layer):
+                raise TypeError(f"{self.op}: {name} is a {type(child).__name__}; expected a Layer")
+            if any(not getattr(layer, "batch_first", True) for layer in child.layers()):
+                raise ValueError(f"{self.op}: {name} has batch_first=False; expected a batch-major layer")
+        typical = next((child for child in present.values() if child.params), next(iter(present.values())))
+        for name, child in present.items():
+            if child.params and child.dtype != typical.dtype:
+                raise TypeError(f"{self.op}: {name} has dtype {child.dtype}; expected {typical.dtype}, as its siblings")
+        super().__init__(dtype=typical.dtype, device=typical.device)
+        for name, child in present.items():
+            self._add_child(name, child)
+
+    def _child(self, name: str) -> Layer | None:
+        return self._children.get(name)
+
+    def _spec(self, name: str) -> dict[str, Any] | None:
+        """Return a child's specification for ``config``; None without the child."""
+        child = self._child(name)
+        return None if child is None else layer_spec(child)
+
+
+def optional_layer(spec: Any) -> Layer | None:
+    """Return the layer of a specification, or None."""
+    return None if spec is None else layer_from_spec(spec)
+
+
+def run(layer: Any, training: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """Call ``layer.forward`` in training, else the layer itself; return (outputs, tape or None)."""
+    return layer.forward(*args, **kwargs) if training else (layer(*args, **kwargs), None)
+
+
+def check_recurrent(op: str, name: str, layer: Any) -> None:
+    """Raise TypeError unless a layer returns (y, state)."""
+    if not isinstance(layer, Layer) or state_sizes(layer) is None:
+        raise TypeError(f"{op}: {name} is a {type(layer).__name__}; expected a recurrent layer")
+
+
+def output_features(op: str, name: str, layer: Layer) -> int:
+    """Return the size of the last axis of a layer's y.
+
+    Raises
+    ------
+    TypeError
+        If the layer does not tell.
+    """
+    if isinstance(layer, Recurrent):
+        return layer.hidden_size * layer.num_directions
+    if isinstance(layer, Bidirectional) and layer.merge is not None:
+        return layer.hidden_size * (2 if layer.merge == "concat" else 1)
+    if isinstance(layer, Sequential):
+        return output_features(op, name, [child for child in layer if child.params][-1])
+    size = getattr(layer, "out_features", getattr(layer, "embedding_dim", None))
+    if size is None:
+        raise TypeError(f"{op}: {name} is {layer!r}; expected a layer with one output of known size")
+    return int(size)
+
+
+def make_head(op: str, head: Any, layer: Layer, features: int | None = None, seed: int | None = None) -> Layer:
+    """Return ``head`` if it is a layer; for a number, a Linear with so many outputs on top of ``layer``."""
+    if isinstance(head, Layer):
+        return head
+    if features is None:
+        features = output_features(op, "layer", layer)
+    return Linear(features, integer(op, "head", head), dtype=layer.dtype, seed=seed)
+
+
+def embed(embedding: Embedding | None, training: bool, x: Any, lengths: Any) -> tuple[Any, Any]:
+    """Look tokens (B, T) up, whatever they are past a sample's end; without an embedding, return x as it is."""
+    if embedding is None:
+        return x, None
+    ids = as_integer(embedding.op, "ids", x)
+    if lengths is not None and ids.ndim == 2:
+        ids = np.where(valid_steps(embedding.op, lengths, *ids.shape), ids, 0)
+    return run(embedding, training, ids)
+
+
+def unembed(embedding: Embedding | None, tape: Any, dx: Any) -> Any:
+    """Return the gradient of what ``embed`` took: None for tokens."""
+    return dx if embedding is None else embedding.backward(tape, dx)
+
+
+def valid_steps(op: str, lengths: Any, batch: int, steps: int) -> Array:
+    """Return the mask (B, T) of the valid time steps; ValueError or TypeError for wrong lengths."""
+    return sequence_mask(as_lengths(op, lengths, batch, steps), steps)
+
+
+def without_padding(op: str, y: Array, lengths: Any) -> Array:
+    """Return y (B, T, ...) with 0 past each sample's end."""
+    if lengths is None:
+        return y
+    valid = valid_steps(op, lengths, *y.shape[:2])
+    return np.where(valid.reshape(valid.shape + (1,) * (y.ndim - 2)), y, y.dtype.type(0))
+
+
+def check_rank(op: str, name: str, x: Any, names: str) -> None:
+    """Raise ValueError unless x has as many axes as ``names``."""
+    shape, rank = np.shape(x), names.count(",") + 1
+    if len(shape) != rank:
+        raise ValueError(f"{op}: {name} has shape {shape}; expected ({names})")

@@ -1,0 +1,60 @@
+"""Additive noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..layers import Layer, Tape, register_layer
+from ..layers.arrays import Array, as_real, check_shape
+from ..layers.summary import Shape, Visit
+
+
+@register_layer
+class GaussianNoise(Layer):
+    """In training, add normal noise of standard deviation ``std``; in inference, nothing.
+
+    Parameters
+    ----------
+    std : float
+        At least 0.
+    dtype : {"float32", "float64"}
+        Of x and y.
+    seed : int, optional
+        Of the noise.
+    """
+
+    def __init__(self, std: float, *, dtype: Any = "float32", seed: int | None = None) -> None:
+        super().__init__(dtype=dtype)
+        if not (std >= 0 and math.isfinite(std)):
+            raise ValueError(f"{self.op}: std is {std}; expected a finite number >= 0")
+        self.std = float(std)
+        self._rng = np.random.default_rng(seed)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"std": self.std, "dtype": self.dtype.name}
+
+    def __call__(self, x: Any) -> Array:
+        """Return x (...), real, as it is."""
+        return as_real(self.op, "x", x, self.dtype)
+
+    def forward(self, x: Any) -> tuple[Array, Tape]:
+        """Draw the noise and compute (y, tape)."""
+        x = self(x)
+        assert self._rng is not None
+        noise = self._rng.standard_normal(x.shape, dtype=x.dtype.type)
+        y: Array = x + x.dtype.type(self.std) * noise
+        return y, Tape(self, (x.shape,))
+
+    def backward(self, tape: Tape, dy: Any) -> Array:
+        """Return dx for dy, both shaped as x."""
+        (shape,) = self._saved(tape)
+        dy = as_real(self.op, "dy", dy, self.dtype)
+        check_shape(self.op, "dy", dy, "x.shape", shape)
+        return np.asarray(dy)
+
+    def _shapes(self, visit: Visit, x: Shape) -> Any:
+        return x

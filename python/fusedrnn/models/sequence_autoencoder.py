@@ -1,0 +1,211 @@
+"""Sequences through a vector and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..layers import Layer, Linear, Tape, register_layer
+from ..layers.arrays import Array, as_lengths, as_real, check_shape
+from ..layers.base import layer_spec
+from ..layers.summary import Shape, Visit
+from .bridge import Bridge
+from .decoder import Decoder
+from .free_running import free_backward, free_forward, free_run
+from .model import Model, check_recurrent, optional_layer, output_features, run, valid_steps, without_padding
+from .pooling import final_features, final_output, final_output_backward, mean_steps
+from .residual import _input_size
+from .teacher import shift_right
+
+INPUTS = ("teacher", "free", "code")
+
+
+@register_layer
+class SequenceAutoencoder(Model):
+    """An encoder makes a code vector of a sequence, a decoder makes the sequence of the code (Srivastava et al. 2015).
+
+    Inference knows only the code: calling the model is ``decode(encode(x))``, where the decoder reads its own outputs.
+    Train with ``fit(model, x, x, ...)``.
+
+    Parameters
+    ----------
+    encoder : RNN, LSTM, GRU, Bidirectional or Residual
+        It reads x (B, T, I); its final output (see ``SequenceToVector``, "last") makes the code.
+    decoder : RNN, LSTM, GRU or Residual
+        Of one direction. What it reads at a step is said by ``inputs``; its initial state comes from the code.
+    head : Layer, optional
+        From the decoder's h to the I features of a step; a Linear by default.
+    code_size : int, optional
+        Size of the code, made by a Linear from the encoder's final output; without it, that output is the code.
+    inputs : {"teacher", "free", "code"}
+        What the decoder reads in training: the true previous step (one fused call), its own previous output (one call
+        a step, with the gradient through all of them), or the code at every step (one fused call, then also in
+        inference).
+    condition_inputs : bool
+        Whether "teacher" and "free" append the code to what they read.
+    reverse : bool
+        Whether the decoder writes the sequence from its end; what is returned is in the order of x.
+    seed : int, optional
+        Of the weights made here.
+    """
+
+    def __init__(
+        self,
+        encoder: Layer,
+        decoder: Layer,
+        head: Layer | None = None,
+        *,
+        code_size: int | None = None,
+        inputs: str = "teacher",
+        condition_inputs: bool = False,
+        reverse: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        if inputs not in INPUTS:
+            raise ValueError(f"{self.op}: inputs is {inputs!r}; expected one of {', '.join(map(repr, INPUTS))}")
+        seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
+        check_recurrent(self.op, "encoder", encoder)
+        final = final_features(self.op, encoder)
+        self.encoder, self.inputs, self.reverse = encoder, inputs, bool(reverse)
+        self.condition_inputs = bool(condition_inputs) or inputs == "code"
+        self.input_size = _input_size(encoder)
+        self.code: Linear | None = None
+        if code_size is not None:
+            self.code = Linear(final, code_size, dtype=encoder.dtype, seed=seeds[0])
+        self.code_size = final if self.code is None else self.code.out_features
+        self.decoder = Decoder(decoder, self.input_size if head is None else head, seed=seeds[1])
+        outputs = output_features(self.op, "head", self.decoder.head)
+        reads = (0 if inputs == "code" else self.input_size) + self.condition_inputs * self.code_size
+        for name, got, expected in (("head", outputs, self.input_size), ("decoder", _input_size(decoder), reads)):
+            if got != expected:
+                what = "outputs" if name == "head" else "input_size"
+                raise ValueError(f"{self.op}: {name} has {what} {got}; expected {expected}")
+        self.bridge = Bridge(self.code_size, decoder, seed=seeds[2])
+        super().__init__(encoder=encoder, code=self.code, bridge=self.bridge, decoder=self.decoder)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            "encoder": layer_spec(self.encoder),
+            "decoder": layer_spec(self.decoder.layer),
+            "head": layer_spec(self.decoder.head),
+            "code_size": None if self.code is None else self.code_size,
+            "inputs": self.inputs,
+            "condition_inputs": self.condition_inputs,
+            "reverse": self.reverse,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> SequenceAutoencoder:
+        """Make a model from what ``config`` returned."""
+        children = {name: optional_layer(config[name]) for name in ("encoder", "decoder", "head")}
+        return cls(**{**config, **children})
+
+    def __call__(self, x: Any, lengths: Any = None) -> Array:
+        """Compute the reconstruction of x (B, T, I) from its code alone; 0 past each sample's end.
+
+        ``lengths`` (B,) are the valid time steps of each sample.
+        """
+        x = self._x(x)
+        return self.decode(self.encode(x, lengths), x.shape[1], lengths)
+
+    def encode(self, x: Any, lengths: Any = None) -> Array:
+        """Compute the codes (B, code_size) of sequences x (B, T, I)."""
+        return self._encode(False, self._x(x), lengths)[0]
+
+    def decode(self, code: Any, steps: int, lengths: Any = None) -> Array:
+        """Compute the sequences (B, steps, I) of codes (B, code_size); 0 past each sample's end."""
+        code = as_real(self.op, "code", code, self.dtype)
+        check_shape(self.op, "code", code, "batch, code_size", (*code.shape[:1], self.code_size))
+        if lengths is not None:
+            lengths = as_lengths(self.op, lengths, len(code), steps)
+        every = code if self.condition_inputs else None
+        state = self.bridge(code)
+        if self.inputs == "code":
+            nothing = np.zeros((len(code), steps, 0), self.dtype)
+            y = self.decoder(nothing, state, vector=every, lengths=lengths)[0]
+        else:
+            y = free_run(self.decoder, self._first(code), steps, state, every)
+        return without_padding(self.op, self._turned(y, lengths), lengths)
+
+    def reconstruction_error(self, x: Any, lengths: Any = None) -> Array:
+        """Compute the mean squared error (B,) of each sample's reconstruction over its valid steps; 0 without one."""
+        x = self._x(x)
+        squares = np.square(without_padding(self.op, x, lengths) - self(x, lengths))
+        return mean_steps(self.op, squares.mean(axis=2, keepdims=True), lengths)[:, 0]
+
+    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Tape]:
+        """Compute (y, tape) in training mode, where the decoder reads what ``inputs`` says."""
+        x = without_padding(self.op, self._x(x), lengths)
+        code, tapes = self._encode(True, x, lengths)
+        every = code if self.condition_inputs else None
+        state, bridge_tape = self.bridge.forward(code)
+        decoder_tape: Any
+        if self.inputs == "free":
+            y, decoder_tape = free_forward(self.decoder, self._first(x), x.shape[1], state, every)
+        else:
+            read = x[..., :0] if self.inputs == "code" else shift_right(self._turned(x, lengths))
+            (y, _), decoder_tape = self.decoder.forward(read, state, vector=every, lengths=lengths)
+        y = without_padding(self.op, self._turned(y, lengths), lengths)
+        return y, Tape(self, (*tapes, bridge_tape, decoder_tape, lengths))
+
+    def backward(self, tape: Tape, dy: Any) -> Array:
+        """Return dx for dy (B, T, I), through the encoder and through what the decoder read."""
+        encoder_tape, code_tape, h_shape, bridge_tape, decoder_tape, lengths = self._saved(tape)
+        dy = without_padding(self.op, as_real(self.op, "dy", dy, self.dtype), lengths)
+        dy = self._turned(dy, lengths)
+        dread: Array | None = None
+        if self.inputs == "free":
+            dstate, dcode = free_backward(self.decoder, decoder_tape, dy)
+        else:
+            dread, dstate, dcode, _ = self.decoder.backward(decoder_tape, dy)
+        d = self.bridge.backward(bridge_tape, dstate)
+        if dcode is not None:
+            d = d + dcode
+        if self.code is not None:
+            d = self.code.backward(code_tape, d)
+        dh, dfinal = final_output_backward(self.encoder, d, h_shape, lengths)
+        dx: Array = self.encoder.backward(encoder_tape, dh, dstate=dfinal)[0]
+        if dread is not None and self.inputs == "teacher":
+            dtarget = np.zeros_like(dread)
+            dtarget[:, :-1] = dread[:, 1:]
+            dx = dx + without_padding(self.op, self._turned(dtarget, lengths), lengths)
+        return dx
+
+    def _shapes(self, visit: Visit, *_: Shape) -> Any:
+        visit("encoder", ("B", "T", self.input_size))
+        if self.code is not None:
+            visit("code", ("B", self.code.in_features))
+        visit("bridge", ("B", self.code_size))
+        return visit("decoder", self.decoder._reads())
+
+    def _encode(self, training: bool, x: Array, lengths: Any) -> tuple[Array, tuple[Any, ...]]:
+        (h, state), encoder_tape = run(self.encoder, training, x, lengths=lengths)
+        code, code_tape = final_output(self.encoder, h, state, lengths), None
+        if self.code is not None:
+            code, code_tape = run(self.code, training, code)
+        return code, (encoder_tape, code_tape, h.shape)
+
+    def _first(self, samples: Array) -> Array:
+        """Return what the decoder reads at its first step, (B, I)."""
+        return np.zeros((len(samples), self.input_size), self.dtype)
+
+    def _turned(self, x: Array, lengths: Any) -> Array:
+        """Return x (B, T, I) with each sample's valid steps in the decoder's order; twice gives x."""
+        if not self.reverse:
+            return x
+        batch, steps = x.shape[:2]
+        if lengths is None:
+            return x[:, ::-1]
+        ends = as_lengths(self.op, lengths, batch, steps)[:, np.newaxis]
+        at = np.arange(steps)
+        at = np.where(valid_steps(self.op, lengths, batch, steps), ends - 1 - at, at)
+        return np.take_along_axis(x, at[..., np.newaxis], axis=1)
+
+    def _x(self, x: Any) -> Array:
+        array = as_real(self.op, "x", x, self.dtype)
+        if array.ndim != 3 or array.shape[2] != self.input_size:
+            raise ValueError(f"{self.op}: x has shape {array.shape}; expected (batch, time, {self.input_size})")
+        return array

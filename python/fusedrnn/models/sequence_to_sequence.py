@@ -1,0 +1,151 @@
+"""One output per time step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..layers import Embedding, Layer, Tape, register_layer
+from ..layers.activation import softmax
+from ..layers.arrays import Array, as_integer, as_lengths, as_real
+from ..layers.calling import call_layer, first, forward_layer
+from ..layers.summary import Shape, Visit, expected_input
+from .decoder import Decoder, repeat_rows
+from .model import Model, check_rank, embed, make_head, optional_layer, unembed, without_padding
+from .search import Generated, search
+
+
+@register_layer
+class SequenceToSequence(Model):
+    """A sequence in, a sequence of the same length out: o(t) = c + V h(t), and softmax(o(t)) by ``probabilities``.
+
+    Parameters
+    ----------
+    layer : Layer
+        RNN, LSTM, GRU, Bidirectional, Residual, or any other from (B, T, I) to (B, T, H).
+    head : Layer or int
+        From H to the outputs; a number stands for a Linear with so many.
+    embedding : Embedding, optional
+        For inputs that are tokens.
+    seed : int, optional
+        Of the weights of a head given by number.
+
+    Examples
+    --------
+    >>> model = SequenceToSequence(LSTM(8, 32), 5)
+    >>> fit(model, x, y, loss="mse", epochs=10, batch_size=32)  # x (N, T, 8), y (N, T, 5)
+    """
+
+    def __init__(self, layer: Layer, head: Any, *, embedding: Embedding | None = None, seed: int | None = None) -> None:
+        self.embedding, self.layer = embedding, layer
+        self.head = make_head(self.op, head, layer, seed=seed)
+        super().__init__(embedding=embedding, layer=layer, head=self.head)
+
+    def config(self) -> dict[str, Any]:
+        """Return the specifications of the children."""
+        return {name: self._spec(name) for name in ("layer", "head", "embedding")}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> SequenceToSequence:
+        """Make a model from what ``config`` returned."""
+        children: dict[str, Any] = {name: optional_layer(config[name]) for name in ("layer", "head", "embedding")}
+        return cls(**children)
+
+    def __call__(self, x: Any, lengths: Any = None) -> Array:
+        """Compute the outputs (B, T, O) in inference mode; 0 past each sample's end.
+
+        Parameters
+        ----------
+        x : array_like (B, T, I), or integers (B, T) with an embedding
+            The input.
+        lengths : array_like of int (B,), optional
+            Valid time steps of each sample.
+        """
+        return self._run(False, x, lengths)[0]
+
+    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Tape]:
+        """Compute (y, tape) in training mode; arguments as in ``__call__``."""
+        return self._run(True, x, lengths)
+
+    def backward(self, tape: Tape, dy: Any) -> Array | None:
+        """Return dx for dy (B, T, O); None for tokens. Values of dy past a sample's end are not read."""
+        embed_tape, layer_tape, head_tape, lengths = self._saved(tape)
+        dh = self.head.backward(head_tape, without_padding(self.op, as_real(self.op, "dy", dy, self.dtype), lengths))
+        dx: Array | None = unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh)))
+        return dx
+
+    def probabilities(self, x: Any, lengths: Any = None) -> Array:
+        """Compute softmax of the outputs (B, T, O); 0 past each sample's end."""
+        return without_padding(self.op, softmax(self(x, lengths)), lengths)
+
+    def generate(
+        self,
+        prompt: Any,
+        max_length: int,
+        *,
+        lengths: Any = None,
+        end: int | None = None,
+        method: str = "greedy",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+        beam_width: int = 4,
+        length_penalty: float = 0.0,
+    ) -> Generated:
+        """Continue sentences, of a model with an embedding that predicts the next token.
+
+        Parameters
+        ----------
+        prompt : array_like of int (B, P)
+            How they begin, at least one token each; one fused call reads it.
+        lengths : array_like of int (B,), optional
+            Tokens of each prompt.
+        end : int, optional
+            The token after which a sentence is over.
+        max_length, method, temperature, top_k, seed, beam_width, length_penalty
+            As in :meth:`EncoderDecoder.generate`.
+        """
+        if self.embedding is None:
+            raise ValueError(f"{self.op}: generate needs tokens; this model has no embedding")
+        decoder = Decoder(self.layer, self.head, embedding=self.embedding, end=end)
+        tokens = as_integer(self.op, "prompt", prompt)
+        check_rank(self.op, "prompt", tokens, "batch, time")
+        batch, time = tokens.shape
+        ends = np.full(batch, time) if lengths is None else as_lengths(self.op, lengths, batch, time)
+        if time == 0 or (ends == 0).any():
+            raise ValueError(f"{self.op}: prompt has an empty sentence; expected at least one token in each")
+        x = embed(self.embedding, False, tokens, ends)[0]
+        state = decoder.layer(x, lengths=ends - 1)[1]
+        return search(
+            self.op,
+            lambda width: decoder.steps(batch * width, repeat_rows(state, width)),
+            tokens[np.arange(batch), ends - 1],
+            end,
+            max_length,
+            method,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+            beam_width=beam_width,
+            length_penalty=length_penalty,
+        )
+
+    def _reads(self) -> Shape:
+        return ("B", "T") if self.embedding else expected_input(self.layer)
+
+    def _shapes(self, visit: Visit, x: Shape) -> Any:
+        if self.embedding:
+            x = visit("embedding", x)
+        return visit("head", visit("layer", x))
+
+    def _run(self, training: bool, x: Any, lengths: Any) -> tuple[Array, Tape]:
+        check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
+        x, embed_tape = embed(self.embedding, training, x, lengths)
+        if training:
+            h, layer_tape = forward_layer(self.layer, x, lengths)
+            y, head_tape = forward_layer(self.head, h, None)
+        else:
+            y, layer_tape, head_tape = call_layer(self.head, call_layer(self.layer, x, lengths), None), None, None
+        return without_padding(self.op, y, lengths), Tape(self, (embed_tape, layer_tape, head_tape, lengths))

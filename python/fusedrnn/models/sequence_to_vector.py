@@ -1,0 +1,148 @@
+"""One output per sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..layers import Bidirectional, Embedding, Layer, Recurrent, Tape, register_layer
+from ..layers.activation import softmax
+from ..layers.arrays import Array
+from ..layers.calling import call_layer, first, forward_layer
+from ..layers.summary import Shape, Visit, expected_input
+from .model import Model, check_rank, embed, make_head, optional_layer, output_features, run, unembed
+from .pooling import (
+    POOLINGS,
+    final_features,
+    final_output,
+    final_output_backward,
+    max_steps,
+    max_steps_backward,
+    mean_steps,
+    mean_steps_backward,
+)
+
+
+@register_layer
+class SequenceToVector(Model):
+    """A sequence in, one vector out: the head of the last state, or of the mean or maximum over the valid steps.
+
+    Parameters
+    ----------
+    layer : Layer
+        RNN, LSTM, GRU, Bidirectional, Residual, or any other from (B, T, I) to (B, T, H).
+    head : Layer or int
+        From the pooled vector to the outputs; a number stands for a Linear with so many.
+    pooling : {"last", "mean", "max"}
+        last: the last layer's final h, of both directions side by side (for other layers than RNN, LSTM, GRU and
+        Bidirectional: y at the last valid step).
+    embedding : Embedding, optional
+        For inputs that are tokens.
+    seed : int, optional
+        Of the weights of a head given by number.
+
+    Examples
+    --------
+    >>> model = SequenceToVector(GRU(16, 64), 2, embedding=Embedding(5000, 16))
+    >>> fit(model, reviews, labels, loss="cross_entropy", epochs=5, batch_size=32)  # lists of token arrays will do
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        head: Any,
+        *,
+        pooling: str = "last",
+        embedding: Embedding | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if pooling not in POOLINGS:
+            raise ValueError(f"{self.op}: pooling is {pooling!r}; expected one of {', '.join(map(repr, POOLINGS))}")
+        self.embedding, self.layer, self.pooling = embedding, layer, pooling
+        if not isinstance(head, Layer):
+            last = pooling == "last"
+            features = final_features(self.op, layer) if last else output_features(self.op, "layer", layer)
+            head = make_head(self.op, head, layer, features, seed)
+        self.head: Layer = head
+        super().__init__(embedding=embedding, layer=layer, head=self.head)
+
+    def config(self) -> dict[str, Any]:
+        """Return the specifications of the children and the pooling."""
+        return {"pooling": self.pooling} | {name: self._spec(name) for name in ("layer", "head", "embedding")}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> SequenceToVector:
+        """Make a model from what ``config`` returned."""
+        children: dict[str, Any] = {name: optional_layer(config[name]) for name in ("layer", "head", "embedding")}
+        return cls(**children, pooling=config["pooling"])
+
+    def __call__(self, x: Any, lengths: Any = None) -> Array:
+        """Compute the outputs (B, O) in inference mode.
+
+        Parameters
+        ----------
+        x : array_like (B, T, I), or integers (B, T) with an embedding
+            The input.
+        lengths : array_like of int (B,), optional
+            Valid time steps of each sample. Without one, the pooled vector is 0.
+        """
+        return self._run(False, x, lengths)[0]
+
+    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Tape]:
+        """Compute (y, tape) in training mode; arguments as in ``__call__``."""
+        return self._run(True, x, lengths)
+
+    def backward(self, tape: Tape, dy: Any) -> Array | None:
+        """Return dx for dy (B, O); None for tokens."""
+        embed_tape, layer_tape, pool_tape, head_tape, shape, lengths = self._saved(tape)
+        d = first(self.head.backward(head_tape, dy))
+        dstate: dict[str, Any] = {}
+        dh: Array | None
+        if self.pooling == "mean":
+            dh = mean_steps_backward(self.op, d, shape, lengths)
+        elif self.pooling == "max":
+            dh = max_steps_backward(d, pool_tape, shape)
+        else:
+            dh, final = final_output_backward(self.layer, d, shape, lengths)
+            dstate = {} if final is None else {"dstate": final}
+        dx: Array | None = unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh, **dstate)))
+        return dx
+
+    def probabilities(self, x: Any, lengths: Any = None) -> Array:
+        """Compute softmax of the outputs (B, O)."""
+        return softmax(self(x, lengths))
+
+    def _reads(self) -> Shape:
+        return ("B", "T") if self.embedding else expected_input(self.layer)
+
+    def _shapes(self, visit: Visit, x: Shape) -> Any:
+        if self.embedding:
+            x = visit("embedding", x)
+        features = visit("layer", x)[-1]
+        if self.pooling == "last":
+            features = final_features(self.op, self.layer)
+        return visit("head", ("B", features))
+
+    def _run(self, training: bool, x: Any, lengths: Any) -> tuple[Array, Tape]:
+        check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
+        x, embed_tape = embed(self.embedding, training, x, lengths)
+        state = layer_tape = None
+        if isinstance(self.layer, (Recurrent, Bidirectional)):
+            (h, state), layer_tape = run(self.layer, training, x, lengths=lengths)
+        elif training:
+            h, layer_tape = forward_layer(self.layer, x, lengths)
+        else:
+            h = call_layer(self.layer, x, lengths)
+        pool_tape: Any = None
+        if self.pooling == "mean":
+            pooled = mean_steps(self.op, h, lengths)
+        elif self.pooling == "max":
+            pooled, pool_tape = max_steps(self.op, h, lengths)
+        else:
+            pooled = final_output(self.layer, h, state, lengths)
+        y, head_tape = (
+            forward_layer(self.head, pooled, None) if training else (call_layer(self.head, pooled, None), None)
+        )
+        return y, Tape(self, (embed_tape, layer_tape, pool_tape, head_tape, np.shape(h), lengths))

@@ -1,0 +1,60 @@
+"""The affine layer that uses another one's weights the other way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..layers import Layer, Linear, Tape
+from ..layers.arrays import Array, as_real, check_shape
+from ..layers.products import row_products
+from ..layers.summary import Shape, Visit
+
+
+class TiedLinear(Layer):
+    """y = x W + b with the W (out_features, in_features) of ``linear``; its gradient is added to ``linear``'s.
+
+    Parameters
+    ----------
+    linear : Linear
+        From (..., in_features) to (..., out_features); this layer goes back. It does not become a child: only b (in
+        features) is a parameter here.
+    """
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__(dtype=linear.dtype)
+        self.linear = linear
+        self.in_features, self.out_features = linear.out_features, linear.in_features
+        self._set_parameters({"bias": np.zeros(self.out_features, self.dtype)})
+
+    def config(self) -> dict[str, Any]:
+        """Return the sizes; the weights belong to another layer, so that this one is saved with its model only."""
+        return {"in_features": self.in_features, "out_features": self.out_features}
+
+    def __call__(self, x: Any) -> Array:
+        """Compute y (..., out_features) from x (..., in_features), real."""
+        x = as_real(self.op, "x", x, self.dtype)
+        check_shape(self.op, "x", x, "..., in_features", (*x.shape[:-1], self.in_features))
+        y: Array = row_products(x.reshape(-1, self.in_features), self.linear.params["weight"].T)
+        y += self._params["bias"]
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def forward(self, x: Any) -> tuple[Array, Tape]:
+        """Compute (y, tape)."""
+        x = as_real(self.op, "x", x, self.dtype)
+        return self(x), Tape(self, (x,))
+
+    def backward(self, tape: Tape, dy: Any) -> Array:
+        """Return dx for dy; add into the gradients of the shared weight and of b."""
+        (x,) = self._saved(tape)
+        dy = as_real(self.op, "dy", dy, self.dtype)
+        check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
+        rows = dy.reshape(-1, self.out_features)
+        self.linear.grads["weight"] += x.reshape(-1, self.in_features).T @ rows
+        self._grads["bias"] += rows.sum(axis=0)
+        dx: Array = (rows @ self.linear.params["weight"].T).reshape(x.shape)
+        return dx
+
+    def _shapes(self, visit: Visit, x: Shape) -> Any:
+        return (*x[:-1], self.out_features)

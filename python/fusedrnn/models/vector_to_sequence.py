@@ -1,0 +1,184 @@
+"""A sequence from one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..layers import Embedding, Layer, Tape, register_layer
+from ..layers.arrays import Array, as_real, check_shape, positive_int
+from ..layers.summary import Shape, Visit
+from .bridge import Bridge
+from .decoder import Decoder, repeat_rows
+from .free_running import free_run
+from .model import Model, optional_layer, run
+from .search import Generated, search
+from .teacher import shift_right
+
+
+@register_layer
+class VectorToSequence(Model):
+    """A vector sets the initial state of a decoder (and, by choice, is a part of every input): captions, melodies.
+
+    In training the decoder gets the true sequence, delayed by a step (``decoder_inputs``); it generates from its own.
+
+    Parameters
+    ----------
+    decoder : RNN, LSTM, GRU or Residual
+        Of one direction; its input is the embedded token (or the value) and, with ``condition_inputs``, the vector.
+    head : Layer or int
+        From h to the outputs; a number stands for a Linear.
+    vector_size : int
+        V.
+    embedding : Embedding, optional
+        For tokens. Without one the sequences are values, and ``unroll`` takes the place of ``generate``.
+    condition_inputs : bool
+        Whether the vector is appended to every input.
+    start, end, scheduled_sampling
+        See :class:`Decoder`.
+    seed : int, optional
+        Of the weights made here and of the sampling.
+
+    Examples
+    --------
+    >>> model = VectorToSequence(LSTM(16, 64), 30, vector_size=64, embedding=Embedding(30, 16), start=0, end=1)
+    >>> fit(model, (images, model.decoder_inputs(captions)), captions, loss="cross_entropy", epochs=9, batch_size=32)
+    >>> model.generate(images, max_length=20).tokens
+    """
+
+    def __init__(
+        self,
+        decoder: Layer,
+        head: Any,
+        *,
+        vector_size: int,
+        embedding: Embedding | None = None,
+        condition_inputs: bool = False,
+        start: int = 0,
+        end: int | None = None,
+        scheduled_sampling: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
+        seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
+        self.vector_size = positive_int(self.op, "vector_size", vector_size)
+        self.condition_inputs = bool(condition_inputs)
+        self.decoder = Decoder(
+            decoder,
+            head,
+            embedding=embedding,
+            start=start,
+            end=end,
+            scheduled_sampling=scheduled_sampling,
+            seed=seeds[0],
+        )
+        self.bridge = Bridge(self.vector_size, decoder, seed=seeds[1])
+        super().__init__(bridge=self.bridge, decoder=self.decoder)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        parts = self.decoder.config()
+        del parts["attention"]
+        own = {"vector_size": self.vector_size, "condition_inputs": self.condition_inputs}
+        return {"decoder": parts.pop("layer"), **parts, **own}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> VectorToSequence:
+        """Make a model from what ``config`` returned."""
+        children = {name: optional_layer(config[name]) for name in ("decoder", "head", "embedding")}
+        return cls(**{**config, **children})
+
+    def decoder_inputs(self, targets: Any) -> Any:
+        """Return what the decoder is taught with: the targets (N, T), or a list of them, behind the start token."""
+        return shift_right(targets, self.decoder.start if self.decoder.embedding else 0)
+
+    def __call__(self, vector: Any, inputs: Any, lengths: Any = None) -> Array:
+        """Compute the outputs (B, T, O) in inference mode, taught with ``inputs``.
+
+        Parameters
+        ----------
+        vector : array_like (B, V)
+            What the sequences are about.
+        inputs : array_like of int (B, T), or (B, T, F) without an embedding
+            The decoder's inputs.
+        lengths : array_like of int (B,), or a pair (None, lengths), optional
+            Valid steps of ``inputs``; the outputs past them are 0.
+        """
+        return self._run(False, vector, inputs, lengths)[0]
+
+    def forward(self, vector: Any, inputs: Any, lengths: Any = None) -> tuple[Array, Tape]:
+        """Compute (y, tape) in training mode; arguments as in ``__call__``."""
+        return self._run(True, vector, inputs, lengths)
+
+    def backward(self, tape: Tape, dy: Any) -> tuple[Array, Array | None]:
+        """Return (dvector, dinputs) for dy (B, T, O); dinputs of tokens is None."""
+        bridge_tape, decoder_tape = self._saved(tape)
+        dinputs, dstate, direct, _ = self.decoder.backward(decoder_tape, dy)
+        dvector = self.bridge.backward(bridge_tape, dstate)
+        return (dvector if direct is None else dvector + direct), dinputs
+
+    def generate(
+        self,
+        vector: Any,
+        max_length: int,
+        *,
+        method: str = "greedy",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+        beam_width: int = 4,
+        length_penalty: float = 0.0,
+    ) -> Generated:
+        """Generate one sentence for each vector (B, V); the other arguments as in :meth:`EncoderDecoder.generate`."""
+        if self.decoder.embedding is None:
+            raise ValueError(f"{self.op}: generate needs tokens; this model has no embedding, use unroll")
+        vector = self._vector(vector)
+        state = self.bridge(vector)
+        every = vector if self.condition_inputs else None
+        return search(
+            self.op,
+            lambda width: self.decoder.steps(
+                len(vector) * width,
+                repeat_rows(state, width),
+                None if every is None else np.repeat(every, width, axis=0),
+            ),
+            np.full(len(vector), self.decoder.start),
+            self.decoder.end,
+            max_length,
+            method,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+            beam_width=beam_width,
+            length_penalty=length_penalty,
+        )
+
+    def unroll(self, vector: Any, steps: int) -> Array:
+        """Generate values (B, steps, F) for vectors (B, V), of a model without an embedding: each is the next input."""
+        if self.decoder.embedding is not None:
+            raise ValueError(f"{self.op}: unroll needs values; this model has an embedding, use generate")
+        steps = positive_int(self.op, "steps", steps)
+        vector = self._vector(vector)
+        every = vector if self.condition_inputs else None
+        features = self.decoder.layer.input_size - (self.vector_size if self.condition_inputs else 0)
+        first = np.zeros((len(vector), features), self.dtype)
+        return free_run(self.decoder, first, steps, self.bridge(vector), every)
+
+    def _shapes(self, visit: Visit, *_: Shape) -> Any:
+        visit("bridge", ("B", self.vector_size))
+        return visit("decoder", self.decoder._reads())
+
+    def _run(self, training: bool, vector: Any, inputs: Any, lengths: Any) -> tuple[Array, Tape]:
+        vector = self._vector(vector)
+        if isinstance(lengths, tuple) and len(lengths) == 2 and lengths[0] is None:
+            lengths = lengths[1]
+        state, bridge_tape = run(self.bridge, training, vector)
+        every = vector if self.condition_inputs else None
+        (y, _), decoder_tape = run(self.decoder, training, inputs, state, vector=every, lengths=lengths)
+        return y, Tape(self, (bridge_tape, decoder_tape))
+
+    def _vector(self, vector: Any) -> Array:
+        array = as_real(self.op, "vector", vector, self.dtype)
+        check_shape(self.op, "vector", array, "batch, vector_size", (*array.shape[:1], self.vector_size))
+        return array

@@ -1,0 +1,116 @@
+"""What a model says about a sample depends on that sample alone, to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fusedrnn as fr
+from fusedrnn.layers.products import row_products
+from model_cases import CASES, LENGTHS, arguments, encoder_decoder, keywords
+from tolerance import assert_same_bits
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_ragged_batch_equals_its_samples_alone(name: str, dtype: str) -> None:
+    """In inference and in training; and 0 past the end."""
+    case = CASES[name]
+    for seed in range(4):
+        model, inputs = arguments(case, dtype, seed)
+        for call in (model, lambda *x, model=model, **kw: model.forward(*x, **kw)[0]):
+            y = call(*inputs, **keywords(case))
+            for index in range(len(LENGTHS)):
+                rows, steps = case.sample(inputs, index) if any(case.timed) else ((inputs[0][index : index + 1],), 0)
+                alone = call(*rows)
+                if case.per_step and any(case.timed):
+                    assert_same_bits(y[index : index + 1, :steps], alone, f"sample {index}")
+                    assert not np.any(y[index, steps:])
+                else:
+                    assert_same_bits(y[index : index + 1], alone, f"sample {index}")
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if any(case.timed)])
+def test_padding_does_not_matter(name: str, dtype: str) -> None:
+    """NaN or any token past the end, and more of it, gives the same bits."""
+    case = CASES[name]
+    model, inputs = arguments(case, dtype)
+    y = model(*inputs, **keywords(case))
+    lengths = case.lengths if isinstance(case.lengths, tuple) else (case.lengths,)
+    dirty = []
+    for x, length in zip(inputs, lengths, strict=True):
+        if length is not None:
+            fill = np.nan if x.dtype.kind == "f" else -100
+            x = np.concatenate((x, np.full_like(x[:, :3], 0)), axis=1)
+            x[np.arange(x.shape[1]) >= length[:, np.newaxis]] = fill
+        dirty.append(x)
+    for call in (model, lambda *x, **kw: model.forward(*x, **kw)[0]):
+        again = call(*dirty, **keywords(case))
+        clean = call(*inputs, **keywords(case))
+        assert_same_bits(again[:, : y.shape[1]] if case.per_step else again, clean)
+
+
+def test_generated_sentences_do_not_depend_on_the_batch(dtype: str) -> None:
+    """Greedy and beam search, with their probabilities."""
+    case = CASES["encoder-decoder general"]
+    model, (source, _) = arguments(case, dtype)
+    lengths = case.lengths[0]
+    for method in ("greedy", "beam"):
+        batch = model.generate(source, 8, lengths=lengths, method=method)
+        for index in range(len(source)):
+            alone = model.generate(source[index : index + 1, : lengths[index]], 8, method=method)
+            size = alone.lengths[0]
+            assert size == batch.lengths[index]
+            assert np.array_equal(alone.tokens[0, :size], batch.tokens[index, :size])
+            assert_same_bits(alone.log_probs, batch.log_probs[index : index + 1])
+
+
+def test_reconstruction_errors_do_not_depend_on_the_batch(dtype: str) -> None:
+    for name in ("autoencoder teacher", "autoencoder free", "autoencoder code"):
+        model, (x,) = arguments(CASES[name], dtype)
+        errors = model.reconstruction_error(x, LENGTHS)
+        for index, length in enumerate(LENGTHS):
+            rows = x[index : index + 1, :length]
+            assert_same_bits(model.encode(x, LENGTHS)[index : index + 1], model.encode(rows))
+            assert_same_bits(errors[index : index + 1], model.reconstruction_error(rows))
+        truth = [np.square(x[i, :n] - model(x, LENGTHS)[i, :n]).mean() if n else 0.0 for i, n in enumerate(LENGTHS)]
+        assert np.max(np.abs(errors - np.array(truth))) <= 1e-6
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 7), (64, 10), (33, 65), (256, 100)])
+def test_rows_of_a_product_do_not_depend_on_each_other(sizes: tuple[int, int], dtype: str) -> None:
+    """A row of x W^T has the same bits at any place and in any number of rows."""
+    rng = np.random.default_rng(0)
+    inputs, outputs = sizes
+    x, weight = rng.standard_normal((131, inputs)).astype(dtype), rng.standard_normal((outputs, inputs)).astype(dtype)
+    full = row_products(x, weight)
+    assert np.max(np.abs(full - x @ weight.T)) <= (1e-4 if dtype == "float32" else 1e-12)
+    for count in (1, 2, 3, 5, 31, 32, 33, 64, 100):
+        for first in (0, 1, 7, 31):
+            assert_same_bits(row_products(x[first : first + count], weight), full[first : first + count])
+    assert_same_bits(row_products(np.asfortranarray(x), weight), full)
+    assert_same_bits(row_products(x[::3], weight), full[::3])
+    assert row_products(x[:0], weight).shape == (0, outputs)
+
+
+def test_the_same_seed_trains_to_the_same_bits() -> None:
+    """With scheduled sampling and dropout between layers."""
+    rng = np.random.default_rng(0)
+    source = [rng.integers(0, 6, n) for n in (3, 5, 2, 4, 6, 1)]
+    target = [rng.integers(0, 6, n) for n in (2, 4, 3, 5, 1, 4)]
+    results: list[Any] = []
+    for seed in (7, 7, 8):
+        model = encoder_decoder("float32", scheduled_sampling=0.3)
+        fr.fit(
+            model,
+            (source, model.decoder_inputs(target)),
+            target,
+            loss="cross_entropy",
+            epochs=3,
+            batch_size=2,
+            seed=seed,
+            progress=False,
+        )
+        results.append(b"".join(array.tobytes() for array in model.params.values()))
+    assert results[0] == results[1] != results[2]

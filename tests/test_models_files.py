@@ -1,0 +1,114 @@
+"""Models in files, by seed, and their summaries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import fusedrnn as fr
+from fusedrnn import models
+from model_cases import CASES, LENGTHS, arguments, encoder_decoder, keywords
+from tolerance import assert_same_bits
+
+Array = NDArray[Any]
+
+
+def adam(rate: float) -> Any:
+    return lambda model: fr.Adam(model, lr=rate)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_models_are_saved_and_loaded(name: str, dtype: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    model, inputs = arguments(case, dtype)
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    loaded = fr.load(path)
+    assert type(loaded) is type(model) and loaded.config() == model.config()
+    assert list(loaded.params) == list(model.params)
+    assert_same_bits(loaded(*inputs, **keywords(case)), model(*inputs, **keywords(case)))
+    assert model.op in repr(model)
+
+
+def test_shared_embeddings_stay_shared(tmp_path: Path) -> None:
+    table = fr.Embedding(6, 4, seed=1)
+    model = models.EncoderDecoder(fr.GRU(4, 5), fr.GRU(4, 5), 6, source_embedding=table, target_embedding=table)
+    model.save(tmp_path / "m.safetensors")
+    loaded: Any = fr.load(tmp_path / "m.safetensors")
+    assert loaded.source_embedding is loaded.decoder.embedding
+
+
+def test_a_seed_means_one_set_of_weights() -> None:
+    for make in (
+        lambda seed: models.SequenceToSequence(fr.GRU(2, 3, seed=1), 4, seed=seed),
+        lambda seed: models.SequenceToVector(fr.GRU(2, 3, seed=1), 4, seed=seed),
+        lambda seed: models.VectorToSequence(fr.GRU(2, 3, seed=1), 2, vector_size=4, seed=seed),
+        lambda seed: models.EncoderDecoder(
+            fr.GRU(2, 3, seed=1), fr.LSTM(2, 3, seed=1), 2, attention="general", seed=seed
+        ),
+        lambda seed: models.SequenceAutoencoder(fr.GRU(2, 3, seed=1), fr.GRU(2, 3, seed=1), code_size=2, seed=seed),
+        lambda seed: models.StackedAutoencoder((4, 3, 2), seed=seed),
+    ):
+        first, second, other = make(1).state_dict(), make(1).state_dict(), make(2).state_dict()
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+        assert any(not np.array_equal(first[name], other[name]) for name in first)
+
+
+def test_summaries_say_shapes_and_parameters() -> None:
+    table = fr.Sequential(fr.Embedding(10, 4), fr.Bidirectional(fr.LSTM(4, 6), "concat"), fr.Linear(12, 3)).summary()
+    assert [(row.name, row.depth, row.kind, row.shape, row.parameters) for row in table.rows] == [
+        ("", 0, "Sequential", ("B", "T", 3), 651),
+        ("0", 1, "Embedding", ("B", "T", 4), 40),
+        ("1", 1, "Bidirectional", ("B", "T", 12), 576),
+        ("forward", 2, "LSTM", ("B", "T", 6), 288),
+        ("reverse", 2, "LSTM", ("B", "T", 6), 288),
+        ("2", 1, "Linear", ("B", "T", 3), 39),
+    ] or table.num_parameters != 651
+    text = str(encoder_decoder("float32").summary())
+    for part in ("encoder (GRU)", "(B, S, 10)", "(2, B, 6) (2, B, 6)", "attention (Attention)", "(B, T, 6)", "total"):
+        assert part in text
+    assert f"{encoder_decoder('float32').num_parameters:,}" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_summaries_agree_with_what_models_compute(name: str) -> None:
+    """The shape in the first row is that of the outputs; every layer with parameters has a row."""
+    case = CASES[name]
+    model, inputs = arguments(case, "float32")
+    y = model(*inputs, **keywords(case))
+    table = model.summary()
+    sizes = {"B": len(LENGTHS), "T": 7, "...": len(LENGTHS)}
+    assert tuple(sizes.get(size, size) for size in table.rows[0].shape) == y.shape
+    assert table.num_parameters == model.num_parameters == table.rows[0].parameters
+    assert {row.kind for row in table.rows} == {layer.op for layer in model.layers()}
+    assert len(table.rows) == len(list(model.layers()))
+
+
+def test_summaries_of_single_layers_and_unknown_ones() -> None:
+    class Twice(fr.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self._add_child("inner", fr.Linear(2, 2))
+
+        def forward(self, x: Any) -> Any:
+            return self(x), None
+
+        def backward(self, tape: Any, dy: Any) -> Any:
+            return dy
+
+        def __call__(self, x: Any) -> Any:
+            return 2 * x
+
+        def config(self) -> dict[str, Any]:
+            return {}
+
+    assert fr.GRU(2, 3, batch_first=False).summary().rows[0].shape == ("T", "B", 3)
+    assert fr.Bidirectional(fr.GRU(2, 3), None).summary().rows[0].shape == [("B", "T", 3), ("B", "T", 3)]
+    assert fr.Dropout(0.5).summary().rows[0].shape == ("...",)
+    rows = Twice().summary().rows
+    assert rows[0].shape == ("?",) and rows[1].shape == ("...", 2)
+    assert repr(Twice().summary()) == str(Twice().summary())
