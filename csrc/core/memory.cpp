@@ -1,5 +1,7 @@
 #include "core/memory.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <list>
@@ -32,9 +34,14 @@ struct Store {
   std::size_t kept = 0;
 };
 
-// Never destroyed: arrays that outlive the interpreter still give their memory back.
+// Never destroyed: arrays that outlive the interpreter still give their memory back. A fork waits until nobody is inside,
+// so that the child finds the store unlocked.
 Store& store() {
-  static Store* const instance = new Store;
+  static Store* const instance = [] {
+    static Store* made = new Store;
+    pthread_atfork([] { made->mutex.lock(); }, [] { made->mutex.unlock(); }, [] { made->mutex.unlock(); });
+    return made;
+  }();
   return *instance;
 }
 

@@ -83,9 +83,13 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
     k.fingerprint(w.bias_ih, rows * size, state);
     k.fingerprint(w.bias_hh, rows * size, state);
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const bool same = packed_ && std::equal(state, state + 32, fingerprint_);
-  if (same && (!training || packed_->input_t.get())) return packed_;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const bool same = packed_ && std::equal(state, state + 32, fingerprint_);
+    if (same && (!training || packed_->input_t.get())) return packed_;
+  }
+  // Outside the lock: threads that find the same change at once pack it twice, but none waits, and a fork in the
+  // meantime leaves no lock held for long.
   auto fresh = std::make_shared<PackedWeights<T>>();
   fresh->input = pack(w.weight_ih, layout_, layout_.input_order, H_, I_, k.lanes);
   fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, H_, H_, k.lanes);
@@ -94,6 +98,7 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
     fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, H_, I_, k.lanes);
     fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, H_, H_, k.lanes);
   }
+  const std::lock_guard<std::mutex> lock(mutex_);
   std::copy(state, state + 32, fingerprint_);
   packed_ = fresh;
   return fresh;

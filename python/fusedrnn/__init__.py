@@ -1,5 +1,7 @@
 """Fused recurrent layers (RNN, LSTM, GRU) for NumPy, and what is needed to train them."""
 
+from typing import Any
+
 from . import functional, init, layers, models, training
 from .configuration import config, get_num_threads, read_environment, set_num_threads, show_config
 from .layers import GRU, LSTM, RNN, Activation, Bidirectional, Dropout, Embedding, Layer, Linear, Sequential
@@ -13,6 +15,7 @@ from .training import (
     History,
     LearningRate,
     RMSprop,
+    SpectralNormLimit,
     clip_grad_norm,
     fit,
 )
@@ -38,8 +41,10 @@ __all__ = [
     "Linear",
     "RMSprop",
     "Sequential",
+    "SpectralNormLimit",
     "clip_grad_norm",
     "config",
+    "diagnostics",
     "fit",
     "functional",
     "get_num_threads",
@@ -52,5 +57,15 @@ __all__ = [
     "show_config",
     "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the diagnostics when they are first asked for: they are for looking at a model, not for running it."""
+    if name == "diagnostics":
+        from importlib import import_module
+
+        return import_module(".diagnostics", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 read_environment()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,81 @@ from .allocation import claim_parameters, initialisation_is_skipped
 
 # Gates in torch's order: LSTM i, f, g, o; GRU r, z, n.
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-LSTM_FORGET_GATE = 1
+LSTM_INPUT_GATE, LSTM_FORGET_GATE = 0, 1
+GRU_UPDATE_GATE = 1
+
+
+@dataclass(frozen=True)
+class RecurrentInit:
+    """How the weights of a recurrent layer start: ``LSTM(..., init=RecurrentInit(forget_bias=3))``.
+
+    Input weights are Glorot, biases 0 but for the forget gate's. Each gate's block of W_hh is drawn, multiplied by
+    ``gain``, then limited to ``spectral_norm``.
+
+    Parameters
+    ----------
+    recurrent : {"orthogonal", "identity", "glorot", "torch"}
+        W_hh. orthogonal: keeps the norm of a gradient (Saxe et al. 2014). identity: for an RNN with relu, which then
+        starts as a sum over time (Le et al. 2015). glorot: U(-a, a) with a = sqrt(3 / H). torch: with 1 / sqrt(H).
+    gain : float
+        Positive.
+    spectral_norm : float, optional
+        Upper bound of the largest singular value, positive. At most 1 keeps gradients from exploding (Pascanu et al.
+        2013).
+    forget_bias : float
+        Of an LSTM's forget gate: large values remember longer from the start (Gers et al. 2000; Jozefowicz et al.
+        2015).
+    memory_steps : int, optional
+        How long the units of an LSTM or GRU should remember from the start, at least 3. The bias of the forget (in a
+        GRU: update) gate is log U(1, memory_steps - 1), a unit each, and an LSTM's input gate gets its negative, so
+        that the state neither fades nor fills up (Tallec & Ollivier 2018). Takes the place of ``forget_bias``.
+
+    Raises
+    ------
+    ValueError
+        If a value is outside its range.
+    """
+
+    recurrent: str = "orthogonal"
+    gain: float = 1.0
+    spectral_norm: float | None = None
+    forget_bias: float = 1.0
+    memory_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.recurrent not in _RECURRENT:
+            known = ", ".join(map(repr, _RECURRENT))
+            raise ValueError(f"RecurrentInit: recurrent is {self.recurrent!r}; expected one of {known}")
+        for name, value in (("gain", self.gain), ("spectral_norm", self.spectral_norm)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"RecurrentInit: {name} is {value}; expected a positive number")
+        if not math.isfinite(self.forget_bias):
+            raise ValueError(f"RecurrentInit: forget_bias is {self.forget_bias}; expected a finite number")
+        if self.memory_steps is not None and self.memory_steps < 3:
+            raise ValueError(f"RecurrentInit: memory_steps is {self.memory_steps}; expected at least 3")
+
+    def gate_biases(self, cell: str, size: int, rng: np.random.Generator) -> dict[int, Any]:
+        """Return the biases (H,) of the gates, by number, that do not start at 0."""
+        if cell == "rnn":
+            if self.memory_steps is not None:
+                raise ValueError("RNN: init has memory_steps, which sets gates; expected an LSTM or GRU")
+            return {}
+        if self.memory_steps is None:
+            return {LSTM_FORGET_GATE: self.forget_bias} if cell == "lstm" else {}
+        biases = np.log(rng.uniform(1.0, self.memory_steps - 1.0, size))
+        return {LSTM_FORGET_GATE: biases, LSTM_INPUT_GATE: -biases} if cell == "lstm" else {GRU_UPDATE_GATE: biases}
+
+    def recurrent_block(self, size: int, dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """Return one gate's block of W_hh (H, H)."""
+        if initialisation_is_skipped():
+            return np.zeros((size, size), dtype)
+        block = _RECURRENT[self.recurrent](size, dtype, rng)
+        if self.gain != 1:
+            block *= dtype.type(self.gain)
+        return block if self.spectral_norm is None else limit_spectral_norm(block, self.spectral_norm)
+
+
+Init: TypeAlias = str | RecurrentInit
 
 
 def uniform(shape: tuple[int, ...], bound: float, dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -77,6 +153,14 @@ def limit_spectral_norm(weight: NDArray[Any], limit: float = 1.0) -> NDArray[Any
     return weight * weight.dtype.type(limit / norm) if norm > limit else weight.copy()
 
 
+_RECURRENT: dict[str, Callable[[int, np.dtype[Any], np.random.Generator], NDArray[Any]]] = {
+    "orthogonal": lambda size, dtype, rng: orthogonal((size, size), dtype, rng),
+    "identity": lambda size, dtype, rng: np.eye(size, dtype=dtype),
+    "glorot": lambda size, dtype, rng: glorot_uniform((size, size), dtype, rng),
+    "torch": lambda size, dtype, rng: torch_uniform((size, size), size, dtype, rng),
+}
+
+
 def recurrent_parameters(
     cell: str,
     input_size: int,
@@ -84,7 +168,7 @@ def recurrent_parameters(
     bias: bool,
     dtype: np.dtype[Any],
     rng: np.random.Generator,
-    init: str = "default",
+    init: Init = "default",
 ) -> dict[str, NDArray[Any]]:
     """Return the parameters of one layer in one direction, with torch's names, shapes and gate order.
 
@@ -100,10 +184,10 @@ def recurrent_parameters(
         float32 or float64.
     rng : numpy.random.Generator
         Its state advances.
-    init : {"default", "torch"}
-        default: per gate Glorot for the input weights and orthogonal for the recurrent ones, biases 0 but for the
-        LSTM's forget gate, which starts at 1 in bias_ih (Gers et al. 2000; Jozefowicz et al. 2015).
-        torch: everything from U(-1/sqrt(H), 1/sqrt(H)).
+    init : {"default", "torch", "spectral"} or RecurrentInit
+        default: ``RecurrentInit()``: per gate Glorot for the input weights and orthogonal for the recurrent ones,
+        biases 0 but for the LSTM's forget gate, which starts at 1 in bias_ih. spectral: Glorot for the recurrent ones,
+        too, with a spectral norm of at most 1. torch: everything from U(-1/sqrt(H), 1/sqrt(H)).
 
     Returns
     -------
@@ -117,7 +201,7 @@ def recurrent_parameters(
     """
     if cell not in GATES:
         raise ValueError(f"recurrent_parameters: cell is {cell!r}; expected one of {', '.join(GATES)}")
-    check_init(cell.upper(), init)
+    check_init(cell.upper(), init, recurrent=True)
     gates = GATES[cell]
     rows = gates * hidden_size
     claim_parameters(cell.upper(), rows * (input_size + hidden_size + 2 * bias), dtype)
@@ -127,17 +211,25 @@ def recurrent_parameters(
     if init == "torch":
         return {name: torch_uniform(shape, hidden_size, dtype, rng) for name, shape in shapes.items()}
 
+    recipe = init if isinstance(init, RecurrentInit) else _NAMED[init]
     params = {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
     blocks = [slice(gate * hidden_size, (gate + 1) * hidden_size) for gate in range(gates)]
     for block in blocks:
         params["weight_ih"][block] = glorot_uniform((hidden_size, input_size), dtype, rng)
-        params["weight_hh"][block] = orthogonal((hidden_size, hidden_size), dtype, rng)
-    if bias and cell == "lstm":
-        params["bias_ih"][blocks[LSTM_FORGET_GATE]] = 1
+        params["weight_hh"][block] = recipe.recurrent_block(hidden_size, dtype, rng)
+    if bias:
+        for gate, values in recipe.gate_biases(cell, hidden_size, rng).items():
+            params["bias_ih"][blocks[gate]] = values
     return params
 
 
-def check_init(op: str, init: str) -> None:
-    """Raise ValueError unless ``init`` is "default" or "torch"."""
-    if init not in ("default", "torch"):
-        raise ValueError(f"{op}: init is {init!r}; expected 'default' or 'torch'")
+_NAMED = {"default": RecurrentInit(), "spectral": RecurrentInit("glorot", spectral_norm=1.0)}
+
+
+def check_init(op: str, init: Any, *, recurrent: bool = False) -> None:
+    """Raise ValueError unless ``init`` is "default" or "torch", or what else a recurrent layer takes."""
+    if recurrent and isinstance(init, RecurrentInit):
+        return
+    if not isinstance(init, str) or init not in ("default", "torch", *(_NAMED if recurrent else ())):
+        expected = "'default', 'torch', 'spectral' or a RecurrentInit" if recurrent else "'default' or 'torch'"
+        raise ValueError(f"{op}: init is {init!r}; expected {expected}")

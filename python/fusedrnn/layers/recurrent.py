@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _core
 from ..functional import rnn_cell
-from ..init import check_init, recurrent_parameters
+from ..init import Init, check_init, recurrent_parameters
 from .arrays import Array, as_real, check_shape, positive_int, probability
 from .base import Layer, Tape, register_layer
 from .dropout import dropout_mask
@@ -38,7 +38,7 @@ class Recurrent(Layer):
         dtype: Any = "float32",
         device: str = "cpu",
         seed: int | None = None,
-        init: str = "default",
+        init: Init = "default",
     ) -> None:
         super().__init__(dtype=dtype, device=device)
         self.input_size = positive_int(self.op, "input_size", input_size)
@@ -48,7 +48,7 @@ class Recurrent(Layer):
         self.batch_first = bool(batch_first)
         self.dropout = probability(self.op, "dropout", dropout)
         self.bidirectional = bool(bidirectional)
-        check_init(self.op, init)
+        check_init(self.op, init, recurrent=True)
         self._reverse = False
         weights, masks = np.random.SeedSequence(seed).spawn(2)
         if self.dropout:
@@ -76,12 +76,16 @@ class Recurrent(Layer):
             "dropout": self.dropout,
             "bidirectional": self.bidirectional,
             "dtype": self.dtype.name,
+            **({"reverse": True} if self._reverse else {}),  # of a reversed copy; not an argument of the constructor
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Layer:
-        """Make a layer from what ``config`` returned; its weights are about to be replaced, so they start cheaply."""
-        return cls(**config, init="torch")
+        """Make a layer from what ``config`` returned."""
+        arguments = dict(config)
+        reverse = arguments.pop("reverse", False)
+        layer = cls(**arguments)
+        return layer._turned_round() if reverse is True else layer
 
     def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Any]:
         """Compute the outputs in inference mode: nothing is kept, dropout is inactive.
@@ -122,7 +126,10 @@ class Recurrent(Layer):
             y, h, c, core = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, True)
             outputs = self._outputs(y, h, c, batched)
             return outputs, Tape(self, ((core,), (), batched, outputs[0].shape))
-        y, tapes, masks, states = x, [], [], []
+        y = x
+        tapes: list[_core.Tape] = []
+        masks: list[Array] = []
+        states: list[list[Any]] = []
         for index, stack in enumerate(self._per_layer):
             if index:
                 masks.append(dropout_mask(y.shape, self.dropout, self.dtype, self._rng))
@@ -139,7 +146,7 @@ class Recurrent(Layer):
             )
             tapes.append(core)
             states.append(state_l)
-        h, c = (None if parts[0] is None else np.concatenate(parts) for parts in zip(*states, strict=True))
+        h, c = self._joined(states)
         outputs = self._outputs(y, h, c, batched)
         return outputs, Tape(self, (tuple(tapes), tuple(masks), batched, outputs[0].shape))
 
@@ -175,7 +182,8 @@ class Recurrent(Layer):
         if len(cores) == 1:
             d, dh0, dc0 = cores[0].backward(dy, dh, dc, grads)
         else:
-            d, states = dy, []
+            d = dy
+            states: list[list[Any]] = []
             for index in reversed(range(self.num_layers)):
                 slabs = self._slabs(index)
                 dh_l, dc_l = (None if g is None else g[slabs] for g in (dh, dc))
@@ -183,7 +191,7 @@ class Recurrent(Layer):
                 states.insert(0, dstate_l)
                 if index:
                     d = d * masks[index - 1]
-            dh0, dc0 = (None if parts[0] is None else np.concatenate(parts) for parts in zip(*states, strict=True))
+            dh0, dc0 = self._joined(states)
         return self._outputs(d, dh0, dc0, batched)
 
     def stream(self, batch_size: int = 1) -> Stream:
@@ -201,10 +209,14 @@ class Recurrent(Layer):
 
     def reversed_copy(self, seed: int | None = None) -> Recurrent:
         """Return a layer of this configuration with fresh weights that walks each sample's valid steps backwards."""
-        copy = type(self)(**self.config(), seed=seed)
-        copy._reverse = True
-        copy._make_kernels()
-        return copy
+        arguments = self.config()
+        arguments.pop("reverse", None)
+        return type(self)(**arguments, seed=seed)._turned_round()
+
+    def _turned_round(self) -> Recurrent:
+        self._reverse = True
+        self._make_kernels()
+        return self
 
     def plan(self, time: int, batch: int) -> str:
         """Return how a (batch, time) call is split over threads, e.g. "by_sample x2"."""
@@ -229,8 +241,8 @@ class Recurrent(Layer):
         layered = self.dropout > 0 and self.num_layers > 1
         self._per_layer = [stack(inner if i else self.input_size, 1) for i in range(self.num_layers)] if layered else []
 
-    def _initial_parameters(self, rng: np.random.Generator, init: str) -> dict[str, Array]:
-        params = {}
+    def _initial_parameters(self, rng: np.random.Generator, init: Init) -> dict[str, Array]:
+        params: dict[str, Array] = {}
         for layer in range(self.num_layers):
             size = self.num_directions * self.hidden_size if layer else self.input_size
             for suffix in ("", "_reverse")[: self.num_directions]:
@@ -249,6 +261,11 @@ class Recurrent(Layer):
     def _layer_arrays(self, arrays: list[Array], layer: int) -> list[Array]:
         count = len(arrays) // self.num_layers
         return arrays[layer * count : (layer + 1) * count]
+
+    def _joined(self, states: list[list[Any]]) -> tuple[Any, Any]:
+        """Return the (h, c) of all layers from those of each; c is None for cells without one."""
+        h, c = zip(*states, strict=True)
+        return np.concatenate(h), None if c[0] is None else np.concatenate(c)
 
     def _slabs(self, layer: int) -> slice:
         return slice(layer * self.num_directions, (layer + 1) * self.num_directions)
@@ -372,8 +389,9 @@ class RNN(Recurrent):
         Anything else raises RuntimeError.
     seed : int, optional
         Of the weights and of dropout: the same seed gives the same bits.
-    init : {"default", "torch"}
-        default: Glorot for input weights, orthogonal for recurrent ones. torch: U(-1/sqrt(H), 1/sqrt(H)).
+    init : {"default", "torch", "spectral"} or fusedrnn.init.RecurrentInit
+        default: Glorot for input weights, orthogonal for recurrent ones. torch: U(-1/sqrt(H), 1/sqrt(H)). spectral:
+        Glorot, recurrent weights with a spectral norm of at most 1. A ``RecurrentInit`` says it in detail.
     """
 
     _initialiser = "rnn"

@@ -94,6 +94,40 @@ def cross_entropy(
     return _mean(factors * losses, total), grad
 
 
+def class_weights(target: Any, classes: int | None = None, *, ignore_index: int = IGNORE_INDEX) -> Array:
+    """Return the ``weight`` of ``cross_entropy`` that makes all classes count alike: N / (classes * N of the class).
+
+    Parameters
+    ----------
+    target : array_like of int
+        All labels. Those that are ``ignore_index`` do not count.
+    classes : int, optional
+        C; by default the largest label and one more.
+    ignore_index : int
+        For padding.
+
+    Returns
+    -------
+    ndarray (C,) of float64
+        1 for a class that does not occur.
+
+    Raises
+    ------
+    ValueError
+        If there are no labels, or one is outside [0, C).
+    """
+    labels = as_integer("class_weights", "target", target).ravel()
+    labels = labels[labels != ignore_index]
+    size = int(labels.max(initial=-1)) + 1 if classes is None else classes
+    if labels.size == 0 or labels.min() < 0 or labels.max() >= size:
+        got = f"labels from {labels.min()} to {labels.max()}" if labels.size else "no labels"
+        raise ValueError(f"class_weights: target has {got}; expected 0 <= class < {size}, and at least one")
+    counts = np.bincount(labels, minlength=size)
+    present = counts > 0
+    weights: Array = np.divide(labels.size / np.count_nonzero(present), counts, where=present, out=np.ones(size))
+    return weights
+
+
 def binary_cross_entropy(pred: Any, target: Any, mask: Any = None) -> tuple[float, Array]:
     """Mean of -(z log s + (1 - z) log(1 - s)) with s = sigmoid(pred), from logits; target z in [0, 1], shaped as pred.
 

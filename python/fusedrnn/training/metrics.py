@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..layers.arrays import as_integer, as_real, check_shape
+from ..layers.arrays import Array, as_integer, as_real, check_shape
 from .losses import IGNORE_INDEX, cross_entropy, mae, valid_elements
+
+Metric: TypeAlias = Callable[..., float]
 
 
 def accuracy(pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX) -> float:
@@ -30,5 +33,66 @@ def mean_absolute_error(pred: Any, target: Any, mask: Any = None) -> float:
 
 def perplexity(pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX) -> float:
     """Return exp of the mean cross-entropy: among how many equally likely classes the model chooses."""
-    value = cross_entropy(pred, target, mask, ignore_index=ignore_index)[0]
+    return _exp(cross_entropy(pred, target, mask, ignore_index=ignore_index)[0])
+
+
+METRICS: dict[str, Metric] = {"accuracy": accuracy, "mae": mean_absolute_error, "perplexity": perplexity}
+
+
+class RunningMetrics:
+    """Metrics over many batches, as if these were one.
+
+    Parameters
+    ----------
+    metrics : iterable of str or callable
+        "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
+        which goes by its ``__name__``.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or given twice.
+    """
+
+    def __init__(self, metrics: Iterable[str | Metric] = ()) -> None:
+        self._metrics: dict[str, Metric] = {}
+        for metric in metrics:
+            name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+            if isinstance(metric, str) and metric not in METRICS:
+                known = ", ".join(METRICS)
+                raise ValueError(f"RunningMetrics: metric is {metric!r}; expected a callable or one of {known}")
+            if name in self._metrics:
+                raise ValueError(f"RunningMetrics: metric {name!r} is given twice; expected distinct names")
+            self._metrics[name] = METRICS[metric] if isinstance(metric, str) else metric
+        self._totals = dict.fromkeys(self._metrics, 0.0)
+        self._weights = dict.fromkeys(self._metrics, 0)
+
+    def update(self, pred: Any, target: Any, mask: Any = None) -> None:
+        """Add a batch."""
+        for name, metric in self._metrics.items():
+            weight = _valid_count(pred, target, mask)
+            if weight:  # a batch without valid elements says nothing
+                value = cross_entropy(pred, target, mask)[0] if metric is perplexity else metric(pred, target, mask)
+                self._totals[name] += value * weight
+                self._weights[name] += weight
+
+    def values(self, prefix: str = "") -> dict[str, float]:
+        """Return the values by prefix and name; 0 without a valid element."""
+        result = {}
+        for name, metric in self._metrics.items():
+            mean = self._totals[name] / self._weights[name] if self._weights[name] else 0.0
+            result[prefix + name] = _exp(mean) if metric is perplexity and self._weights[name] else mean
+        return result
+
+
+def _valid_count(pred: Any, target: Any, mask: Any) -> int:
+    """Return the number of elements of the target that count; integers that are IGNORE_INDEX do not."""
+    labels: Array = np.asarray(target)
+    valid = valid_elements("RunningMetrics", mask, labels.shape)
+    if labels.dtype.kind in "iu" and labels.ndim < np.ndim(pred):
+        valid = valid & (labels != IGNORE_INDEX)
+    return int(np.count_nonzero(valid))
+
+
+def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf  # exp(710) is above the largest float

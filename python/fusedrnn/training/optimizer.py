@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +31,8 @@ class Optimizer(ABC):
     ----------
     steps : int
         Number of steps made.
+    constraints : list of callable
+        Called without arguments after every change of the parameters, to put these back where they may be.
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
@@ -42,6 +44,7 @@ class Optimizer(ABC):
         self.weight_decay = self._at_least_0("weight_decay", weight_decay)
         self.check_finite = check_finite
         self.steps = 0
+        self.constraints: list[Callable[[], object]] = []
         params = unique_arrays(layer.params)
         self._buffers = {
             name: {key: np.zeros(array.shape, array.dtype) for key, array in params.items()}
@@ -75,6 +78,8 @@ class Optimizer(ABC):
             buffers = {buffer: arrays[name] for buffer, arrays in self._buffers.items()}
             spare0, spare1 = (row[: param.nbytes].view(param.dtype).reshape(param.shape) for row in self._scratch)
             self._update(param, self._decayed(param, grads[name], spare0), buffers, spare0, spare1)
+        for constrain in self.constraints:
+            constrain()
 
     @abstractmethod
     def _update(self, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array) -> None:

@@ -1,0 +1,19 @@
+"""Look inside recurrent layers: how gradients travel through time, and what the gates do."""
+
+from .flow import DirectionFlow, GradientFlow, gradient_flow, plot_gradient_flow
+from .gates import DirectionTrace, GateTrace, Saturation, gate_trace
+from .powers import power_norms, spectral_norm, spectral_radius
+
+__all__ = [
+    "DirectionFlow",
+    "DirectionTrace",
+    "GateTrace",
+    "GradientFlow",
+    "Saturation",
+    "gate_trace",
+    "gradient_flow",
+    "plot_gradient_flow",
+    "power_norms",
+    "spectral_norm",
+    "spectral_radius",
+]

@@ -1,0 +1,80 @@
+"""Powers of a recurrent matrix: what a gradient meets on its way back through time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..layers.arrays import Array, as_real, integer
+
+NORMS = {"spectral": 2, "frobenius": "fro"}
+
+
+def matrix_norms(op: str, matrices: Array, norm: str) -> Array:
+    """Return the norm of each matrix on the last two axes; ValueError for an unknown norm."""
+    if norm not in NORMS:
+        raise ValueError(f"{op}: norm is {norm!r}; expected one of {', '.join(map(repr, NORMS))}")
+    finite = np.isfinite(matrices).all(axis=(-2, -1))
+    result = np.full(matrices.shape[:-2], np.inf)
+    if finite.any():
+        result[finite] = np.linalg.norm(matrices[finite], NORMS[norm], axis=(-2, -1))  # type: ignore[call-overload]
+    return result
+
+
+def spectral_radius(weight: Any) -> float:
+    """Return the largest absolute eigenvalue of a square matrix: (W^T)^t grows or falls like its t-th power."""
+    matrix = _square("spectral_radius", weight)
+    return float(np.abs(np.linalg.eigvals(matrix)).max(initial=0.0))
+
+
+def spectral_norm(weight: Any) -> float:
+    """Return the largest singular value of a matrix: no vector grows by more in one step."""
+    return float(np.linalg.norm(as_real("spectral_norm", "weight", weight, np.dtype(np.float64)), 2))
+
+
+def power_norms(weight: Any, steps: int, *, norm: str = "spectral") -> Array:
+    """Return the norms of (W^T)^t for t = 0 .. ``steps``.
+
+    Without its non-linearity a recurrent network has dh(t)/dh(0) = (W^T)^t, which vanishes or explodes with the
+    spectral radius of W (Bengio et al. 1994; Pascanu et al. 2013).
+
+    Parameters
+    ----------
+    weight : array_like (H, H)
+        W; for a layer with gates, one gate's block.
+    steps : int
+        The highest power, >= 0.
+    norm : {"spectral", "frobenius"}
+        The largest singular value, or the root of the sum of their squares.
+
+    Returns
+    -------
+    ndarray (steps + 1,) of float64
+        Infinite where the norm is above the largest float64.
+
+    Raises
+    ------
+    ValueError
+        If ``weight`` is not square, ``steps`` negative or ``norm`` unknown.
+    """
+    matrix = _square("power_norms", weight).T
+    if integer("power_norms", "steps", steps) < 0:
+        raise ValueError(f"power_norms: steps is {steps}; expected a number >= 0")
+    logs = np.empty(steps + 1)
+    power, log = np.eye(len(matrix)), 0.0
+    for t in range(steps + 1):
+        size = float(matrix_norms("power_norms", power, norm))
+        # The power is kept at norm 1, so that neither it nor a sum inside it leaves the range of float64.
+        log = log + np.log(size) if size > 0 else -np.inf
+        logs[t] = log
+        power = power / size @ matrix if size > 0 else power
+    with np.errstate(over="ignore"):
+        return np.exp(logs)
+
+
+def _square(op: str, weight: Any) -> Array:
+    matrix = as_real(op, "weight", weight, np.dtype(np.float64))
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{op}: weight has shape {matrix.shape}; expected (H, H)")
+    return matrix

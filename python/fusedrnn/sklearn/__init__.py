@@ -1,0 +1,16 @@
+"""Scikit-learn estimators on windows of a series: regression and forecasts, classification, codes and anomalies.
+
+Needs scikit-learn: ``pip install 'fusedrnn[sklearn]'``. Each reads X (samples, window), the values of a series over a
+window, or (samples, window, features); all work in a Pipeline and in GridSearchCV.
+"""
+
+try:
+    import sklearn as _installed  # noqa: F401
+except ImportError as _error:
+    raise ImportError("fusedrnn.sklearn needs scikit-learn: pip install 'fusedrnn[sklearn]'") from _error
+
+from .autoencoder import SequenceAutoencoderTransformer
+from .classifier import RecurrentClassifier
+from .regressor import RecurrentRegressor
+
+__all__ = ["RecurrentClassifier", "RecurrentRegressor", "SequenceAutoencoderTransformer"]
