@@ -37,7 +37,8 @@ void register_config(py::module_& m) {
   m.def(
       "fma_peak",
       [](const std::string& dtype, double seconds) {
-        if (dtype != "float32" && dtype != "float64") throw TypeMismatch("fma_peak: dtype is " + dtype + "; expected float32 or float64");
+        if (dtype != "float32" && dtype != "float64")
+          throw TypeMismatch("fma_peak: dtype is " + dtype + "; expected float32 or float64");
         const py::gil_scoped_release release;
         return dtype == "float32" ? fma_peak<float>(seconds) : fma_peak<double>(seconds);
       },

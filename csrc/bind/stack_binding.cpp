@@ -72,7 +72,8 @@ template <class T> class TapeOf : public Tape {
       back.dh0.push_back(writable_slab_view<T>(dh0, slab));
       if (p.layout.has_cell_state) back.dc0.push_back(writable_slab_view<T>(dc0, slab));
     }
-    if (busy_.exchange(true)) throw ShapeError(p.op + ": tape is in use by another thread; expected one backward at a time");
+    if (busy_.exchange(true))
+      throw ShapeError(p.op + ": tape is in use by another thread; expected one backward at a time");
     struct Release {
       std::atomic<bool>& flag;
       ~Release() { flag = false; }
@@ -207,8 +208,7 @@ template <class T> class StreamOf : public Stream {
     }
     const py::array in = readable<T>(p_.op, "x", x, [&](const Shape& shape) {
       if (shape.size() != 2 || shape[0] != p_.B || shape[1] != p_.input_size)
-        fail(p_.op, "x", "has shape " + to_string(shape),
-             "(batch, input_size) = " + to_string({p_.B, p_.input_size}));
+        fail(p_.op, "x", "has shape " + to_string(shape), "(batch, input_size) = " + to_string({p_.B, p_.input_size}));
     });
     py::array y = out.is_none() ? new_array<T>({p_.B, p_.hidden_size}) : typed<T>(p_.op, "out", out);
     if (!out.is_none()) check_out(y, in);
@@ -271,7 +271,8 @@ template <class T> class StackOf : public Stack {
  public:
   explicit StackOf(Problem problem) : p_(std::move(problem)) {
     for (int64_t slab = 0; slab < p_.slabs(); ++slab)
-      caches_.push_back(std::make_unique<WeightCache<T>>(p_.layout, p_.layer_input(slab / p_.num_directions), p_.hidden_size));
+      caches_.push_back(
+          std::make_unique<WeightCache<T>>(p_.layout, p_.layer_input(slab / p_.num_directions), p_.hidden_size));
   }
 
   py::tuple forward(py::list weights, py::object x, py::object h0, py::object c0, py::object lengths, bool batch_first,
@@ -367,7 +368,8 @@ template <class T> class StackOf : public Stack {
     return packed;
   }
 
-  void initial_state(const char* name, const py::object& state, TapeOf<T>& tape, std::vector<StateView<const T>>& views) {
+  void initial_state(const char* name, const py::object& state, TapeOf<T>& tape,
+                     std::vector<StateView<const T>>& views) {
     const Problem& p = tape.call.problem;
     if (!state.is_none())
       tape.arrays.push_back(readable<T>(p.op, name, state, [&](const Shape& shape) { p.check_state(name, shape); }));
@@ -383,10 +385,10 @@ std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dt
                                   int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
                                   bool bias) {
   Problem p;
-#define FUSEDRNN_FIND(kind, formula, name)                                  \
-  if (cell == #kind) {                                                      \
-    p.cell = CellKind::kind;                                                \
-    p.op = name;                                                            \
+#define FUSEDRNN_FIND(kind, formula, name)                                     \
+  if (cell == #kind) {                                                         \
+    p.cell = CellKind::kind;                                                   \
+    p.op = name;                                                               \
     p.layout = kernels<float>().cell[static_cast<int>(CellKind::kind)].layout; \
   }
   FUSEDRNN_CELLS(FUSEDRNN_FIND)

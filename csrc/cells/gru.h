@@ -1,12 +1,17 @@
 // GRU cell, reset after the product; the only place where its formulas are written. Gate order r z n (torch.nn.GRU).
-//   r,z = sigmoid(b + U x + W h0)        m = W_n h0 + b_hn        n = tanh(b_in + U_n x + r m)        h1 = (1-z) n + z h0
+//   r,z = sigmoid(b + U x + W h0)        m = W_n h0 + b_hn        n = tanh(b_in + U_n x + r m)        h1 = (1-z) n + z
+//   h0
 // Cho et al. 2014; this variant: cuDNN, torch.
 // Slots of a saved step: 0 = m, 1..3 = r z n. After backward 0 = dm, 1..3 = dr dz dn, so that slots 1..3 face W_ih
 // (order r z n) and slots 0..2 face W_hh (order n r z): both are runs of adjacent vectors.
 struct Gru {
   static constexpr int slots = 4;
-  static constexpr CellLayout layout = {.gates = 3, .slots = 4, .input_slot = 1, .recurrent_slot = 0,
-                                        .input_order = {0, 1, 2}, .recurrent_order = {2, 0, 1},
+  static constexpr CellLayout layout = {.gates = 3,
+                                        .slots = 4,
+                                        .input_slot = 1,
+                                        .recurrent_slot = 0,
+                                        .input_order = {0, 1, 2},
+                                        .recurrent_order = {2, 0, 1},
                                         .has_cell_state = false};
 
   template <class V> static FUSEDRNN_INLINE V forward(V (&s)[slots], V h0, V& /*c*/) {

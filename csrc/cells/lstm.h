@@ -4,8 +4,12 @@
 // Slots of a saved step: 0..3 = i f g o, after backward dz in the same order.
 struct Lstm {
   static constexpr int slots = 4;
-  static constexpr CellLayout layout = {.gates = 4, .slots = 4, .input_slot = 0, .recurrent_slot = 0,
-                                        .input_order = {0, 1, 2, 3}, .recurrent_order = {0, 1, 2, 3},
+  static constexpr CellLayout layout = {.gates = 4,
+                                        .slots = 4,
+                                        .input_slot = 0,
+                                        .recurrent_slot = 0,
+                                        .input_order = {0, 1, 2, 3},
+                                        .recurrent_order = {0, 1, 2, 3},
                                         .has_cell_state = true};
 
   // c: c0 on entry, c1 on return. Returns h1.

@@ -3,8 +3,13 @@
 // Slots of a saved step: 0 = h1, after backward da.
 template <class Activation> struct Rnn {
   static constexpr int slots = 1;
-  static constexpr CellLayout layout = {.gates = 1, .slots = 1, .input_slot = 0, .recurrent_slot = 0,
-                                        .input_order = {0}, .recurrent_order = {0}, .has_cell_state = false};
+  static constexpr CellLayout layout = {.gates = 1,
+                                        .slots = 1,
+                                        .input_slot = 0,
+                                        .recurrent_slot = 0,
+                                        .input_order = {0},
+                                        .recurrent_order = {0},
+                                        .has_cell_state = false};
 
   template <class V> static FUSEDRNN_INLINE V forward(V (&s)[slots], V /*h0*/, V& /*c*/) {
     s[0] = Activation::apply(s[0]);

@@ -15,7 +15,7 @@ namespace fusedrnn {
 namespace {
 
 constexpr std::size_t cache_line = 64, huge_page = std::size_t(2) << 20;
-constexpr std::size_t smallest_kept = 64 << 10;           // below, malloc reuses memory by itself
+constexpr std::size_t smallest_kept = 64 << 10;            // below, malloc reuses memory by itself
 constexpr std::size_t most_kept = std::size_t(256) << 20;  // of unused blocks, over all sizes
 
 std::size_t rounded(std::size_t bytes) {
@@ -34,8 +34,8 @@ struct Store {
   std::size_t kept = 0;
 };
 
-// Never destroyed: arrays that outlive the interpreter still give their memory back. A fork waits until nobody is inside,
-// so that the child finds the store unlocked.
+// Never destroyed: arrays that outlive the interpreter still give their memory back. A fork waits until nobody is
+// inside, so that the child finds the store unlocked.
 Store& store() {
   static Store* const instance = [] {
     static Store* made = new Store;

@@ -1,6 +1,6 @@
-// Uninitialised, cache-line aligned memory from a small store of blocks that were used before. A training step wants the
-// same large blocks again and again; taking them fresh from the system would cost a page fault for every 4 KiB, which is
-// a tenth of the step.
+// Uninitialised, cache-line aligned memory from a small store of blocks that were used before. A training step wants
+// the same large blocks again and again; taking them fresh from the system would cost a page fault for every 4 KiB,
+// which is a tenth of the step.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -19,8 +19,7 @@ void check_addressable(const Problem& p, const char* what, std::initializer_list
 }
 
 void check_shape(const Problem& p, const std::string& name, const Shape& got, const char* axes, const Shape& expected) {
-  if (got != expected)
-    fail(p.op, name, "has shape " + to_string(got), std::string(axes) + " = " + to_string(expected));
+  if (got != expected) fail(p.op, name, "has shape " + to_string(got), std::string(axes) + " = " + to_string(expected));
 }
 
 }  // namespace

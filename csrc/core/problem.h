@@ -24,8 +24,8 @@ struct Problem {
   int64_t layer_input(int64_t layer) const { return layer == 0 ? input_size : num_directions * hidden_size; }
   int weights_per_slab() const { return bias ? 4 : 2; }
 
-  void check_sizes() const;             // constructor arguments
-  void set_input(const Shape& x);       // fixes T and B; rejects what could not be addressed
+  void check_sizes() const;        // constructor arguments
+  void set_input(const Shape& x);  // fixes T and B; rejects what could not be addressed
   void check_state(const char* name, const Shape& shape) const;
   void check_output_gradient(const Shape& shape) const;
   Shape weight_shape(int64_t layer, int which) const;  // which: weight_ih, weight_hh, bias_ih, bias_hh

@@ -20,11 +20,11 @@ constexpr int cell_count = FUSEDRNN_CELLS(FUSEDRNN_ONE);
 
 // How a cell lays out its gates; each cell states it beside its formulas (cells/*.h).
 struct CellLayout {
-  int gates;            // G: blocks of H rows in W_ih and W_hh
-  int slots;            // vectors saved a unit and step
-  int input_slot;       // slots [input_slot, input_slot + G) are fed by W_ih x
-  int recurrent_slot;   // slots [recurrent_slot, recurrent_slot + G) are fed by W_hh h
-  int input_order[4];   // which block of W_ih feeds the g-th of these slots
+  int gates;           // G: blocks of H rows in W_ih and W_hh
+  int slots;           // vectors saved a unit and step
+  int input_slot;      // slots [input_slot, input_slot + G) are fed by W_ih x
+  int recurrent_slot;  // slots [recurrent_slot, recurrent_slot + G) are fed by W_hh h
+  int input_order[4];  // which block of W_ih feeds the g-th of these slots
   int recurrent_order[4];
   bool has_cell_state;  // c beside h
 };
@@ -54,10 +54,10 @@ template <class T> struct Sequence {
   bool reverse;
   const Ragged* ragged;
 
-  TimeMajorView<const T> x;  // (T, B, I)
-  TimeMajorView<T> y;        // (T, B, H); written by forward, read by backward as the history of h
-  StateView<const T> h0, c0; // data may be null: zeros
-  StateView<T> hn, cn;       // the state after each sample's last step
+  TimeMajorView<const T> x;   // (T, B, I)
+  TimeMajorView<T> y;         // (T, B, H); written by forward, read by backward as the history of h
+  StateView<const T> h0, c0;  // data may be null: zeros
+  StateView<T> hn, cn;        // the state after each sample's last step
 
   // Weights packed for this ISA (cpu/pack.h); the transposed ones exist only for training.
   const T *input_weights, *recurrent_weights, *input_bias, *recurrent_bias;
@@ -68,13 +68,13 @@ template <class T> struct Sequence {
   T* cells;  // (U, R, lanes): c of every step (LSTM)
 
   // Backward.
-  TimeMajorView<const T> dy;   // data may be null: zeros
-  StateView<const T> dhn, dcn; // data may be null: zeros
+  TimeMajorView<const T> dy;    // data may be null: zeros
+  StateView<const T> dhn, dcn;  // data may be null: zeros
   StateView<T> dh0, dc0;
-  TimeMajorView<T> dx;         // data may be null: not wanted
-  bool add_to_dx;              // the second direction adds to what the first one wrote
-  T* dw;                       // (U, I + 1, gates, lanes): packed gradient of W_ih; row I is the bias
-  T* dr;                       // (U, H + 1, gates, lanes): packed gradient of W_hh; row H is the bias
+  TimeMajorView<T> dx;  // data may be null: not wanted
+  bool add_to_dx;       // the second direction adds to what the first one wrote
+  T* dw;                // (U, I + 1, gates, lanes): packed gradient of W_ih; row I is the bias
+  T* dr;                // (U, H + 1, gates, lanes): packed gradient of W_hh; row H is the bias
 
   T* workspace;  // shared by the team; size from Kernels::workspace
 };

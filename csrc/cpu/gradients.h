@@ -5,7 +5,8 @@
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
-// dx(row) = W_ih^T dz(row) for this thread's share of the rows. The vectors run over the inputs, k over units and gates.
+// dx(row) = W_ih^T dz(row) for this thread's share of the rows. The vectors run over the inputs, k over units and
+// gates.
 template <class T> struct InputGradientTile {
   using V = Vec<T>;
   static constexpr int L = V::lanes, gates = 1;
@@ -50,8 +51,8 @@ template <class C, class T> struct InputGradient {
     const int64_t units = ceil_div(q.H, L), total = q.ragged->first[q.ragged->steps];
     const int64_t begin = total * team.rank / team.size, end = total * (team.rank + 1) / team.size;
     typename InputGradientTile<T>::Args a{
-        q.input_weights_t, q.I, units * G * L, nullptr, units, total * S * L, S * L, G * L, transposed_units<C, T>, rows,
-        q.add_to_dx};
+        q.input_weights_t,      q.I,  units * G * L, nullptr, units, total * S * L, S * L, G * L,
+        transposed_units<C, T>, rows, q.add_to_dx};
     RowCursor cursor(q.ragged, begin);
     for (int64_t row0 = begin; row0 < end; row0 += chunk_rows) {
       const int64_t n = smaller(chunk_rows, end - row0);
@@ -102,9 +103,7 @@ template <class C, class T> struct WeightGradient {
   static constexpr int64_t chunk_rows = 96;
 
   // Elements of workspace that one thread needs beside the shared state.
-  static int64_t buffer_size(const Sequence<T>& q) {
-    return chunk_rows * ((q.I > q.H ? q.I : q.H) + 1 + L);
-  }
+  static int64_t buffer_size(const Sequence<T>& q) { return chunk_rows * ((q.I > q.H ? q.I : q.H) + 1 + L); }
 
   static bool run(const Sequence<T>& q, const Team& team) {
     T* buffer = q.workspace + team.rank * buffer_size(q);
@@ -130,8 +129,8 @@ template <class C, class T> struct WeightGradient {
       a.n = smaller(chunk_rows, total - row0);
       a.dz = q.gates + (row0 * S + (Recurrent ? C::layout.recurrent_slot : C::layout.input_slot)) * L;
       for (int64_t i = 0; i < a.n; ++i, cursor.advance()) {
-        const T* source = Recurrent ? previous_h(q, cursor.step, cursor.sample())
-                                    : row_of(q.x, q, cursor.step, cursor.sample());
+        const T* source =
+            Recurrent ? previous_h(q, cursor.step, cursor.sample()) : row_of(q.x, q, cursor.step, cursor.sample());
         gather(buffer + i * a.width, source, c0, c1, columns - 1);
       }
       Sweep<WeightGradientTile<T, G>>::run(a, c1 - c0, 0, units, 1);

@@ -9,9 +9,9 @@
 
 namespace fusedrnn {
 
-#define FUSEDRNN_DECLARE(space, name)      \
-  namespace space {                        \
-  extern const Kernels<float> kernels_f32; \
+#define FUSEDRNN_DECLARE(space, name)       \
+  namespace space {                         \
+  extern const Kernels<float> kernels_f32;  \
   extern const Kernels<double> kernels_f64; \
   }
 FUSEDRNN_ISAS(FUSEDRNN_DECLARE)

@@ -9,10 +9,11 @@ namespace fusedrnn::FUSEDRNN_ISA {
 template <class C, class T>
 constexpr int64_t transposed_units = k_block * 2 / (C::layout.gates * Vec<T>::lanes);
 
-// next_piece for transposed weights: `Units` panels of K vectors, of which k from k0 on are in use. Tiles take turns with
-// the panels; after the last piece comes the next group of panels.
+// next_piece for transposed weights: `Units` panels of K vectors, of which k from k0 on are in use. Tiles take turns
+// with the panels; after the last piece comes the next group of panels.
 template <int Units, class T>
-FUSEDRNN_INLINE Ahead<T> next_transposed(const T* w, int64_t K, int64_t k0, int64_t k, int64_t turn, int64_t swept_bytes) {
+FUSEDRNN_INLINE Ahead<T> next_transposed(const T* w, int64_t K, int64_t k0, int64_t k, int64_t turn,
+                                         int64_t swept_bytes) {
   constexpr int64_t lanes = Vec<T>::lanes;
   if (swept_bytes <= cached_bytes || turn >= Units) return {w, 0};
   const int64_t next = k0 + k < K ? k : Units * K - k0;
@@ -23,8 +24,8 @@ FUSEDRNN_INLINE Ahead<T> next_transposed(const T* w, int64_t K, int64_t k0, int6
 // is a multiple of a page: six rows a page apart would fight for the same lines of the first-level cache.
 template <class C, class T> struct Workspace {
   static constexpr int L = Vec<T>::lanes;
-  int64_t units, row;  // U; elements of a row of state
-  int64_t chunk_rows;  // rows projected at a time by one thread
+  int64_t units, row;                        // U; elements of a row of state
+  int64_t chunk_rows;                        // rows projected at a time by one thread
   int64_t h, c, z, pointers, z_size, total;  // offsets in elements, from the start
 
   FUSEDRNN_INLINE Workspace(const Sequence<T>& q, int team_size) {
@@ -140,21 +141,24 @@ template <class C, class T> struct ForwardPass {
                                            int64_t unit, int64_t block) {
       constexpr int cells = Rows * Units, N = cells_at_once(cells);
 #pragma GCC unroll 1
-      for (int i = 0; i + N <= cells; i += N) finish<N, Units>(a, t.acc + i * G, z, z_unit, j0, unit, block, i);
+      for (int i = 0; i + N <= cells; i += N) finish<N>(a, t.acc + i * G, z, z_unit, j0, unit, block, i, Units);
       constexpr int rest = cells % N, i = cells - rest;
-      if constexpr (rest > 0) finish<rest, Units>(a, t.acc + i * G, z, z_unit, j0, unit, block, i);
+      if constexpr (rest > 0) finish<rest>(a, t.acc + i * G, z, z_unit, j0, unit, block, i, Units);
     }
 
-    template <int N, int Units>
-    static FUSEDRNN_INLINE void finish(const Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
-                                       int64_t block, int first) {
+    // Cells [first, first + N) of a tile `units` wide. One function for all tile shapes: inlined into each, the
+    // formulas would make up most of the library.
+    template <int N>
+    static FUSEDRNN_SHARED void finish(const Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
+                                       int64_t block, int first, int units) {
       using W = Group<T, N>;
+      const int shift = __builtin_ctz(static_cast<unsigned>(units));
       const Sequence<T>& q = *a.q;
       W s[S], h0, c1(T(0));
       T *saved[N], *c[N];
       int64_t at[N];
       for (int n = 0; n < N; ++n) {
-        const int r = (first + n) / Units, u = (first + n) % Units;
+        const int r = (first + n) >> shift, u = (first + n) & (units - 1);
         saved[n] = z + u * z_unit + r * S * L;
         at[n] = (j0 + r) * a.space.row + (unit0 + u) * L;
         for (int i = 0; i < S; ++i) {
@@ -168,7 +172,7 @@ template <class C, class T> struct ForwardPass {
       }
       const W h1 = C::forward(s, h0, c1);
       for (int n = 0; n < N; ++n) {
-        const int64_t j = j0 + (first + n) / Units, unit = unit0 + (first + n) % Units;
+        const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
         if (C::layout.has_cell_state) c1.v[n].store(c[n]);
         h1.v[n].store(a.h(a.step + 1) + at[n]);
         store_within(h1.v[n], a.y_row[j], unit * L, q.H);
@@ -190,9 +194,8 @@ template <class C, class T> struct ForwardPass {
     const T** x_row = reinterpret_cast<const T**>(q.workspace + a.space.pointers) + team.rank * a.space.chunk_rows * 3;
     int64_t* z_row = reinterpret_cast<int64_t*>(x_row + a.space.chunk_rows);
     a.y_row = reinterpret_cast<T**>(z_row + a.space.chunk_rows);
-    const typename Project<T, G>::Args projection{
-        q.input_weights, q.input_bias, q.I, x_row, z_row, a.z + in * L, a.z_rows * S * L, S * L,
-        q.I * row_bytes};
+    const typename Project<T, G>::Args projection{q.input_weights, q.input_bias,     q.I,   x_row,          z_row,
+                                                  a.z + in * L,    a.z_rows * S * L, S * L, q.I * row_bytes};
 
     load_state(a, team);
     if (team.shares_steps && !team.barrier(team.context)) return false;
@@ -262,8 +265,8 @@ template <class C, class T> struct BackwardPass {
   struct Args {
     const Sequence<T>* q;
     int64_t units, row, total_rows;
-    T *carry, *dc;    // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc
-    int64_t step;     // -1: the initial state
+    T *carry, *dc;     // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc
+    int64_t step;      // -1: the initial state
     int64_t j0, runs;  // runs: U, or 0 for samples without a later step
     int64_t swept_bytes;
   };
@@ -299,20 +302,22 @@ template <class C, class T> struct BackwardPass {
       if (run1 < a.runs || a.step < 0) return;
       constexpr int cells = Rows * Units, N = cells_at_once(cells);
 #pragma GCC unroll 1
-      for (int i = 0; i + N <= cells; i += N) finish<N, Units>(a, t.acc + i, j0, at.unit, i);
+      for (int i = 0; i + N <= cells; i += N) finish<N>(a, t.acc + i, j0, at.unit, i, Units);
       constexpr int rest = cells % N, i = cells - rest;
-      if constexpr (rest > 0) finish<rest, Units>(a, t.acc + i, j0, at.unit, i);
+      if constexpr (rest > 0) finish<rest>(a, t.acc + i, j0, at.unit, i, Units);
     }
 
-    template <int N, int Units>
-    static FUSEDRNN_INLINE void finish(const Args& a, const V* acc, int64_t j0, int64_t unit0, int first) {
+    template <int N>
+    static FUSEDRNN_SHARED void finish(const Args& a, const V* acc, int64_t j0, int64_t unit0, int first, int units) {
       using W = Group<T, N>;
+      const int shift = __builtin_ctz(static_cast<unsigned>(units));
       const Sequence<T>& q = *a.q;
       const Ragged& ragged = *q.ragged;
       W s[S], dh, h0(T(0)), c0(T(0)), c1(T(0)), dc(T(0));
       int64_t at[N], here[N];
       for (int n = 0; n < N; ++n) {
-        const int64_t j = j0 + (first + n) / Units, unit = unit0 + (first + n) % Units, b = ragged.sample[j];
+        const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
+        const int64_t b = ragged.sample[j];
         at[n] = j * a.row + unit * L;
         here[n] = unit * a.total_rows + ragged.first[a.step] + j;
         dh.v[n] = acc[n];
@@ -340,8 +345,15 @@ template <class C, class T> struct BackwardPass {
   static bool run(const Sequence<T>& q, const Team& team) {
     const Ragged& ragged = *q.ragged;
     const Workspace<C, T> space(q, team.size);
-    Args a{&q,   space.units, space.row, ragged.first[ragged.steps], q.workspace + space.h, q.workspace + space.c,
-           0,    0,           0,
+    Args a{&q,
+           space.units,
+           space.row,
+           ragged.first[ragged.steps],
+           q.workspace + space.h,
+           q.workspace + space.c,
+           0,
+           0,
+           0,
            (team.unit_end - team.unit_begin) * space.units * G * L * L * int64_t(sizeof(T))};
     load_state(a, team);
     int64_t later = 0;  // samples that have a later step

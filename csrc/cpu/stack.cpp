@@ -98,7 +98,8 @@ bool run_layer(const Plan& plan, const std::vector<Sequence<T>>& directions, int
 }
 
 // Zeros past each sample's end; samples are dealt out to the threads.
-template <class T> void clear_padding(const Ragged& ragged, const Problem& p, TimeMajorView<T> y, int64_t features, int rank, int size) {
+template <class T> void clear_padding(const Ragged& ragged, const Problem& p, TimeMajorView<T> y, int64_t features,
+                                      int rank, int size) {
   for (int64_t j = rank; j < ragged.batch; j += size)
     for (int64_t t = ragged.length[j]; t < p.T; ++t)
       std::fill_n(y.data + t * y.step + ragged.sample[j] * y.batch, features, T(0));
@@ -122,7 +123,8 @@ template <class Body> void run_plan(Plan plan, const Interrupt& interrupt, Body 
   }
 }
 
-template <class T> int64_t workspace_size(const Plan& plan, const std::vector<std::vector<Sequence<T>>>& layers, const Problem& p) {
+template <class T> int64_t workspace_size(const Plan& plan, const std::vector<std::vector<Sequence<T>>>& layers,
+                                          const Problem& p) {
   int64_t size = 0;
   for (const auto& layer : layers)
     for (const Sequence<T>& q : layer) size = std::max(size, cell_kernels<T>(p).workspace(q, plan.threads));
@@ -139,7 +141,9 @@ template <class T> std::vector<std::vector<Sequence<T>>> sequences_of(const Forw
 }
 
 // One workspace a direction, used by layer after layer.
-template <class T> std::vector<Buffer<T>> attach_workspace(const Plan& plan, std::vector<std::vector<Sequence<T>>>& layers, const Problem& p) {
+template <class T> std::vector<Buffer<T>> attach_workspace(const Plan& plan,
+                                                           std::vector<std::vector<Sequence<T>>>& layers,
+                                                           const Problem& p) {
   const int64_t size = workspace_size(plan, layers, p);
   std::vector<Buffer<T>> spaces;
   for (int64_t d = 0; d < p.num_directions; ++d) {
@@ -289,11 +293,11 @@ template <class T> void StepRunner<T>::step(StateView<const T> x, StateView<T> o
   for (const Sequence<T>& q : layers_) forward(q, alone);
 }
 
-#define FUSEDRNN_INSTANTIATE(T)                                                                \
-  template Plan plan_for(const ForwardCall<T>&);                                               \
-  template void keep_for_backward(ForwardCall<T>&);                                            \
-  template void run_forward(ForwardCall<T>&, const Interrupt&);                                \
-  template void run_backward(ForwardCall<T>&, const BackwardCall<T>&, const Interrupt&);       \
+#define FUSEDRNN_INSTANTIATE(T)                                                          \
+  template Plan plan_for(const ForwardCall<T>&);                                         \
+  template void keep_for_backward(ForwardCall<T>&);                                      \
+  template void run_forward(ForwardCall<T>&, const Interrupt&);                          \
+  template void run_backward(ForwardCall<T>&, const BackwardCall<T>&, const Interrupt&); \
   template class StepRunner<T>;
 FUSEDRNN_INSTANTIATE(float)
 FUSEDRNN_INSTANTIATE(double)

@@ -18,7 +18,7 @@ template <class T> struct ForwardCall {
   std::shared_ptr<const RowOrder> rows;
   std::vector<std::shared_ptr<const PackedWeights<T>>> weights;  // by slab
   TimeMajorView<const T> x;
-  std::vector<TimeMajorView<T>> y;      // by layer: (T, B, directions*H)
+  std::vector<TimeMajorView<T>> y;         // by layer: (T, B, directions*H)
   std::vector<StateView<const T>> h0, c0;  // by slab; data may be null
   std::vector<StateView<T>> hn, cn;
   std::vector<Buffer<T>> gates, cells;  // by slab; empty in inference
@@ -43,7 +43,8 @@ template <class T> void keep_for_backward(ForwardCall<T>& call);
 // Both throw Interrupted if the user stopped them; the outputs are then incomplete.
 template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& interrupt);
 // Consumes the saved gates: they become gate gradients.
-template <class T> void run_backward(ForwardCall<T>& call, const BackwardCall<T>& gradients, const Interrupt& interrupt);
+template <class T> void run_backward(ForwardCall<T>& call, const BackwardCall<T>& gradients,
+                                     const Interrupt& interrupt);
 
 // Single steps of a one-directional stack with weights packed once. Holds the state; nothing is allocated by step().
 template <class T> class StepRunner {

@@ -16,8 +16,8 @@ class Region {
  public:
   // interrupted is asked now and then, by the calling thread alone.
   Region(int size, std::function<bool()> interrupted) : size_(size), interrupted_(std::move(interrupted)) {}
-  bool barrier();        // false: stop
-  bool poll(int rank);   // false: stop
+  bool barrier();       // false: stop
+  bool poll(int rank);  // false: stop
   bool stopped() const { return stop_.load(std::memory_order_acquire); }
 
  private:

@@ -5,9 +5,9 @@
 //   acc(r,u,g) = sum_k a[r][k] * w[u][k][g]             a: scalars, broadcast      w: vectors, adjacent in memory
 //
 // from zero, one fused multiply-add at a time, k ascending, in pieces of at most k_block; the pieces are added up in
-// order. So an output element is the same chain of roundings whatever the shape of the tile that computed it; that is why
-// results do not depend on batch, position or thread count. Sums start from zero, not from a bias or an earlier product,
-// because each rounding is as large as the sum at that moment.
+// order. So an output element is the same chain of roundings whatever the shape of the tile that computed it; that is
+// why results do not depend on batch, position or thread count. Sums start from zero, not from a bias or an earlier
+// product, because each rounding is as large as the sum at that moment.
 #pragma once
 #include "cpu/vec.h"
 
@@ -90,8 +90,8 @@ template <class T, int Rows, int Units, int Gates> struct Tile {
   }
 };
 
-// The part of the weights that comes after the piece in use, for a tile with this turn: together the tiles of a pass fetch
-// the next piece. Only where the weights of the whole sweep exceed the cache; otherwise they are at hand.
+// The part of the weights that comes after the piece in use, for a tile with this turn: together the tiles of a pass
+// fetch the next piece. Only where the weights of the whole sweep exceed the cache; otherwise they are at hand.
 constexpr int64_t cached_bytes = 768 << 10;
 template <class T>
 FUSEDRNN_INLINE Ahead<T> next_piece(const T* w, int64_t piece, int64_t turn, int64_t k, int64_t swept_bytes) {

@@ -12,6 +12,7 @@
 #endif
 
 #define FUSEDRNN_INLINE inline __attribute__((always_inline))
+#define FUSEDRNN_SHARED __attribute__((noinline))
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
@@ -179,11 +180,11 @@ template <class T, int N> struct Group {
   }
 };
 
-#define FUSEDRNN_LIFT(signature, expression)                \
+#define FUSEDRNN_LIFT(signature, expression)                        \
   template <class T, int N> FUSEDRNN_INLINE Group<T, N> signature { \
-    Group<T, N> out;                                        \
-    for (int i = 0; i < N; ++i) out.v[i] = expression;      \
-    return out;                                             \
+    Group<T, N> out;                                                \
+    for (int i = 0; i < N; ++i) out.v[i] = expression;              \
+    return out;                                                     \
   }
 #define FUSEDRNN_GROUP const Group<T, N>&
 FUSEDRNN_LIFT(operator+(FUSEDRNN_GROUP a, FUSEDRNN_GROUP b), a.v[i] + b.v[i])

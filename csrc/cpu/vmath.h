@@ -1,5 +1,5 @@
-// sigmoid and tanh of a vector, each within 4 ulp, from fused multiply-adds alone: the same bits on every machine of one
-// ISA (no division in float, no approximate-reciprocal instruction, whose bits differ between vendors).
+// sigmoid and tanh of a vector, each within 4 ulp, from fused multiply-adds alone: the same bits on every machine of
+// one ISA (no division in float, no approximate-reciprocal instruction, whose bits differ between vendors).
 //
 //   x = n ln2 + r, |r| <= ln2/2        e^r - 1 = r + r^2 (1/2! + r/3! + r^2/4! + ...)        e^x = 2^n (e^r - 1) + 2^n
 //   sigmoid(x) = 1 / (1 + e^-x)        tanh(x) = m / (m + 2) with m = e^2x - 1, exact to the last bits near 0 too
@@ -26,8 +26,8 @@ template <> struct ExpConstants<double> {
   static constexpr double tanh_flat = 20.0;
 };
 
-// 1/2! + r/3! + ...: 6 terms leave 1.5e-8 in float, 12 leave 1e-17 in double. Terms are paired (Estrin), because a batch
-// of one waits for the length of the chain.
+// 1/2! + r/3! + ...: 6 terms leave 1.5e-8 in float, 12 leave 1e-17 in double. Terms are paired (Estrin), because a
+// batch of one waits for the length of the chain.
 template <class V> FUSEDRNN_INLINE V exp_tail(const V& r, const V& r2, float) {
   const V a = fma(r, V(1.0f / 6), V(1.0f / 2));
   const V b = fma(r, V(1.0f / 120), V(1.0f / 24));
@@ -59,8 +59,8 @@ template <int factor, class V> FUSEDRNN_INLINE V exp_plus(const V& x, typename V
   return fma(scale, m, scale + V(offset));
 }
 
-// 1/x for 1 <= x < 2^126. Two third-order steps  e = 1 - x r,  r <- r + r (e + e^2)  bring the guess to 1e-9, so that the
-// last rounding alone decides the result. That needs the fused e; without it, and in double, the processor divides.
+// 1/x for 1 <= x < 2^126. Two third-order steps  e = 1 - x r,  r <- r + r (e + e^2)  bring the guess to 1e-9, so that
+// the last rounding alone decides the result. That needs the fused e; without it, and in double, the processor divides.
 template <class V> constexpr bool divides = !has_fma || sizeof(typename V::Scalar) == 8;
 template <class V> FUSEDRNN_INLINE V reciprocal(const V& x) {
   if constexpr (divides<V>) {
