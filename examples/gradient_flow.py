@@ -1,0 +1,255 @@
+"""See gradients vanish and explode on their way back through time, and what helps.
+
+A recurrent network without its non-linearity has dh(t)/dh(0) = (W^T)^t: over 200 steps, a spectral radius of 0.9 leaves
+1e-9 of a gradient, one of 1.1 makes it 1e8 times as large. Two problems need a memory of 200 steps:
+
+    adding  Two of 200 random numbers are marked, one in each half. Say their sum at the end. The mean squared error of
+            always answering 1 is 1/6.
+    recall  The copy problem with one symbol: read one of 8 symbols, then 200 blanks, then a cue. Say the symbol.
+
+Each remedy is trained beside the network that fails without it.
+
+    python examples/gradient_flow.py             # two minutes; saves figures to examples/output/
+    python examples/gradient_flow.py --quick     # 100 steps instead of 200, and not all remedies: 20 seconds
+
+The exit code is not 0 if a remedy does not help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fusedrnn as fr
+from fusedrnn.diagnostics import gate_trace, gradient_flow, plot_gradient_flow
+from fusedrnn.init import RecurrentInit
+from fusedrnn.models import Residual, SequenceToVector
+from fusedrnn.training import SpectralNormLimit, accuracy, mse
+
+Array = NDArray[Any]
+SYMBOLS, BATCH, DEPTH, POINTS = 8, 32, 10, 12
+INK, FAILS, COLOURS = "#333333", "#B4BEC9", ("#1F5FA8", "#E07B39", "#3C8D5A")
+
+
+# ------------------------------------------------------------------------------------------------------- two problems
+
+
+def adding(rng: np.random.Generator, samples: int, steps: int) -> tuple[Array, Array]:
+    """Return x (N, T, 2), random numbers beside their marks, and y (N, 1)."""
+    marks = np.stack((rng.integers(0, steps // 2, samples), rng.integers(steps // 2, steps, samples)), axis=1)
+    rows = np.arange(samples)[:, np.newaxis]
+    x = np.zeros((samples, steps, 2), np.float32)
+    x[..., 0] = rng.random((samples, steps))
+    x[rows, marks, 1] = 1
+    return x, x[rows, marks, 0].sum(axis=1, keepdims=True)
+
+
+def recall(rng: np.random.Generator, samples: int, steps: int) -> tuple[Array, Array]:
+    """Return x (N, T + 2, 9), a symbol, blanks and a cue, and the symbols y (N,)."""
+    y = rng.integers(0, SYMBOLS, samples)
+    x = np.zeros((samples, steps + 2, SYMBOLS + 1), np.float32)
+    x[np.arange(samples), 0, y] = 1
+    x[:, -1, SYMBOLS] = 1
+    return x, y
+
+
+# ------------------------------------------------------------------------------------------------ networks, remedies
+
+
+@dataclass
+class Run:
+    """One network on one problem.
+
+    ``remedy`` says whether it has what should help; ``must`` whether this program fails unless the network does.
+    """
+
+    name: str
+    make: Callable[[], fr.Layer]
+    lr: float
+    remedy: bool = True
+    must: str = "learn"
+    clip: float | None = 1.0
+    callbacks: tuple[fr.training.Callback, ...] = ()
+    curve: list[float] = field(default_factory=list)
+    model: Any = None
+
+    @property
+    def best(self) -> float:
+        """The least error on held-out samples: that of training with early stopping."""
+        return min(self.curve)
+
+
+RNN = partial(fr.RNN, seed=1)
+LSTM = partial(fr.LSTM, seed=1)
+IDENTITY, TOO_LARGE = RecurrentInit("identity"), RecurrentInit(gain=3.0)
+
+
+def adding_runs(steps: int, quick: bool) -> list[Run]:
+    """Gates, the forget bias, and clipping, which takes too long for ``quick``."""
+    relu = partial(RNN, 2, 32, nonlinearity="relu", init=IDENTITY)
+    clipping = [
+        Run("RNN, relu, W = identity, not clipped", relu, 1e-3, remedy=False, must="fail", clip=None),
+        Run("the same, gradients clipped to norm 1", relu, 1e-3),
+    ]
+    return [
+        Run("RNN", partial(RNN, 2, 32, init="torch"), 1e-3, remedy=False, must="fail"),
+        *([] if quick else clipping),
+        Run("LSTM, forget bias 1", partial(LSTM, 2, 32), 2e-2, remedy=False, must=""),
+        Run("LSTM, biases for long memory", partial(LSTM, 2, 32, init=RecurrentInit(memory_steps=steps)), 2e-2),
+    ]
+
+
+def recall_runs() -> list[Run]:
+    """Orthogonal matrices and the limit of the spectral norm."""
+    inputs, large = SYMBOLS + 1, partial(RNN, SYMBOLS + 1, 64, init=TOO_LARGE)
+    return [
+        Run("RNN", partial(RNN, inputs, 64, init="torch"), 1e-3, remedy=False, must="fail"),
+        Run("RNN, W orthogonal", partial(RNN, inputs, 64), 1e-3),
+        Run("RNN, spectral norm 3", large, 1e-3, remedy=False, must=""),
+        Run("the same, kept at a norm of at most 1", large, 1e-3, callbacks=(SpectralNormLimit(1.0),)),
+    ]
+
+
+def deep_runs() -> list[Run]:
+    """Skip connections."""
+
+    def residual() -> fr.Layer:
+        return Residual(*(fr.RNN(32 if k else SYMBOLS + 1, 32, seed=10 + k) for k in range(DEPTH)), seed=9)
+
+    return [
+        Run(f"{DEPTH} layers, W orthogonal", partial(RNN, SYMBOLS + 1, 32, DEPTH), 1e-3, remedy=False, must=""),
+        Run("the same with skip connections", residual, 1e-3),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def train(run: Run, problem: Any, steps: int, updates: int) -> None:
+    """Train on fresh samples; note the error on held-out ones at POINTS moments."""
+    begin = time.perf_counter()
+    rng, held_out = np.random.default_rng(0), problem(np.random.default_rng(99), 400, steps)
+    classes = problem is recall
+    model = SequenceToVector(run.make(), SYMBOLS if classes else 1, seed=2)
+    optimizer = fr.Adam(model, lr=run.lr)
+    run.curve.append(error(model, *held_out))
+    with np.errstate(over="ignore", invalid="ignore"):  # an explosion is what some runs show
+        for part in range(POINTS):
+            fr.fit(
+                model,
+                *problem(rng, BATCH * (updates // POINTS), steps),
+                loss="cross_entropy" if classes else "mse",
+                optimizer=optimizer,
+                epochs=1,
+                batch_size=BATCH,
+                clip_norm=run.clip,
+                callbacks=run.callbacks,
+                progress=False,
+                seed=part,
+            )
+            run.curve.append(error(model, *held_out))
+    run.model = model
+    what = "symbols recalled at best" if classes else "least mean squared error"
+    shown = f"{1 - run.best:6.1%}" if classes else f"{run.best:6.4f}"
+    print(f"  {run.name:40s} {what} {shown}   ({time.perf_counter() - begin:.0f} s)", flush=True)
+
+
+def error(model: fr.Layer, x: Array, y: Array) -> float:
+    """Return the share of wrong symbols, or the mean squared error."""
+    pred = model(x)
+    return 1 - accuracy(pred, y) if y.ndim == 1 else mse(pred, y)[0]
+
+
+# -------------------------------------------------------------------------------------------------------------- figures
+
+
+def draw_flows(steps: int, path: Path) -> None:
+    """Compare networks before any training."""
+    x, _ = adding(np.random.default_rng(5), 16, steps)
+    layers = {
+        "RNN": RNN(2, 32, init="torch"),
+        "RNN, W too large": RNN(2, 32, init=RecurrentInit(gain=1.6)),
+        "LSTM": LSTM(2, 32),
+        "LSTM for long memory": LSTM(2, 32, init=RecurrentInit(memory_steps=steps)),
+    }
+    plot_gradient_flow({name: gradient_flow(layer, x) for name, layer in layers.items()}, path)
+
+
+def draw_curves(panels: list[tuple[str, str, float, list[Run]]], updates: list[int], path: Path) -> None:
+    """Draw the errors over the updates, a panel a problem, the networks without the remedy in grey."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.9 * len(panels), 5.2), layout="constrained")
+    for axes, (title, label, chance, runs), count in zip(figure.subplots(1, len(panels)), panels, updates, strict=True):
+        shown = np.linspace(0, count // POINTS * POINTS, POINTS + 1)
+        axes.axhline(chance, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label="knowing nothing")
+        helped, patterns = iter(COLOURS), iter([(1, 0), (3, 1), (1, 1)])
+        for run in runs:
+            colour, dashes = (next(helped), (1, 0)) if run.remedy else (FAILS, next(patterns))
+            axes.plot(shown, run.curve, color=colour, linewidth=2.2, dashes=dashes, label=run.name)
+        axes.set_ylim(0, 1.3 * chance)
+        axes.set_title(title, loc="left", color=INK, fontsize=11)
+        axes.set_xlabel("updates", color=INK)
+        axes.set_ylabel(label, color=INK)
+        axes.tick_params(colors=INK, length=0)
+        axes.grid(True, axis="y", color="#E9ECEF")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color("#C9CFD6")
+        axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, -0.14))
+    figure.savefig(path, dpi=150)
+
+
+# --------------------------------------------------------------------------------------------------------------- main
+
+
+def main() -> int:
+    """Train everything, draw the figures, and say whether each remedy helped."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="100 steps instead of 200, not all remedies")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "output", help="folder of the figures")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    steps = 100 if options.quick else 200
+    updates = [240, 96, 60] if options.quick else [900, 240, 120]
+
+    print(f"gradients before training, over {steps} steps")
+    for name, layer in (("RNN", RNN(2, 32, init="torch")), ("LSTM", LSTM(2, 32))):
+        flow = gradient_flow(layer, adding(np.random.default_rng(5), 16, steps)[0], jacobian_samples=0)["l0"]
+        print(f"  {name:40s} norm of dL/dh(0) {np.median(flow.dh[:, 0]):.1e}, x {flow.gain_per_step:.3f} a step back")
+    draw_flows(steps, options.out / "gradient_flow.png")
+
+    panels = [
+        (f"adding, {steps} steps", "mean squared error", 1 / 6, adding_runs(steps, options.quick)),
+        (f"recall after {steps} steps", "share of wrong symbols", 1 - 1 / SYMBOLS, recall_runs()),
+        (f"recall after {steps} steps, {DEPTH} layers", "share of wrong symbols", 1 - 1 / SYMBOLS, deep_runs()),
+    ]
+    for (title, _, _, runs), problem, count in zip(panels, (adding, recall, recall), updates, strict=True):
+        print(f"{title}, {count} updates")
+        for run in runs:
+            train(run, problem, steps, count)
+    draw_curves(panels, updates, options.out / "gradient_flow_remedies.png")
+    x, _ = adding(np.random.default_rng(7), 1, steps)
+    gate_trace(panels[0][3][-1].model, x).plot(options.out / "gradient_flow_gates.png")
+    print(f"figures: {options.out}/gradient_flow*.png")
+
+    wrong = []
+    for title, _, chance, runs in panels:
+        for run in runs:
+            low, high = {"learn": (0.0, 0.5 * chance), "fail": (0.7 * chance, np.inf), "": (-np.inf, np.inf)}[run.must]
+            if not low <= run.best <= high:
+                wrong.append(f"{title}: {run.name} should {run.must}; its least error is {run.best:.3f}")
+    print("\n".join(wrong) if wrong else "every remedy helped")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
