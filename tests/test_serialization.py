@@ -296,9 +296,9 @@ def test_configurations_are_not_trusted(spec: Any, match: str, tmp_path: Path) -
 )
 def test_configurations_of_recurrent_layers_are_not_trusted(name: str, change: dict[str, Any], tmp_path: Path) -> None:
     config = {**getattr(fr, name)(1, 1).config(), **change}
-    start = time.perf_counter()
+    start = time.process_time()
     refused(tmp_path, content({"weight": WEIGHT}, bytes(24), {"class": name, "config": config}))
-    assert time.perf_counter() - start <= 0.5
+    assert time.process_time() - start <= 0.5
 
 
 @pytest.mark.parametrize("depth", [100, 250, 5000])
@@ -323,10 +323,10 @@ def test_other_kinds_of_files(tmp_path: Path) -> None:
 def test_a_header_of_many_entries_takes_bounded_time(tmp_path: Path) -> None:
     header = {f"w{i}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i in range(100_000)}
     path = write(tmp_path, content(header, bytes(400_000)))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"missing: weight; unexpected: .* and 99980 more"):
         fr.load(path)
-    assert time.perf_counter() - start <= 20
+    assert time.process_time() - start <= 20
 
 
 def test_mutated_files_are_value_errors_or_whole(tmp_path: Path) -> None:

@@ -15,8 +15,12 @@ namespace fusedrnn {
 namespace {
 
 constexpr std::size_t cache_line = 64, huge_page = std::size_t(2) << 20;
-constexpr std::size_t smallest_kept = 64 << 10;            // below, malloc reuses memory by itself
+constexpr std::size_t smallest_kept = 64 << 10;  // below, malloc reuses memory by itself
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t most_kept = 0;  // a block that lives on would hide its overruns
+#else
 constexpr std::size_t most_kept = std::size_t(256) << 20;  // of unused blocks, over all sizes
+#endif
 
 std::size_t rounded(std::size_t bytes) {
   const std::size_t unit = bytes >= huge_page ? huge_page : bytes >= smallest_kept ? 4096 : cache_line;
