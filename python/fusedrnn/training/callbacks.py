@@ -97,25 +97,28 @@ class _Best(Callback):
         if name not in training.values:
             known = ", ".join(training.values)
             raise ValueError(f"{type(self).__name__}: monitor is {name!r}; expected one of {known}")
-        better = training.values[name] < self.best - self.min_delta
+        # An accuracy is better when it is higher; losses and the other metrics when they are lower.
+        value = -training.values[name] if name.endswith("accuracy") else training.values[name]
+        better = value < self.best - self.min_delta
         if better:
-            self.best = training.values[name]
+            self.best = value
         return better
 
 
 class EarlyStopping(_Best):
-    """End training when the loss has not fallen for some epochs.
+    """End training when the loss, or another recorded value, has not become better for some epochs.
 
     Parameters
     ----------
     patience : int
         Epochs in a row without improvement after which training ends, positive.
     min_delta : float
-        By how much the loss must fall to count as an improvement.
+        By how much the value must become better to count as an improvement.
     restore_best : bool
         Whether the model gets the weights of its best epoch when training ends, for whatever reason.
     monitor : str, optional
-        "val_loss" or "loss"; by default the former if there is validation data.
+        A recorded value: "val_loss" (the default if there is validation data), "loss" (the default without), or a
+        metric such as "val_accuracy". A name that ends in "accuracy" is better when higher, any other when lower.
     """
 
     def __init__(
@@ -161,9 +164,10 @@ class Checkpoint(_Best):
     best_only : bool
         Whether to save only after the best epoch so far, or after every one.
     min_delta : float
-        By how much the loss must fall to count as better.
+        By how much the value must become better.
     monitor : str, optional
-        "val_loss" or "loss"; by default the former if there is validation data.
+        A recorded value: "val_loss" (the default if there is validation data), "loss" (the default without), or a
+        metric such as "val_accuracy". A name that ends in "accuracy" is better when higher, any other when lower.
     """
 
     def __init__(

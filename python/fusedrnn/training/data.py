@@ -101,13 +101,24 @@ class Samples:
         lengths = tuple(column.lengths for column in self.inputs)
         return lengths if self.several else lengths[0]
 
+    @property
+    def time_steps(self) -> NDArray[np.int64] | None:
+        """Valid time steps (N,) of each sample, those of all its inputs together; None if no lengths are known."""
+        known = [column.lengths for column in self.inputs if column.lengths is not None]
+        return np.sum(known, axis=0, dtype=np.int64) if known else None
+
+    @property
+    def valid_y(self) -> Array:
+        """The target without padding, its time steps in a row."""
+        lengths = self.target.lengths
+        return self.y if lengths is None or self.y.ndim < 2 else self.y[sequence_mask(lengths, self.y.shape[1])]
+
     def __len__(self) -> int:
         return len(self.y)
 
-    def batches(self, size: int, order: NDArray[np.intp] | None = None) -> Iterator[Batch]:
-        """Yield batches of ``size`` samples, the last one smaller, in the given order."""
-        for start in range(0, len(self), size):
-            chosen = slice(start, start + size) if order is None else order[start : start + size]
+    def batches(self, size: int, order: NDArray[np.intp] | list[NDArray[np.intp]] | None = None) -> Iterator[Batch]:
+        """Yield batches of ``size`` samples, the last one smaller, in the given order; or those of a list."""
+        for chosen in order if isinstance(order, list) else _cut(order, len(self), size):
             taken = [column.take(chosen) for column in self.inputs]
             x = tuple(_without_padding(values, lengths) for values, lengths in taken)
             lengths = tuple(lengths for _, lengths in taken)
@@ -180,6 +191,12 @@ def _given_lengths(
             raise ValueError(f"fit: lengths has shape {array.shape}; expected (samples,) = ({count},)")
         checked.append(array)
     return checked
+
+
+def _cut(order: NDArray[np.intp] | None, count: int, size: int) -> Iterator[Any]:
+    """Yield what chooses the samples of each batch: slices, or pieces of the order."""
+    for start in range(0, count, size):
+        yield slice(start, start + size) if order is None else order[start : start + size]
 
 
 def _padded(name: str, values: Any) -> Column:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,24 @@ from ..layers.arrays import positive_int
 from ..layers.base import Layer
 from ..layers.calling import call_inputs, forward_inputs
 from .callbacks import Callback, Training
-from .clip import clip_grad_norm
+from .clip import clip_grad_norm, clip_grad_value
 from .data import Batch, Samples, make_samples
+from .feeds import SampleFeed, make_feed
 from .history import History
 from .losses import Loss, get_loss
+from .metrics import Metric, RunningMetrics
 from .optimizer import Optimizer
 from .optimizers import MakeOptimizer, get_optimizer
+from .progress import progress_bar, show
+from .weighting import weighted_loss
+
+RECORDED = ("loss", "lr", "seconds", "val_loss")
 
 
 def fit(
     model: Layer,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     loss: str | Loss = "mse",
     optimizer: str | Optimizer | MakeOptimizer = "adam",
@@ -37,6 +43,11 @@ def fit(
     callbacks: Iterable[Callback] = (),
     progress: bool = True,
     seed: int | None = None,
+    bucket_by_length: bool = False,
+    steps_per_epoch: int | None = None,
+    metrics: Iterable[str | Metric] = (),
+    class_weight: Any = None,
+    clip_value: float | None = None,
 ) -> History:
     """Train a layer or model.
 
@@ -47,9 +58,12 @@ def fit(
         is the business of the model's ``backward``.
     x : array_like (N, ...) or list of N arrays (T_n, ...), or tuple of those
         Samples; sequences of unequal length are padded to the right. A tuple holds the inputs of a model with several,
-        which is called as ``model(*inputs, lengths=...)``.
-    y : array_like (N, ...) or list of N arrays (T_n, ...)
-        Targets, as the loss takes them. With several inputs, their time steps are those of the last one.
+        which is called as ``model(*inputs, lengths=...)``. Without y, a source of batches (x, y) or (x, y, lengths) of
+        such samples: an iterable, which an iterator goes on with in the next epoch and others start again, or a
+        function from the epoch (from 0) to an iterable; see ``BatchSource``.
+    y : array_like (N, ...) or list of N arrays (T_n, ...), optional
+        Targets, as the loss takes them. With several inputs, their time steps are those of the last one. None if x is
+        a source.
     loss : str or callable
         "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy", or ``loss(pred, target, mask=None)`` that
         returns (value, d_pred).
@@ -59,9 +73,9 @@ def fit(
     epochs : int
         Passes over the samples.
     batch_size : int
-        Samples a step; the last batch of an epoch may be smaller.
+        Samples a step; a batch of an epoch may be smaller. With a source, only the validation data is cut by it.
     clip_norm : float, optional
-        Largest global norm of the gradients.
+        Largest global norm of the gradients, after ``clip_value``.
     validation_data : (x, y) or (x, y, lengths), optional
         Judged after each epoch in inference mode.
     lengths : array_like of int (N,), or tuple of those, optional
@@ -73,18 +87,32 @@ def fit(
         Whether to show a progress bar on stderr.
     seed : int, optional
         Of the order of the samples and of every dropout in the model. The same seed and initial weights give the same
-        bits.
+        bits, as far as a source gives the same batches.
+    bucket_by_length : bool
+        Whether a batch holds samples of similar numbers of valid time steps (with several inputs, of their sum), which
+        makes the padding of ragged sequences small; see ``bucketed_order``.
+    steps_per_epoch : int, optional
+        Batches that an epoch takes from a source. None: until it ends.
+    metrics : iterable of str or callable
+        "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
+        which goes by its ``__name__``.
+    class_weight : array_like (C,) or "balanced", optional
+        Of the classes in the loss "cross_entropy", for validation, too. "balanced" makes all classes of y count alike,
+        its padding left out; see ``class_weights``.
+    clip_value : float, optional
+        Largest absolute value of a gradient's elements.
 
     Returns
     -------
     History
-        "loss", "lr" and "seconds" of each epoch, and "val_loss" with validation data. A loss is the mean over the
-        epoch's batches, weighted by their samples or valid time steps; "loss" is measured while training goes on.
+        "loss", "lr", "seconds" and the metrics of each epoch; with validation data "val_loss" and the metrics by names
+        like "val_accuracy". A loss is the mean over the epoch's batches, weighted by their samples or valid time steps;
+        what has no "val_" is measured while training goes on, dropout included.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit.
+        If an argument does not fit, two do not go together, or a source ends early.
     KeyboardInterrupt
         On Ctrl-C, after the callbacks' ``on_train_end``; its attribute ``history`` has the finished epochs, and the
         model the weights it had reached (or the best, with ``EarlyStopping``).
@@ -93,27 +121,38 @@ def fit(
     batch_size = positive_int("fit", "batch_size", batch_size)
     if any(not getattr(layer, "batch_first", True) for layer in model.layers()):
         raise ValueError("fit: the model has batch_first=False; expected a batch-major model")
-    samples = make_samples(x, y, lengths)
+    feed = make_feed(
+        x,
+        y,
+        lengths,
+        batch_size=batch_size,
+        bucket_by_length=bucket_by_length,
+        steps_per_epoch=steps_per_epoch,
+        rng=np.random.default_rng(seed),
+    )
     held_out = None if validation_data is None else make_samples(*validation_data)
-    judge = get_loss(loss)
-    callbacks = tuple(callbacks)
+    judge = weighted_loss(get_loss(loss), class_weight, feed.samples if isinstance(feed, SampleFeed) else None)
+    metrics, callbacks = tuple(metrics), tuple(callbacks)
+    if taken := RunningMetrics(metrics).values().keys() & RECORDED:
+        raise ValueError(f"fit: a metric's name is {min(taken)!r}; expected none of {', '.join(RECORDED)}")
+    clip = partial(_clip, value=clip_value, norm=clip_norm)
     training = Training(model, get_optimizer(optimizer, model), History())
-    rng = np.random.default_rng(seed)
     if seed is not None:
         model.reseed(seed)
 
-    bar = _progress_bar(epochs * -(-len(samples) // batch_size)) if progress else nullcontext()
+    bar = progress_bar(None if feed.steps is None else epochs * feed.steps) if progress else nullcontext()
     for callback in callbacks:
         callback.on_train_begin(training)
     try:
         with bar as shown:
             for training.epoch in range(epochs):
-                order = rng.permutation(len(samples))
-                _run_epoch(training, samples.batches(batch_size, order), judge, clip_norm, callbacks, shown)
+                _run_epoch(training, feed.epoch(training.epoch), judge, RunningMetrics(metrics), clip, callbacks, shown)
                 if held_out is not None:
-                    training.values["val_loss"] = evaluate(model, held_out, judge, batch_size)
+                    measured = RunningMetrics(metrics)
+                    training.values["val_loss"] = evaluate(model, held_out, judge, batch_size, measured)
+                    training.values |= measured.values("val_")
                 training.history.record(training.values)
-                _show(shown, training)
+                show(shown, training, training.values)
                 for callback in callbacks:
                     callback.on_epoch_end(training)
                 if training.stop:
@@ -129,13 +168,17 @@ def fit(
     return training.history
 
 
-def evaluate(model: Layer, samples: Samples, loss: Loss, batch_size: int) -> float:
-    """Return the mean loss of a model in inference mode."""
+def evaluate(
+    model: Layer, samples: Samples, loss: Loss, batch_size: int, metrics: RunningMetrics | None = None
+) -> float:
+    """Return the mean loss of a model in inference mode, and add the batches to the metrics."""
     mean = _Mean()
     for batch in samples.batches(batch_size):
         pred = call_inputs(model, batch.inputs, batch.lengths)
         mask = batch.mask(pred)
         mean.add(loss(pred, batch.y, mask)[0], _count(batch, mask))
+        if metrics is not None:
+            metrics.update(pred, batch.y, mask)
     return mean.value
 
 
@@ -143,7 +186,8 @@ def _run_epoch(
     training: Training,
     batches: Iterable[Batch],
     loss: Loss,
-    clip_norm: float | None,
+    metrics: RunningMetrics,
+    clip: Callable[[Layer], None],
     callbacks: tuple[Callback, ...],
     bar: Any,
 ) -> None:
@@ -160,18 +204,26 @@ def _run_epoch(
         pred, tape = forward_inputs(model, batch.inputs, batch.lengths)
         mask = batch.mask(pred)
         value, d_pred = loss(pred, batch.y, mask)
+        metrics.update(pred, batch.y, mask)
         if penalty is not None:
             value += penalty(tape)
         model.backward(tape, d_pred)
-        if clip_norm is not None:
-            clip_grad_norm(model, clip_norm)
+        clip(model)
         optimizer.step()
         training.step += 1
         mean.add(value, _count(batch, mask))
         if bar is not None:
-            bar.set_postfix(_postfix(training, {"loss": mean.value}), refresh=False)
+            show(bar, training, {"loss": mean.value, **metrics.values()}, refresh=False)
             bar.update()
     training.values = {"loss": mean.value, "lr": optimizer.lr, "seconds": time.perf_counter() - start}
+    training.values |= metrics.values()
+
+
+def _clip(model: Layer, value: float | None, norm: float | None) -> None:
+    if value is not None:
+        clip_grad_value(model, value)
+    if norm is not None:
+        clip_grad_norm(model, norm)
 
 
 class _Mean:
@@ -193,21 +245,3 @@ class _Mean:
 
 def _count(batch: Batch, mask: Any) -> int:
     return len(batch) if mask is None else int(np.count_nonzero(mask))
-
-
-def _progress_bar(steps: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True)
-
-
-def _show(bar: Any, training: Training) -> None:
-    if bar is not None:
-        bar.set_postfix(_postfix(training, training.values))
-
-
-def _postfix(training: Training, values: dict[str, float]) -> dict[str, Any]:
-    """Return what the bar shows: this epoch's values, and the last known validation loss."""
-    shown: dict[str, Any] = {"epoch": training.epoch + 1, "loss": f"{values['loss']:.4g}"}
-    known = [*training.history.get("val_loss", []), *([values["val_loss"]] if "val_loss" in values else [])]
-    return shown | ({"val_loss": f"{known[-1]:.4g}"} if known else {})
