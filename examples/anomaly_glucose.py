@@ -72,7 +72,8 @@ def plot(examples: list[tuple[str, Array, Array]], rates: dict[str, tuple[Array,
             axes.set_title(title)
             axes.plot(MINUTES * np.arange(STEPS), window, color=TRUTH, linewidth=4, label="sensor")
             axes.plot(MINUTES * np.arange(STEPS), restored, color=COLOURS[0], linewidth=1.8, label="restored")
-        left.supxlabel("minutes", color=INK, fontsize=10)
+        for axes in grid[-1]:
+            axes.set_xlabel("minutes", color=INK)
         left.supylabel("glucose, mg/dl", color=INK, fontsize=10)
         left.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         axes = right.subplots()

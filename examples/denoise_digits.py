@@ -108,7 +108,7 @@ def main() -> None:
     codes = {"autoencoder": models[2].encode(held_out), "PCA": linear[2].transform(held_out)}
     apart = {name: separation(each, labels) for name, each in codes.items()}
     print(f"  digit told by its neighbours on the map  {apart['autoencoder']:8.1%} {apart['PCA']:10.1%}")
-    maps = {f"Codes of two numbers, {name}: {apart[name]:.0%} told apart": each for name, each in codes.items()}
+    maps = {f"Codes of two numbers (asinh), {name}: {apart[name]:.0%} told apart": each for name, each in codes.items()}
     restored = linear[16].inverse_transform(linear[16].transform(noisy[:SHOWN]))
     rows = {"digit": held_out, "noisy": noisy, "autoencoder": models[16](noisy[:SHOWN]), "PCA": restored}
     plot(maps, labels, rows, options.out)
