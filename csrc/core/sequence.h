@@ -79,6 +79,13 @@ template <class T> struct Sequence {
   T* workspace;  // shared by the team; size from Kernels::workspace
 };
 
+// y = x W^T: x (rows, I) and y (rows, O) dense, W packed as panels of `lanes` outputs, (ceil(O / lanes), I, lanes).
+template <class T> struct DenseProduct {
+  int64_t rows, I, O;
+  const T *x, *weights;
+  T* y;
+};
+
 // The part of the work that one thread does, and how it meets the others.
 struct Team {
   int rank, size;

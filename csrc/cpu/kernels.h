@@ -18,6 +18,7 @@ template <class T> struct CellKernels {
 template <class T> struct Kernels {
   int lanes;
   CellKernels<T> cell[cell_count];  // by CellKind
+  bool (*row_products)(const DenseProduct<T>&, const Team&);
   // Independent fused multiply-adds in registers for `rounds` rounds: the roof. Returns the operations done.
   int64_t (*multiply_add)(int64_t rounds);
   // Mixes n bytes (a multiple of 4) into state[32]: any single changed word changes the state.

@@ -1,7 +1,7 @@
 // Compiled once per ISA and element type (CMakeLists.txt holds the table) with
 // FUSEDRNN_ISA, FUSEDRNN_VECTOR_BYTES and FUSEDRNN_REAL set.
-#include "cpu/gradients.h"
 #include "cpu/kernels.h"
+#include "cpu/row_products.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
@@ -74,7 +74,10 @@ void fingerprint(const void* data, int64_t n, uint64_t* state) {
 
 #define FUSEDRNN_CELL_KERNELS(kind, cell, name) cell_kernels<cell, FUSEDRNN_REAL>(),
 extern const Kernels<FUSEDRNN_REAL> FUSEDRNN_TABLE;
-const Kernels<FUSEDRNN_REAL> FUSEDRNN_TABLE = {
-    Vec<FUSEDRNN_REAL>::lanes, {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)}, multiply_add, fingerprint};
+const Kernels<FUSEDRNN_REAL> FUSEDRNN_TABLE = {Vec<FUSEDRNN_REAL>::lanes,
+                                               {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)},
+                                               RowProducts<FUSEDRNN_REAL>::run,
+                                               multiply_add,
+                                               fingerprint};
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

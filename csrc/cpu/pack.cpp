@@ -118,6 +118,23 @@ void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[
   });
 }
 
+template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I) {
+  const int64_t lanes = kernels<T>().lanes, panels = (O + lanes - 1) / lanes;
+  Buffer<T> out(panels * I * lanes);
+  for (int64_t p = 0; p < panels; ++p) {
+    const int64_t used = std::min(lanes, O - p * lanes);
+    const T* from = weight + p * lanes * row;
+    T* to = out.get() + p * I * lanes;
+    for (int64_t i = 0; i < I; ++i, to += lanes) {
+      for (int64_t o = 0; o < used; ++o) to[o] = from[o * row + i * column];
+      std::fill(to + used, to + lanes, T(0));
+    }
+  }
+  return out;
+}
+
+template Buffer<float> pack_panels(const float*, int64_t, int64_t, int64_t, int64_t);
+template Buffer<double> pack_panels(const double*, int64_t, int64_t, int64_t, int64_t);
 template class WeightCache<float>;
 template class WeightCache<double>;
 template void add_unpacked(const float*, const CellLayout&, const int (&)[4], int64_t, int64_t, float*, float*);

@@ -45,4 +45,7 @@ template <class T>
 void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, T* grad,
                   T* bias);
 
+// W (O, I), element (o, i) at weight[o*row + i*column], as panels of `lanes` outputs: (ceil(O / lanes), I, lanes).
+template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I);
+
 }  // namespace fusedrnn

@@ -46,6 +46,15 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
 template <class T> void run_backward(ForwardCall<T>& call, const BackwardCall<T>& gradients,
                                      const Interrupt& interrupt);
 
+// y (rows, O) = x (rows, I) W^T; element (o, i) of W at weight[o*row + i*column]. Dense layers.
+template <class T> struct DenseCall {
+  int64_t rows, I, O;
+  const T *x, *weight;
+  int64_t row, column;
+  T* y;
+};
+template <class T> void run_row_products(const DenseCall<T>& call, const Interrupt& interrupt);
+
 // Single steps of a one-directional stack with weights packed once. Holds the state; nothing is allocated by step().
 template <class T> class StepRunner {
  public:
