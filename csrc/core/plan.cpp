@@ -4,10 +4,14 @@
 
 namespace fusedrnn {
 
+int worthwhile_threads(int64_t multiply_adds, int available) {
+  constexpr int64_t worth_waking_a_thread = 200'000;  // multiply-adds: ~5 us on one AVX-512 core
+  return static_cast<int>(std::min<int64_t>(available, 1 + multiply_adds / worth_waking_a_thread));
+}
+
 Plan make_plan(const Problem& p, int64_t rows, int lanes, int item, const Machine& machine) {
   const int64_t multiply_adds = rows * p.layout.gates * p.hidden_size * (p.layer_input(0) + p.hidden_size) * p.slabs();
-  constexpr int64_t worth_waking_a_thread = 200'000;  // multiply-adds: ~5 us on one AVX-512 core
-  const int threads = static_cast<int>(std::min<int64_t>(machine.threads, 1 + multiply_adds / worth_waking_a_thread));
+  const int threads = worthwhile_threads(multiply_adds, machine.threads);
   if (threads <= 1) return {};
 
   const int64_t units = (p.hidden_size + lanes - 1) / lanes;

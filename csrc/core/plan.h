@@ -24,6 +24,9 @@ struct Machine {
   int64_t private_cache;  // bytes of second-level cache a core
 };
 
+// How many of the machine's threads this much work is worth waking.
+int worthwhile_threads(int64_t multiply_adds, int available);
+
 // rows: steps that are really computed, over all samples. lanes, item: vector lanes and bytes of an element.
 Plan make_plan(const Problem& problem, int64_t rows, int lanes, int item, const Machine& machine);
 

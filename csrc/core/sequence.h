@@ -76,7 +76,7 @@ template <class T> struct Sequence {
   T* dw;                // (U, I + 1, gates, lanes): packed gradient of W_ih; row I is the bias
   T* dr;                // (U, H + 1, gates, lanes): packed gradient of W_hh; row H is the bias
 
-  T* workspace;  // shared by the team; size from Kernels::workspace
+  T* workspace;  // shared by the team; size from CellKernels::workspace
 };
 
 // y = x W^T: x (rows, I) and y (rows, O) dense, W packed as panels of `lanes` outputs, (ceil(O / lanes), I, lanes).

@@ -250,9 +250,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
 template <class T> void run_row_products(const DenseCall<T>& call, const Interrupt& interrupt) {
   const Buffer<T> packed = pack_panels(call.weight, call.row, call.column, call.O, call.I);
   const DenseProduct<T> product{call.rows, call.I, call.O, call.x, packed.get(), call.y};
-  constexpr int64_t worth_a_thread = 200'000;  // multiply-adds
-  const int threads =
-      static_cast<int>(std::min<int64_t>(num_threads(), 1 + call.rows * call.I * call.O / worth_a_thread));
+  const int threads = worthwhile_threads(call.rows * call.I * call.O, num_threads());
   run_plan({Scheme::by_sample, threads}, interrupt, [&](Seat& seat, const Plan& actual) {
     const Team team{seat.rank, actual.threads, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
     kernels<T>().row_products(product, team);
