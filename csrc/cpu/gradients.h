@@ -21,15 +21,17 @@ template <class T> struct InputGradientTile {
     bool add;
   };
 
-  template <int Rows, int Units> static void tile(const Args& a, Place at) {
+  template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
     const int64_t unit0 = at.block * a.units_per_block, unit1 = smaller(a.units, unit0 + a.units_per_block);
     Tile<T, Rows, Units, 1> t;
     const T* dz[Rows];
     for (int r = 0; r < Rows; ++r) dz[r] = a.dz + unit0 * a.unit_stride + (at.row + r) * a.row_stride;
     const int64_t k0 = unit0 * a.run, k = (unit1 - unit0) * a.run;
     const T* w = a.weights + (at.unit * a.K + k0) * L;
+    const int64_t panel = at.next_unit + at.turn % Units;  // a line a k: of one panel
+    const T* next = a.weights + (panel * a.K + at.next_block * a.units_per_block * a.run) * L;
     t.multiply(dz, {unit1 - unit0, a.run, a.unit_stride, 1}, w, L, a.K * L,
-               next_transposed<Units>(w, a.K, k0, k, at.turn, a.K * a.I * int64_t(sizeof(T))));
+               fetch(w, next, 1, k, at.turn / Units, a.K * a.I * int64_t(sizeof(T))));
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
       for (int u = 0; u < Units; ++u) {
@@ -81,7 +83,7 @@ template <class T, int G> struct WeightGradientTile {
     bool first_chunk;
   };
 
-  template <int Rows, int Units> static void tile(const Args& a, Place at) {
+  template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
     Tile<T, Rows, Units, G> t;
     const T* x[Rows];
     T* dw = a.dw + (at.unit * a.columns + a.column0 + at.row) * G * L;

@@ -9,17 +9,6 @@ namespace fusedrnn::FUSEDRNN_ISA {
 template <class C, class T>
 constexpr int64_t transposed_units = k_block * 2 / (C::layout.gates * Vec<T>::lanes);
 
-// next_piece for transposed weights: `Units` panels of K vectors, of which k from k0 on are in use. Tiles take turns
-// with the panels; after the last piece comes the next group of panels.
-template <int Units, class T>
-FUSEDRNN_INLINE Ahead<T> next_transposed(const T* w, int64_t K, int64_t k0, int64_t k, int64_t turn,
-                                         int64_t swept_bytes) {
-  constexpr int64_t lanes = Vec<T>::lanes;
-  if (swept_bytes <= cached_bytes || turn >= Units) return {w, 0};
-  const int64_t next = k0 + k < K ? k : Units * K - k0;
-  return {w + (turn * K + next) * lanes, lanes};
-}
-
 // Layout of Sequence::workspace. Rows of state are padded to whole vectors, and by one more vector where their size
 // is a multiple of a page: six rows a page apart would fight for the same lines of the first-level cache.
 template <class C, class T> struct Workspace {
@@ -62,7 +51,7 @@ template <class T, int G> struct Project {
     int64_t swept_bytes;
   };
 
-  template <int Rows, int Units> static void tile(const Args& a, Place at) {
+  template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
     Tile<T, Rows, Units, G> t;
     T* z[Rows];
     const T* x[Rows];
@@ -72,8 +61,8 @@ template <class T, int G> struct Project {
       x[r] = a.x_row[at.row + r] + k0;
     }
     const T* w = a.weights + (at.unit * a.I + k0) * G * L;
-    t.multiply(x, {1, k1 - k0, 0, 1}, w, G * L, a.I * G * L,
-               next_piece(w, (k1 - k0) * G * L, at.turn, k1 - k0, a.swept_bytes));
+    const T* next = a.weights + (at.next_unit * a.I + at.next_block * k_block) * G * L;
+    t.multiply(x, {1, k1 - k0, 0, 1}, w, G * L, a.I * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
     // Sums over earlier pieces of k wait in z.
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
@@ -107,7 +96,7 @@ template <class C, class T> struct ForwardPass {
   struct Step {
     using Args = ForwardPass::Args;
     static constexpr int gates = G;
-    template <int Rows, int Units> static void tile(const Args& a, Place at) {
+    template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
       const Sequence<T>& q = *a.q;
       const int64_t j0 = a.j0 + at.row, row = a.space.row;
       const T* h0 = a.h(a.step) + j0 * row;
@@ -118,8 +107,8 @@ template <class C, class T> struct ForwardPass {
       const T* h[Rows];
       for (int r = 0; r < Rows; ++r) h[r] = h0 + r * row + k0;
       const T* w = q.recurrent_weights + (at.unit * q.H + k0) * G * L;
-      t.multiply(h, {1, k1 - k0, 0, 1}, w, G * L, q.H * G * L,
-                 next_piece(w, (k1 - k0) * G * L, at.turn, k1 - k0, a.swept_bytes));
+      const T* next = q.recurrent_weights + (at.next_unit * q.H + at.next_block * k_block) * G * L;
+      t.multiply(h, {1, k1 - k0, 0, 1}, w, G * L, q.H * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
       if (k1 == q.H) return finish_all<Rows, Units>(a, t, z, z_unit, j0, at.unit, at.block);
 #pragma GCC unroll 1
       for (int r = 0; r < Rows; ++r)
@@ -217,7 +206,7 @@ template <class C, class T> struct ForwardPass {
         const int64_t n = smaller(count(ragged, a.step), team.sample_end) - j0;
         a.z_first = q.gates ? ragged.first[a.step] : done - j0;
         for (int64_t j = j0; j < j0 + n; ++j) a.y_row[j] = row_of(q.y, q, a.step, j);
-        Sweep<Step>::run(a, n, team.unit_begin, team.unit_end, rec_blocks);
+        Sweep<Step>::run(a, n, team.unit_begin, team.unit_end, rec_blocks, a.step & 1);
         done += n;
         if (team.shares_steps && !team.barrier(team.context)) return false;
       }
@@ -274,7 +263,7 @@ template <class C, class T> struct BackwardPass {
   struct Step {
     using Args = BackwardPass::Args;
     static constexpr int gates = 1;
-    template <int Rows, int Units> static void tile(const Args& a, Place at) {
+    template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
       const Sequence<T>& q = *a.q;
       const int64_t j0 = a.j0 + at.row, R = a.total_rows;
       const int64_t run0 = at.block * runs_per_block, run1 = smaller(a.runs, run0 + runs_per_block);
@@ -284,8 +273,10 @@ template <class C, class T> struct BackwardPass {
         dz[r] = q.gates + ((run0 * R + q.ragged->first[a.step + 1] + j0 + r) * S + rec) * L;
       const int64_t K = a.units * G * L, k = (run1 - run0) * G * L;
       const T* w = q.recurrent_weights_t + (at.unit * K + run0 * G * L) * L;
+      const int64_t panel = at.next_unit + at.turn % Units;  // a line a k: of one panel
+      const T* next = q.recurrent_weights_t + (panel * K + at.next_block * runs_per_block * G * L) * L;
       t.multiply(dz, {run1 - run0, G * L, R * S * L, 1}, w, L, K * L,
-                 next_transposed<Units>(w, K, run0 * G * L, k, at.turn, a.swept_bytes));
+                 fetch(w, next, 1, k, at.turn / Units, a.swept_bytes));
 #pragma GCC unroll 1
       for (int r = 0; r < Rows; ++r)
         for (int u = 0; u < Units; ++u) {
@@ -377,7 +368,7 @@ template <class C, class T> struct BackwardPass {
     a.j0 = low;
     a.runs = runs;
     const int64_t blocks = runs ? ceil_div(runs, runs_per_block) : 1;
-    Sweep<Step>::run(a, high - low, team.unit_begin, team.unit_end, blocks);
+    Sweep<Step>::run(a, high - low, team.unit_begin, team.unit_end, blocks, a.step & 1);
   }
 
   static void load_state(const Args& a, const Team& team) {

@@ -31,6 +31,19 @@ constexpr int max_units(int rows, int gates) {
 // that a float sum of one piece keeps its last bits.
 constexpr int64_t k_block = 256;
 
+// Calls body(0), ..., body(N - 1) with constants, so that arrays indexed by them live in registers from the compiler's
+// first pass on. (It unrolls loops only after it has put the arrays that they index into memory.)
+template <int I> struct Constant {
+  FUSEDRNN_INLINE constexpr operator int() const { return I; }
+};
+#define FUSEDRNN_BODY __attribute__((always_inline))
+template <int N, int I = 0, class Body> FUSEDRNN_INLINE void each(const Body& body) {
+  if constexpr (I < N) {
+    body(Constant<I>());
+    each<N, I + 1>(body);
+  }
+}
+
 template <class T> struct RowRun {  // k runs over `runs` stretches of `length` scalars, `jump` apart
   int64_t runs, length, jump;
   int64_t step;  // distance between successive k within a stretch
@@ -51,63 +64,66 @@ template <class T, int Rows, int Units, int Gates> struct Tile {
   FUSEDRNN_INLINE void multiply(const T* const* rows, RowRun<T> a, const T* w, int64_t w_step, int64_t w_unit,
                                 Ahead<T> ahead) {
     const T* p[Rows];
-    for (int r = 0; r < Rows; ++r) {
-      p[r] = rows[r];
-      for (int j = 0; j < vectors; ++j) acc[r * vectors + j] = V(T(0));
-    }
+    V sum[Rows * vectors];
+    each<Rows>([&](auto r) FUSEDRNN_BODY { p[r] = rows[r]; });
+    each<Rows * vectors>([&](auto i) FUSEDRNN_BODY { sum[i] = V(T(0)); });
     for (int64_t run = 0; run < a.runs; ++run) {
       int64_t at = run * a.jump;
       for (int64_t k = 0; k < a.length; ++k, at += a.step, w += w_step, ahead.at += ahead.step) {
         __builtin_prefetch(ahead.at, 0, 2);
-        add_product(p, at, w, w_unit);
+        add_product(sum, p, at, w, w_unit);
       }
     }
+    each<Rows * vectors>([&](auto i) FUSEDRNN_BODY { acc[i] = sum[i]; });
   }
 
  private:
   // Whichever operand has fewer vectors stays in registers, the other one passes through.
-  FUSEDRNN_INLINE void add_product(const T* const (&p)[Rows], int64_t at, const T* w, int64_t w_unit) {
+  static FUSEDRNN_INLINE void add_product(V (&sum)[Rows * vectors], const T* const (&p)[Rows], int64_t at, const T* w,
+                                          int64_t w_unit) {
     if constexpr (Rows < vectors) {
+      const T* unit[Units];
       V a[Rows];
-      for (int r = 0; r < Rows; ++r) a[r] = V(p[r][at]);
-#pragma GCC unroll 32
-      for (int j = 0; j < vectors; ++j) {
-        const V b = V::load(w + (j / Gates) * w_unit + (j % Gates) * V::lanes);
-#pragma GCC unroll 8
-        for (int r = 0; r < Rows; ++r) acc[r * vectors + j] = fma(a[r], b, acc[r * vectors + j]);
-      }
+      each<Units>([&](auto u) FUSEDRNN_BODY { unit[u] = hidden(w + u * w_unit); });
+      each<Rows>([&](auto r) FUSEDRNN_BODY { a[r] = V(p[r][at]); });
+      each<vectors>([&](auto j) FUSEDRNN_BODY {
+        V b = V::load(unit[j / Gates] + (j % Gates) * V::lanes);
+        if constexpr (Rows > 1) b = hidden(b);
+        each<Rows>([&](auto r) FUSEDRNN_BODY { sum[r * vectors + j] = fma(a[r], b, sum[r * vectors + j]); });
+      });
     } else {
       V b[vectors];
-#pragma GCC unroll 32
-      for (int j = 0; j < vectors; ++j) b[j] = V::load(w + (j / Gates) * w_unit + (j % Gates) * V::lanes);
-#pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r) {
+      each<vectors>([&](auto j) FUSEDRNN_BODY { b[j] = V::load(w + (j / Gates) * w_unit + (j % Gates) * V::lanes); });
+      each<Rows>([&](auto r) FUSEDRNN_BODY {
         const V a(p[r][at]);
-#pragma GCC unroll 32
-        for (int j = 0; j < vectors; ++j) acc[r * vectors + j] = fma(a, b[j], acc[r * vectors + j]);
-      }
+        each<vectors>([&](auto j) FUSEDRNN_BODY { sum[r * vectors + j] = fma(a, b[j], sum[r * vectors + j]); });
+      });
     }
   }
 };
 
-// The part of the weights that comes after the piece in use, for a tile with this turn: together the tiles of a pass
-// fetch the next piece. Only where the weights of the whole sweep exceed the cache; otherwise they are at hand.
+// Weights whose whole sweep exceeds this are fetched ahead of the tiles; smaller ones are at hand.
 constexpr int64_t cached_bytes = 768 << 10;
-template <class T>
-FUSEDRNN_INLINE Ahead<T> next_piece(const T* w, int64_t piece, int64_t turn, int64_t k, int64_t swept_bytes) {
-  constexpr int64_t lanes = Vec<T>::lanes;
-  const int64_t offset = turn * k * lanes;
-  if (swept_bytes <= cached_bytes || offset >= piece) return {w, 0};
-  return {w + piece + offset, lanes};
-}
 
 FUSEDRNN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 FUSEDRNN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Which tile of a sweep this is: turn counts the tiles that have passed over the same weights before it.
+// Which tile of a sweep this is: turn counts the tiles that have passed over the same weights before it. The sweep
+// goes on to (next_unit, next_block), or stays where it is at its end.
 struct Place {
   int64_t row, unit, block, turn;
+  int64_t next_unit, next_block;
 };
+
+// What a tile fetches ahead of the weights that the sweep reads next, which begin at `next` and have `vectors` vectors
+// a k, `k` k's: its turn's share of them.
+template <class T>
+FUSEDRNN_INLINE Ahead<T> fetch(const T* w, const T* next, int64_t vectors, int64_t k, int64_t turn,
+                               int64_t swept_bytes) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  if (swept_bytes <= cached_bytes || turn >= vectors || next == w) return {w, 0};
+  return {next + turn * k * lanes, lanes};
+}
 
 // Calls Work::tile<Rows, Units>(args, place) over rows [0, n), units [u0, u1) and `blocks` pieces of k.
 // Weights are the large operand, so they move slowest: all rows pass over one group of units and one piece of k while
@@ -115,7 +131,7 @@ struct Place {
 // the weights of its one or two rows.
 template <class Work> struct Sweep {
   using Args = typename Work::Args;
-  using Function = void (*)(const Args&, Place);
+  using Function = void (*)(const Args&, const Place&);
   static constexpr int rows_max = max_rows(Work::gates);
 
   struct Table {
@@ -137,25 +153,30 @@ template <class Work> struct Sweep {
     return table;
   }
 
-  static void run(const Args& args, int64_t n, int64_t u0, int64_t u1, int64_t blocks) {
+  // Odd sweeps walk the units from the last to the first, so that they find in cache what the sweep before them read
+  // last; the same weights in the same order every time would push each other out.
+  static void run(const Args& args, int64_t n, int64_t u0, int64_t u1, int64_t blocks, bool odd = false) {
     static constexpr Table table = make();
     if (n <= 0) return;
     // 32-bit and once a sweep: a 64-bit division takes as long as a small tile.
     const unsigned count = static_cast<unsigned>(n), tiles = count <= rows_max ? 1 : (count + rows_max - 1) / rows_max;
     const unsigned base = tiles == 1 ? count : count / tiles, taller = count - base * tiles;
     const int widest = max_units(static_cast<int>(base + (taller > 0)), Work::gates);
-    for (int64_t u = u0; u < u1;) {
+    for (int64_t done = 0; done < u1 - u0;) {
       int units = widest, log2_units = __builtin_ctz(static_cast<unsigned>(widest));
-      while (units > u1 - u) units /= 2, --log2_units;
+      while (units > u1 - u0 - done) units /= 2, --log2_units;
+      const int64_t u = odd ? u1 - done - units : u0 + done;
+      done += units;
+      const int64_t after = done == u1 - u0 ? u : odd ? u - units : u + units;
       for (int64_t block = 0; block < blocks; ++block) {
-        int64_t row = 0;
-        for (unsigned tile = 0; tile < tiles; ++tile) {
-          const int64_t rows = base + (tile < taller);
-          table.at[rows][log2_units](args, {row, u, block, tile});
-          row += rows;
+        const bool stays = block + 1 < blocks || after == u;
+        Place at{0, u, block, 0, stays ? u : after, block + 1 < blocks ? block + 1 : stays ? block : 0};
+        for (; at.turn < tiles; ++at.turn) {
+          const int64_t rows = base + (at.turn < taller);
+          table.at[rows][log2_units](args, at);
+          at.row += rows;
         }
       }
-      u += units;
     }
   }
 };

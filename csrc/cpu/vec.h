@@ -53,6 +53,24 @@ template <class T> struct Vec {
   FUSEDRNN_INLINE Vec operator/(Vec b) const { return v / b.v; }
 };
 
+// The same value, about which the compiler knows nothing. It loads a vector from memory once instead of for each of its
+// uses, and an address is computed where it is used instead of in a register of its own.
+#if defined(__AVX512F__)
+#define FUSEDRNN_VECTOR_REGISTER "v"
+#elif defined(__x86_64__)
+#define FUSEDRNN_VECTOR_REGISTER "x"
+#else
+#define FUSEDRNN_VECTOR_REGISTER "w"
+#endif
+template <class T> FUSEDRNN_INLINE Vec<T> hidden(Vec<T> x) {
+  __asm__("" : "+" FUSEDRNN_VECTOR_REGISTER(x.v));
+  return x;
+}
+template <class T> FUSEDRNN_INLINE const T* hidden(const T* x) {
+  __asm__("" : "+r"(x));
+  return x;
+}
+
 // fma(a, b, c) = a*b + c in one rounding; mul then add on x86-64-v2, which has no such instruction.
 #if defined(__FMA__) || defined(__aarch64__)
 constexpr bool has_fma = true;
