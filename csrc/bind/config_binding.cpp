@@ -31,6 +31,10 @@ template <class T> double fma_peak(double seconds) {
 void register_config(py::module_& m) {
   m.def("isa", [] { return std::string(isa().name); });
   m.def("available_isas", &available_isas);
+  m.def("bfloat16", [] {
+    if (!bfloat16_kernels().cell) return "none";
+    return bfloat16_kernels().in_hardware ? "hardware" : "emulated";
+  });
   m.def("available_threads", &available_threads);
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));

@@ -271,8 +271,8 @@ template <class T> class StackOf : public Stack {
  public:
   explicit StackOf(Problem problem) : p_(std::move(problem)) {
     for (int64_t slab = 0; slab < p_.slabs(); ++slab)
-      caches_.push_back(
-          std::make_unique<WeightCache<T>>(p_.layout, p_.layer_input(slab / p_.num_directions), p_.hidden_size));
+      caches_.push_back(std::make_unique<WeightCache<T>>(p_.layout, p_.layer_input(slab / p_.num_directions),
+                                                         p_.hidden_size, p_.bfloat16));
   }
 
   py::tuple forward(py::list weights, py::object x, py::object h0, py::object c0, py::object lengths, bool batch_first,
@@ -409,7 +409,7 @@ py::array row_products(const py::array& x, const py::array& weight) {
 
 std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
                                   int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
-                                  bool bias) {
+                                  bool bias, const std::string& compute_dtype) {
   Problem p;
 #define FUSEDRNN_FIND(kind, formula, name)                                     \
   if (cell == #kind) {                                                         \
@@ -427,6 +427,13 @@ std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dt
   p.bias = bias;
   p.batch_first = true;
   p.check_sizes();
+  p.bfloat16 = compute_dtype == "bfloat16";
+  if (!compute_dtype.empty() && compute_dtype != dtype && !(p.bfloat16 && dtype == "float32"))
+    throw TypeMismatch(p.op + ": compute_dtype is " + compute_dtype + " with dtype " + dtype +
+                       "; expected the same, or bfloat16 with float32");
+  if (p.bfloat16 && !bfloat16_kernels().cell)
+    throw std::runtime_error(p.op + ": compute_dtype is bfloat16; expected float32 on this instruction set (" +
+                             isa().name + ")");
   if (dtype == "float32") return std::make_unique<StackOf<float>>(p);
   if (dtype == "float64") return std::make_unique<StackOf<double>>(p);
   throw TypeMismatch(p.op + ": dtype is " + dtype + "; expected float32 or float64");
@@ -448,7 +455,8 @@ void register_stack(py::module_& m) {
       .def("reset", &Stream::reset, py::arg("h") = py::none(), py::arg("c") = py::none());
   py::class_<Stack>(m, "Stack")
       .def(py::init(&make_stack), py::arg("cell"), py::arg("dtype"), py::arg("input_size"), py::arg("hidden_size"),
-           py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"))
+           py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"),
+           py::arg("compute_dtype") = "")
       .def("forward", &Stack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
            py::arg("lengths"), py::arg("batch_first"), py::arg("training"))
       .def("stream", &Stack::stream, py::arg("weights"), py::arg("batch_size"))

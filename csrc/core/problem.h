@@ -18,6 +18,7 @@ struct Problem {
   int64_t input_size, hidden_size, num_layers, num_directions;
   bool reverse;  // one direction only: it runs backwards
   bool bias, batch_first;
+  bool bfloat16 = false;  // float only: the products multiply bfloat16; sums, gates and states stay float
   int64_t T = 0, B = 0;
 
   int64_t slabs() const { return num_layers * num_directions; }  // (layer, direction) pairs, as torch counts states

@@ -7,14 +7,15 @@ namespace fusedrnn::FUSEDRNN_ISA {
 
 // dx(row) = W_ih^T dz(row) for this thread's share of the rows. The vectors run over the inputs, k over units and
 // gates.
-template <class T> struct InputGradientTile {
+template <class E> struct InputGradientTile {
+  using T = typename Operand<E>::Sum;
   using V = Vec<T>;
   static constexpr int L = V::lanes, gates = 1;
 
   struct Args {
-    const T* weights;  // packed W_ih^T: (panels of I, K, L)
+    const E* weights;  // packed W_ih^T: (panels of I, K, L)
     int64_t I, K;      // K = U * run
-    const T* dz;       // gradient of row i of unit u at dz + u*unit_stride + i*row_stride: `run` scalars
+    const E* dz;       // gradient of row i of unit u at dz + u*unit_stride + i*row_stride: `run` scalars
     int64_t units, unit_stride, row_stride, run;
     int64_t units_per_block;
     T** dx;  // row of dx of the i-th row of the chunk
@@ -23,13 +24,13 @@ template <class T> struct InputGradientTile {
 
   template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
     const int64_t unit0 = at.block * a.units_per_block, unit1 = smaller(a.units, unit0 + a.units_per_block);
-    Tile<T, Rows, Units, 1> t;
-    const T* dz[Rows];
+    Tile<E, Rows, Units, 1> t;
+    const E* dz[Rows];
     for (int r = 0; r < Rows; ++r) dz[r] = a.dz + unit0 * a.unit_stride + (at.row + r) * a.row_stride;
     const int64_t k0 = unit0 * a.run, k = (unit1 - unit0) * a.run;
-    const T* w = a.weights + (at.unit * a.K + k0) * L;
+    const E* w = a.weights + (at.unit * a.K + k0) * L;
     const int64_t panel = at.next_unit + at.turn % Units;  // a line a k: of one panel
-    const T* next = a.weights + (panel * a.K + at.next_block * a.units_per_block * a.run) * L;
+    const E* next = a.weights + (panel * a.K + at.next_block * a.units_per_block * a.run) * L;
     t.multiply(dz, {unit1 - unit0, a.run, a.unit_stride, 1}, w, L, a.K * L,
                fetch(w, next, 1, k, at.turn / Units, a.K * a.I * int64_t(sizeof(T))));
 #pragma GCC unroll 1
@@ -44,23 +45,23 @@ template <class T> struct InputGradientTile {
   }
 };
 
-template <class C, class T> struct InputGradient {
-  static constexpr int L = Vec<T>::lanes, G = C::layout.gates, S = C::slots;
+template <class C, class T, class E> struct InputGradient {
+  static constexpr int L = Vec<T>::lanes, G = C::gates, S = C::slots, run_length = G * L / Operand<E>::values;
   static constexpr int64_t chunk_rows = 96;
 
   static bool run(const Sequence<T>& q, const Team& team) {
     T* rows[chunk_rows];
     const int64_t units = ceil_div(q.H, L), total = q.ragged->first[q.ragged->steps];
     const int64_t begin = total * team.rank / team.size, end = total * (team.rank + 1) / team.size;
-    typename InputGradientTile<T>::Args a{
-        q.input_weights_t,      q.I,  units * G * L, nullptr, units, total * S * L, S * L, G * L,
-        transposed_units<C, T>, rows, q.add_to_dx};
+    typename InputGradientTile<E>::Args a{
+        operands<E>(q.input_weights_t), q.I,  units * run_length, nullptr, units, total * S * L, S * L, run_length,
+        transposed_units<C, T>,         rows, q.add_to_dx};
     RowCursor cursor(q.ragged, begin);
     for (int64_t row0 = begin; row0 < end; row0 += chunk_rows) {
       const int64_t n = smaller(chunk_rows, end - row0);
       for (int64_t i = 0; i < n; ++i, cursor.advance()) rows[i] = row_of(q.dx, q, cursor.step, cursor.sample());
-      a.dz = q.gates + (row0 * S + C::layout.input_slot) * L;
-      Sweep<InputGradientTile<T>>::run(a, n, 0, ceil_div(q.I, L), ceil_div(units, a.units_per_block));
+      a.dz = operands<E>(q.gates + row0 * S * L) + C::input_slot * L / Operand<E>::values;
+      Sweep<InputGradientTile<E>>::run(a, n, 0, ceil_div(q.I, L), ceil_div(units, a.units_per_block));
       if (!team.poll(team.context)) return false;
     }
     return true;
@@ -69,14 +70,15 @@ template <class C, class T> struct InputGradient {
 
 // dW_ih = sum over rows of dz x^T and dW_hh = sum of dz h0^T, packed as the weights are: (U, columns, G, lanes), with
 // the bias as the column of a constant input 1. Each thread owns columns of the result, k runs over all rows in order.
-template <class T, int G> struct WeightGradientTile {
+template <class E, int G> struct WeightGradientTile {
+  using T = typename Operand<E>::Sum;
   using V = Vec<T>;
   static constexpr int L = V::lanes, gates = G;
 
   struct Args {
-    const T* dz;  // gate gradients of row i of unit u at dz + u*unit_stride + i*row_stride
+    const E* dz;  // gate gradients of row i of unit u at dz + u*unit_stride + i*row_stride
     int64_t unit_stride, row_stride;
-    const T* source;  // (n, width): columns [column0, column0 + width) of the inputs of these rows
+    const E* source;  // (n, width): columns [column0, column0 + width) of the inputs of these rows
     int64_t n, width, column0;
     T* dw;
     int64_t columns;
@@ -84,11 +86,11 @@ template <class T, int G> struct WeightGradientTile {
   };
 
   template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
-    Tile<T, Rows, Units, G> t;
-    const T* x[Rows];
+    Tile<E, Rows, Units, G> t;
+    const E* x[Rows];
     T* dw = a.dw + (at.unit * a.columns + a.column0 + at.row) * G * L;
     for (int r = 0; r < Rows; ++r) x[r] = a.source + at.row + r;
-    const T* dz = a.dz + at.unit * a.unit_stride;
+    const E* dz = a.dz + at.unit * a.unit_stride;
     t.multiply(x, {1, a.n, 0, a.width}, dz, a.row_stride, a.unit_stride, {dz, 0});
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
@@ -99,27 +101,29 @@ template <class T, int G> struct WeightGradientTile {
   }
 };
 
-template <class C, class T> struct WeightGradient {
+template <class C, class T, class E> struct WeightGradient {
   using V = Vec<T>;
-  static constexpr int L = V::lanes, G = C::layout.gates, S = C::slots;
-  static constexpr int64_t chunk_rows = 96;
+  static constexpr int L = V::lanes, G = C::gates, S = C::slots, values = Operand<E>::values;
+  static constexpr int64_t chunk_rows = 96, chunk = chunk_rows / values;  // rows; elements of E over them
 
-  // Elements of workspace that one thread needs beside the shared state.
-  static int64_t buffer_size(const Sequence<T>& q) { return chunk_rows * ((q.I > q.H ? q.I : q.H) + 1 + L); }
+  // Elements of workspace that one thread needs beside the shared state: the inputs of a chunk, and with Pairs the gate
+  // gradients of one unit, two rows side by side.
+  static int64_t buffer_size(const Sequence<T>& q) {
+    return chunk * ((q.I > q.H ? q.I : q.H) + 1 + L) + (values > 1 ? chunk * G * L : 0);
+  }
 
   static bool run(const Sequence<T>& q, const Team& team) {
-    T* buffer = q.workspace + team.rank * buffer_size(q);
+    E* buffer = reinterpret_cast<E*>(q.workspace + team.rank * buffer_size(q));
     return accumulate<false>(q, team, buffer) && accumulate<true>(q, team, buffer);
   }
 
  private:
-  template <bool Recurrent> static bool accumulate(const Sequence<T>& q, const Team& team, T* buffer) {
+  template <bool Recurrent> static bool accumulate(const Sequence<T>& q, const Team& team, E* buffer) {
+    constexpr int slot = Recurrent ? C::recurrent_slot : C::input_slot;
     const int64_t columns = (Recurrent ? q.H : q.I) + 1, units = ceil_div(q.H, L);
     const int64_t total = q.ragged->first[q.ragged->steps];
     const int64_t c0 = columns * team.rank / team.size, c1 = columns * (team.rank + 1) / team.size;
-    typename WeightGradientTile<T, G>::Args a{};
-    a.unit_stride = total * S * L;
-    a.row_stride = S * L;
+    typename WeightGradientTile<E, G>::Args a{};
     a.width = c1 - c0 + ((c1 - c0) * int64_t(sizeof(T)) % 1024 == 0 ? L : 0);
     a.source = buffer;
     a.column0 = c0;
@@ -128,26 +132,70 @@ template <class C, class T> struct WeightGradient {
     a.first_chunk = true;
     RowCursor cursor(q.ragged, 0);
     for (int64_t row0 = 0; row0 < total || a.first_chunk; row0 += chunk_rows, a.first_chunk = false) {
-      a.n = smaller(chunk_rows, total - row0);
-      a.dz = q.gates + (row0 * S + (Recurrent ? C::layout.recurrent_slot : C::layout.input_slot)) * L;
-      for (int64_t i = 0; i < a.n; ++i, cursor.advance()) {
-        const T* source =
-            Recurrent ? previous_h(q, cursor.step, cursor.sample()) : row_of(q.x, q, cursor.step, cursor.sample());
+      const int64_t rows = smaller(chunk_rows, total - row0);
+      a.n = ceil_div(rows, values);
+      for (int64_t i = 0; i < a.n; ++i) {
+        const T* source[values] = {};
+        for (int v = 0; v < values && i * values + v < rows; ++v, cursor.advance())
+          source[v] =
+              Recurrent ? previous_h(q, cursor.step, cursor.sample()) : row_of(q.x, q, cursor.step, cursor.sample());
         gather(buffer + i * a.width, source, c0, c1, columns - 1);
       }
-      Sweep<WeightGradientTile<T, G>>::run(a, c1 - c0, 0, units, 1);
+      const T* gates = q.gates + row0 * S * L;
+      if constexpr (values == 1) {
+        a.dz = gates + slot * L;
+        a.unit_stride = total * S * L;
+        a.row_stride = S * L;
+        Sweep<WeightGradientTile<E, G>>::run(a, c1 - c0, 0, units, 1);
+      } else {
+        E* dz = buffer + chunk * a.width;
+        a.dz = dz;
+        a.row_stride = G * L;
+        for (int64_t unit = 0; unit < units; ++unit) {
+          pair_rows(gates + unit * total * S * L, slot, rows, dz);
+          Sweep<WeightGradientTile<E, G>>::run(a, c1 - c0, unit, unit + 1, 1);
+        }
+      }
       if (!team.poll(team.context)) return false;
     }
     return true;
   }
 
   // Columns [c0, c1) of the row, followed by its constant 1 at column `ones`. A null row is zeros.
-  static FUSEDRNN_INLINE void gather(T* to, const T* row, int64_t c0, int64_t c1, int64_t ones) {
+  static FUSEDRNN_INLINE void gather(T* to, const T* const (&source)[1], int64_t c0, int64_t c1, int64_t ones) {
+    const T* row = source[0];
     const int64_t end = smaller(c1, ones);
     int64_t i = c0;
     for (; row && i + L <= end; i += L) V::load(row + i).store(to + i - c0);
     for (; i < end; ++i) to[i - c0] = row ? row[i] : T(0);
     if (ones < c1) to[ones - c0] = T(1);
+  }
+
+  // The same for two rows, value by value side by side. What stands beside a row that is missing meets dz = 0.
+  static FUSEDRNN_INLINE void gather(Pair* to, const T* const (&source)[2], int64_t c0, int64_t c1, int64_t ones) {
+    const int64_t end = smaller(c1, ones);
+    const auto values_of = [&](const T* row, int64_t i) {
+      return row ? rounded(load_within(row, i, end)) : Vec<Pair>(Pair{0});
+    };
+    for (int64_t i = c0; i < end; i += L) {
+      const Vec<Pair> both = interleave(values_of(source[0], i), values_of(source[1], i));
+      if (i + L <= end)
+        both.store(to + i - c0);
+      else
+        __builtin_memcpy(to + i - c0, &both.v, static_cast<size_t>(end - i) * sizeof(Pair));
+    }
+    constexpr uint32_t one = 0x3F80;
+    if (ones < c1) to[ones - c0] = Pair{one << 16 | one};
+  }
+
+  // The gate gradients of rows 2i and 2i + 1 of one unit, lane by lane side by side; zero past the last row.
+  static FUSEDRNN_INLINE void pair_rows(const T* gates, int slot, int64_t rows, Pair* to) {
+    for (int64_t row = 0; row < rows; row += 2)
+      for (int g = 0; g < G; ++g, to += L) {
+        const uint16_t* dz = reinterpret_cast<const uint16_t*>(gates + row * S * L) + (slot + g) * L;
+        const Vec<Pair> next = row + 1 < rows ? load_halves(dz + 2 * S * L) : Vec<Pair>(Pair{0});
+        interleave(load_halves(dz), next).store(to);
+      }
   }
 };
 

@@ -4,7 +4,8 @@
 
 #include "core/error.h"
 
-// FUSEDRNN_ISAS(X) is the table of CMakeLists.txt: X(namespace, "name"), slowest first.
+// From the table of CMakeLists.txt, slowest first: FUSEDRNN_ISAS(X) lists X(namespace, "name");
+// FUSEDRNN_BFLOAT16(X) lists X(namespace, namespace of its bfloat16 kernels, in hardware?).
 #include "isa_table.h"
 
 namespace fusedrnn {
@@ -15,6 +16,11 @@ namespace fusedrnn {
   extern const Kernels<double> kernels_f64; \
   }
 FUSEDRNN_ISAS(FUSEDRNN_DECLARE)
+#define FUSEDRNN_DECLARE_BFLOAT16(space, kernels, hardware) \
+  namespace kernels {                                       \
+  extern const CellKernels<float> cells_bf16[cell_count];   \
+  }
+FUSEDRNN_BFLOAT16(FUSEDRNN_DECLARE_BFLOAT16)
 
 namespace {
 
@@ -26,6 +32,7 @@ bool avx512() {
   return avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
+bool avx512_bf16() { return avx512() && __builtin_cpu_supports("avx512bf16"); }
 #else
 bool neon() { return true; }
 #endif
@@ -52,6 +59,14 @@ const Isa& choose() {
        "one that this processor supports: " + names);
 }
 
+Bfloat16Kernels choose_bfloat16() {
+  Bfloat16Kernels best{nullptr, false};
+#define FUSEDRNN_TRY(space, kernels, hardware) \
+  if (isa().f32 == &space::kernels_f32 && probe::kernels()) best = {kernels::cells_bf16, hardware};
+  FUSEDRNN_BFLOAT16(FUSEDRNN_TRY)
+  return best;
+}
+
 }  // namespace
 
 std::vector<std::string> available_isas() {
@@ -63,6 +78,11 @@ std::vector<std::string> available_isas() {
 
 const Isa& isa() {
   static const Isa& chosen = choose();
+  return chosen;
+}
+
+const Bfloat16Kernels& bfloat16_kernels() {
+  static const Bfloat16Kernels chosen = choose_bfloat16();
   return chosen;
 }
 

@@ -21,6 +21,14 @@ std::vector<std::string> available_isas();
 // unsupported name.
 const Isa& isa();
 
+// The kernels with bfloat16 products and float sums for the ISA in use. Where the processor has no such instruction two
+// float multiply-adds stand for it.
+struct Bfloat16Kernels {
+  const CellKernels<float>* cell;  // by CellKind; null: none for this ISA
+  bool in_hardware;
+};
+const Bfloat16Kernels& bfloat16_kernels();
+
 template <class T> const Kernels<T>& kernels();
 template <> inline const Kernels<float>& kernels() { return *isa().f32; }
 template <> inline const Kernels<double>& kernels() { return *isa().f64; }

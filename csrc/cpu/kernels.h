@@ -16,7 +16,7 @@ template <class T> struct CellKernels {
 };
 
 template <class T> struct Kernels {
-  int lanes;
+  int lanes;                        // of bfloat16 kernels too: they count pairs
   CellKernels<T> cell[cell_count];  // by CellKind
   bool (*row_products)(const DenseProduct<T>&, const Team&);
   // Independent fused multiply-adds in registers for `rounds` rounds: the roof. Returns the operations done.

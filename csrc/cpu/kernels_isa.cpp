@@ -1,5 +1,6 @@
-// Compiled once per ISA and element type (CMakeLists.txt holds the table) with
-// FUSEDRNN_ISA, FUSEDRNN_VECTOR_BYTES and FUSEDRNN_REAL set.
+// Compiled once per ISA and kind of operands (CMakeLists.txt holds the table) with FUSEDRNN_ISA, FUSEDRNN_VECTOR_BYTES
+// and one of FUSEDRNN_OPERAND_float, _double, _bfloat16 set.
+#include "cpu/cell_step.h"
 #include "cpu/kernels.h"
 #include "cpu/row_products.h"
 
@@ -12,23 +13,38 @@ namespace fusedrnn::FUSEDRNN_ISA {
 
 namespace {
 
-template <class C, class T> int64_t workspace(const Sequence<T>& q, int team_size) {
-  const int64_t time_loop = Workspace<C, T>(q, team_size).total;
-  const int64_t weights = team_size * WeightGradient<C, T>::buffer_size(q);
+#if defined(FUSEDRNN_OPERAND_double)
+using Real = double;
+using Element = double;
+#elif defined(FUSEDRNN_OPERAND_bfloat16)
+using Real = float;
+using Element = Pair;
+#else
+using Real = float;
+using Element = float;
+#endif
+
+template <class Shape, class T, class E> int64_t workspace(const Sequence<T>& q, int team_size) {
+  const int64_t time_loop = Workspace<Shape, T, E>(q, team_size).total;
+  const int64_t weights = team_size * WeightGradient<Shape, T, E>::buffer_size(q);
   return time_loop > weights ? time_loop : weights;
 }
 
-template <class C, class T> constexpr CellKernels<T> cell_kernels() {
+template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
+  using Shape = ShapeOf<C>;
   return {C::layout,
-          workspace<C, T>,
-          ForwardPass<C, T>::run,
-          BackwardPass<C, T>::run,
-          InputGradient<C, T>::run,
-          WeightGradient<C, T>::run};
+          workspace<Shape, T, E>,
+          ForwardCell<C, T, E>::run,
+          BackwardCell<C, T, E>::run,
+          InputGradient<Shape, T, E>::run,
+          WeightGradient<Shape, T, E>::run};
 }
 
+#define FUSEDRNN_CELL_KERNELS(kind, cell, name) cell_kernels<cell, Real, Element>(),
+
+#if !defined(FUSEDRNN_OPERAND_bfloat16)
 int64_t multiply_add(int64_t rounds) {
-  using T = FUSEDRNN_REAL;
+  using T = Real;
   constexpr int chains = max_accumulators / 2;
   Vec<T> acc[chains];
   Vec<T> a(T(0.999999)), b(T(1e-6));
@@ -70,14 +86,22 @@ void fingerprint(const void* data, int64_t n, uint64_t* state) {
   for (int i = 0; i < lanes; ++i) state[i] = s[i];
 }
 
+#endif
+
 }  // namespace
 
-#define FUSEDRNN_CELL_KERNELS(kind, cell, name) cell_kernels<cell, FUSEDRNN_REAL>(),
-extern const Kernels<FUSEDRNN_REAL> FUSEDRNN_TABLE;
-const Kernels<FUSEDRNN_REAL> FUSEDRNN_TABLE = {Vec<FUSEDRNN_REAL>::lanes,
-                                               {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)},
-                                               RowProducts<FUSEDRNN_REAL>::run,
-                                               multiply_add,
-                                               fingerprint};
+#if defined(FUSEDRNN_OPERAND_bfloat16)
+extern const CellKernels<float> cells_bf16[cell_count];
+const CellKernels<float> cells_bf16[cell_count] = {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)};
+#else
+#if defined(FUSEDRNN_OPERAND_double)
+#define FUSEDRNN_TABLE kernels_f64
+#else
+#define FUSEDRNN_TABLE kernels_f32
+#endif
+extern const Kernels<Real> FUSEDRNN_TABLE;
+const Kernels<Real> FUSEDRNN_TABLE = {
+    Vec<Real>::lanes, {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)}, RowProducts<Real>::run, multiply_add, fingerprint};
+#endif
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

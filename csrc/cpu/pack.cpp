@@ -70,6 +70,28 @@ void pack_bias(const WeightArrays<T>& w, const CellLayout& layout, int64_t H, in
   });
 }
 
+uint32_t bfloat16_bits(float x) {
+  if (x != x) return 0x7FC0;
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;  // nearest, ties to even
+}
+
+// Each of `count` panels holds K rows of `width` elements: rows k and k + 1 side by side in one. K odd: with zeros.
+template <class T> Buffer<T> paired(const Buffer<T>& panels, int64_t count, int64_t K, int64_t width) {
+  const int64_t pairs = (K + 1) / 2;
+  Buffer<T> out(count * pairs * width);
+  for (int64_t panel = 0; panel < count; ++panel)
+    for (int64_t pair = 0; pair < pairs; ++pair)
+      for (int64_t i = 0; i < width; ++i) {
+        const T* low = panels.get() + (panel * K + 2 * pair) * width + i;
+        const uint32_t high = 2 * pair + 1 < K ? bfloat16_bits(static_cast<float>(low[width])) : 0;
+        const uint32_t bits = bfloat16_bits(static_cast<float>(*low)) | high << 16;
+        std::memcpy(out.get() + (panel * pairs + pair) * width + i, &bits, sizeof(bits));
+      }
+  return out;
+}
+
 }  // namespace
 
 template <class T>
@@ -97,6 +119,15 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
   if (training) {
     fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, H_, I_, k.lanes);
     fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, H_, H_, k.lanes);
+  }
+  if (bfloat16_) {
+    const int64_t L = k.lanes, G = layout_.gates, units = (H_ + L - 1) / L, inputs = (I_ + L - 1) / L;
+    fresh->input = paired(fresh->input, units, I_, G * L);
+    fresh->recurrent = paired(fresh->recurrent, units, H_, G * L);
+    if (training) {
+      fresh->input_t = paired(fresh->input_t, inputs, units * G * L, L);
+      fresh->recurrent_t = paired(fresh->recurrent_t, units, units * G * L, L);
+    }
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   std::copy(state, state + 32, fingerprint_);

@@ -3,7 +3,8 @@
 // torch's matrices are (G*H, K), gate after gate. Packed, block u of `lanes` units holds for each k the vectors of its
 // gates, [U][K][G][lanes], so that the time loop reads memory straight through. The transposed copies for backward are
 // [K/lanes][U][G][lanes][lanes]: for each panel of `lanes` columns one vector per row, rows in the order of the saved
-// gates. Units and columns beyond the end are zero.
+// gates. Units and columns beyond the end are zero. For bfloat16 products, k and k + 1 share one 32-bit element, k in
+// its low half; the buffers are half as long.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -25,8 +26,8 @@ template <class T> struct PackedWeights {
 
 template <class T> class WeightCache {
  public:
-  WeightCache(const CellLayout& layout, int64_t input_size, int64_t hidden_size)
-      : layout_(layout), I_(input_size), H_(hidden_size) {}
+  WeightCache(const CellLayout& layout, int64_t input_size, int64_t hidden_size, bool bfloat16)
+      : layout_(layout), I_(input_size), H_(hidden_size), bfloat16_(bfloat16) {}
 
   // The packed form of these weights; `training` asks for the transposed copies too. Safe to call from many threads:
   // what was handed out before stays valid and unchanged.
@@ -35,6 +36,7 @@ template <class T> class WeightCache {
  private:
   const CellLayout layout_;
   const int64_t I_, H_;
+  const bool bfloat16_;
   std::mutex mutex_;
   std::shared_ptr<const PackedWeights<T>> packed_;
   uint64_t fingerprint_[32] = {};

@@ -7,15 +7,23 @@ namespace fusedrnn::FUSEDRNN_ISA {
 
 // The transposed weights have one vector a k, not G; k counts units and gates.
 template <class C, class T>
-constexpr int64_t transposed_units = k_block * 2 / (C::layout.gates * Vec<T>::lanes);
+constexpr int64_t transposed_units = k_block * 2 / (C::gates * Vec<T>::lanes);
+
+// Weights as the products read them: elements of E in the storage of T (cpu/pack.h).
+template <class E, class T> FUSEDRNN_INLINE const E* operands(const T* storage) {
+  return reinterpret_cast<const E*>(storage);
+}
 
 // Layout of Sequence::workspace. Rows of state are padded to whole vectors, and by one more vector where their size
 // is a multiple of a page: six rows a page apart would fight for the same lines of the first-level cache.
-template <class C, class T> struct Workspace {
-  static constexpr int L = Vec<T>::lanes;
-  int64_t units, row;                        // U; elements of a row of state
-  int64_t chunk_rows;                        // rows projected at a time by one thread
-  int64_t h, c, z, pointers, z_size, total;  // offsets in elements, from the start
+template <class C, class T, class E> struct Workspace {
+  static constexpr int L = Vec<T>::lanes, values = Operand<E>::values;
+  int64_t units, row;             // U; elements of a row of state
+  int64_t chunk_rows;             // rows projected at a time by one thread
+  int64_t h, c, z, pointers;      // offsets in elements, from the start
+  int64_t rounded_h, rounded_x;   // of h and x as Pairs, if that is what is multiplied
+  int64_t z_size, x_row, x_size;  // of one thread
+  int64_t total;
 
   FUSEDRNN_INLINE Workspace(const Sequence<T>& q, int team_size) {
     const int64_t B = q.ragged->batch;
@@ -28,23 +36,38 @@ template <class C, class T> struct Workspace {
     c = h + 2 * B * row;
     z = c + B * row;
     z_size = q.gates ? 0 : chunk_rows * units * C::slots * L;
-    pointers = z + team_size * z_size;
+    x_row = values > 1 ? ceil_div(q.I, L) * L / values : 0;
+    x_size = chunk_rows * x_row;
+    rounded_h = z + team_size * z_size;
+    rounded_x = rounded_h + (values > 1 ? 2 * B * row / values : 0);
+    pointers = rounded_x + team_size * x_size;
     total = pointers + team_size * chunk_rows * 3 * int64_t(sizeof(void*) / sizeof(T));
   }
 };
+
+// What the time loops need to know of a cell. Cells that differ in their formulas alone share them.
+template <int Gates, int Slots, int InputSlot, int RecurrentSlot, bool CellState> struct CellShape {
+  static constexpr int gates = Gates, slots = Slots, input_slot = InputSlot, recurrent_slot = RecurrentSlot;
+  static constexpr bool has_cell_state = CellState;
+};
+template <class C>
+using ShapeOf =
+    CellShape<C::layout.gates, C::slots, C::layout.input_slot, C::layout.recurrent_slot, C::layout.has_cell_state>;
 
 // How many cells of a tile go through the cell's formula side by side.
 constexpr int cells_at_once(int cells) { return cells <= 5 ? cells : cells % 3 == 0 ? 3 : 4; }
 
 // z = b + W_ih x for a chunk of rows, straight into the slots where the time loop reads it.
-template <class T, int G> struct Project {
+template <class E, int G> struct Project {
+  using T = typename Operand<E>::Sum;
   using V = Vec<T>;
   static constexpr int L = V::lanes, gates = G;
 
   struct Args {
-    const T *weights, *bias;  // packed
-    int64_t I;
-    const T** x_row;  // (n): input row of the i-th row of the chunk
+    const E* weights;  // packed
+    const T* bias;
+    int64_t K;        // of I, in elements of E
+    const E** x_row;  // (n): input row of the i-th row of the chunk
     int64_t* z_row;   // (n): and its row in z
     T* z;             // first gate of row i of unit u at z + u*z_unit + i*z_stride
     int64_t z_unit, z_stride;
@@ -52,17 +75,17 @@ template <class T, int G> struct Project {
   };
 
   template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
-    Tile<T, Rows, Units, G> t;
+    Tile<E, Rows, Units, G> t;
     T* z[Rows];
-    const T* x[Rows];
-    const int64_t k0 = at.block * k_block, k1 = smaller(a.I, k0 + k_block);
+    const E* x[Rows];
+    const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
     for (int r = 0; r < Rows; ++r) {
       z[r] = a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride;
       x[r] = a.x_row[at.row + r] + k0;
     }
-    const T* w = a.weights + (at.unit * a.I + k0) * G * L;
-    const T* next = a.weights + (at.next_unit * a.I + at.next_block * k_block) * G * L;
-    t.multiply(x, {1, k1 - k0, 0, 1}, w, G * L, a.I * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
+    const E* w = a.weights + (at.unit * a.K + k0) * G * L;
+    const E* next = a.weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
+    t.multiply(x, {1, k1 - k0, 0, 1}, w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
     // Sums over earlier pieces of k wait in z.
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
@@ -73,23 +96,38 @@ template <class T, int G> struct Project {
   }
 };
 
-template <class C, class T> struct ForwardPass {
+template <class C, class T, class E> struct ForwardPass {
   using V = Vec<T>;
-  static constexpr int L = V::lanes, G = C::layout.gates, S = C::slots;
-  static constexpr int in = C::layout.input_slot, rec = C::layout.recurrent_slot;
+  static constexpr int L = V::lanes, G = C::gates, S = C::slots, values = Operand<E>::values;
+  static constexpr int in = C::input_slot, rec = C::recurrent_slot;
+
+  // Runs cells [first, first + N) of a tile that is `units` wide and begins at sample j0 and unit0; acc is what
+  // W_hh h has added to their gates in this piece of k, z where the first cell of the tile finds the rest.
+  struct Args;
+  using Finish = void (*)(const Args&, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0, int64_t block,
+                          int first, int units);
 
   struct Args {
     const Sequence<T>* q;
-    Workspace<C, T> space;
-    T* z;  // slots of row i of unit u at z + (u*z_rows + i)*S*L
+    Workspace<C, T, E> space;
+    int64_t K;  // of H, in elements of E
+    T* z;       // slots of row i of unit u at z + (u*z_rows + i)*S*L
     int64_t z_rows;
     int64_t step, z_first;  // sample j of the current step has row z_first + j in z
     int64_t j0;             // first sample of this thread
     int64_t swept_bytes;    // of weights, a step
+    const Finish* finish;   // by N, the cells side by side
     T** y_row;              // (B): where sample j's output of the current step goes
 
     // h before step s: two buffers (B, row) take turns.
     FUSEDRNN_INLINE T* h(int64_t s) const { return q->workspace + space.h + (s & 1) * q->ragged->batch * space.row; }
+    // The same as the products read it: h itself or its Pairs.
+    FUSEDRNN_INLINE E* operand(int64_t s) const {
+      if constexpr (values == 1)
+        return h(s);
+      else
+        return reinterpret_cast<E*>(q->workspace + space.rounded_h) + (s & 1) * q->ragged->batch * space.row / values;
+    }
   };
 
   // One step: z += W_hh h, then the cell on the accumulators.
@@ -98,18 +136,19 @@ template <class C, class T> struct ForwardPass {
     static constexpr int gates = G;
     template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
       const Sequence<T>& q = *a.q;
-      const int64_t j0 = a.j0 + at.row, row = a.space.row;
-      const T* h0 = a.h(a.step) + j0 * row;
-      Tile<T, Rows, Units, G> t;
+      const int64_t j0 = a.j0 + at.row, row = a.space.row / values;
+      const E* h0 = a.operand(a.step) + j0 * row;
+      Tile<E, Rows, Units, G> t;
       T* z = a.z + (at.unit * a.z_rows + a.z_first + j0) * S * L;
       const int64_t z_unit = a.z_rows * S * L;
-      const int64_t k0 = at.block * k_block, k1 = smaller(q.H, k0 + k_block);
-      const T* h[Rows];
+      const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
+      const E* h[Rows];
       for (int r = 0; r < Rows; ++r) h[r] = h0 + r * row + k0;
-      const T* w = q.recurrent_weights + (at.unit * q.H + k0) * G * L;
-      const T* next = q.recurrent_weights + (at.next_unit * q.H + at.next_block * k_block) * G * L;
-      t.multiply(h, {1, k1 - k0, 0, 1}, w, G * L, q.H * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
-      if (k1 == q.H) return finish_all<Rows, Units>(a, t, z, z_unit, j0, at.unit, at.block);
+      const E* weights = operands<E>(q.recurrent_weights);
+      const E* w = weights + (at.unit * a.K + k0) * G * L;
+      const E* next = weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
+      t.multiply(h, {1, k1 - k0, 0, 1}, w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
+      if (k1 == a.K) return finish_all<Rows, Units>(a, t, z, z_unit, j0, at.unit, at.block);
 #pragma GCC unroll 1
       for (int r = 0; r < Rows; ++r)
         for (int j = 0; j < Units * G; ++j) {
@@ -126,65 +165,37 @@ template <class C, class T> struct ForwardPass {
 
     // The cells of the tile, cells_at_once side by side.
     template <int Rows, int Units>
-    static FUSEDRNN_INLINE void finish_all(const Args& a, Tile<T, Rows, Units, G>& t, T* z, int64_t z_unit, int64_t j0,
+    static FUSEDRNN_INLINE void finish_all(const Args& a, Tile<E, Rows, Units, G>& t, T* z, int64_t z_unit, int64_t j0,
                                            int64_t unit, int64_t block) {
       constexpr int cells = Rows * Units, N = cells_at_once(cells);
 #pragma GCC unroll 1
-      for (int i = 0; i + N <= cells; i += N) finish<N>(a, t.acc + i * G, z, z_unit, j0, unit, block, i, Units);
+      for (int i = 0; i + N <= cells; i += N) a.finish[N](a, t.acc + i * G, z, z_unit, j0, unit, block, i, Units);
       constexpr int rest = cells % N, i = cells - rest;
-      if constexpr (rest > 0) finish<rest>(a, t.acc + i * G, z, z_unit, j0, unit, block, i, Units);
-    }
-
-    // Cells [first, first + N) of a tile `units` wide. One function for all tile shapes: inlined into each, the
-    // formulas would make up most of the library.
-    template <int N>
-    static FUSEDRNN_SHARED void finish(const Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
-                                       int64_t block, int first, int units) {
-      using W = Group<T, N>;
-      const int shift = __builtin_ctz(static_cast<unsigned>(units));
-      const Sequence<T>& q = *a.q;
-      W s[S], h0, c1(T(0));
-      T *saved[N], *c[N];
-      int64_t at[N];
-      for (int n = 0; n < N; ++n) {
-        const int r = (first + n) >> shift, u = (first + n) & (units - 1);
-        saved[n] = z + u * z_unit + r * S * L;
-        at[n] = (j0 + r) * a.space.row + (unit0 + u) * L;
-        for (int i = 0; i < S; ++i) {
-          const bool recurrent = i >= rec && i < rec + G;
-          s[i].v[n] = V::load(recurrent ? earlier_sum(a, saved[n] + i * L, i, unit0 + u, block) : saved[n] + i * L);
-          if (recurrent) s[i].v[n] = s[i].v[n] + acc[n * G + i - rec];
-        }
-        h0.v[n] = V::load(a.h(a.step) + at[n]);
-        c[n] = q.workspace + a.space.c + at[n];
-        if (C::layout.has_cell_state) c1.v[n] = V::load(c[n]);
-      }
-      const W h1 = C::forward(s, h0, c1);
-      for (int n = 0; n < N; ++n) {
-        const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
-        if (C::layout.has_cell_state) c1.v[n].store(c[n]);
-        h1.v[n].store(a.h(a.step + 1) + at[n]);
-        store_within(h1.v[n], a.y_row[j], unit * L, q.H);
-        if (q.gates) {
-          for (int i = 0; i < S; ++i) s[i].v[n].store(saved[n] + i * L);
-          if (C::layout.has_cell_state) c1.v[n].store(q.cells + (unit * a.z_rows + a.z_first + j) * L);
-        }
-      }
+      if constexpr (rest > 0) a.finish[rest](a, t.acc + i * G, z, z_unit, j0, unit, block, i, Units);
     }
   };
 
-  static bool run(const Sequence<T>& q, const Team& team) {
+  static bool run(const Sequence<T>& q, const Team& team, const Finish* finish) {
     const Ragged& ragged = *q.ragged;
     const int64_t j0 = team.sample_begin, row_bytes = (team.unit_end - team.unit_begin) * G * L * int64_t(sizeof(T));
-    Args a{&q, Workspace<C, T>(q, team.size), q.gates, 0, 0, 0, j0, q.H * row_bytes, nullptr};
+    const int64_t K = ceil_div(q.H, values), KI = ceil_div(q.I, values);
+    Args a{&q, Workspace<C, T, E>(q, team.size), K, q.gates, 0, 0, 0, j0, K * row_bytes, finish, nullptr};
     const int64_t rec_blocks = ceil_div(q.H, k_block), in_blocks = ceil_div(q.I, k_block);
     if (!q.gates) a.z = q.workspace + a.space.z + team.rank * a.space.z_size;
     a.z_rows = q.gates ? ragged.first[ragged.steps] : a.space.chunk_rows;
-    const T** x_row = reinterpret_cast<const T**>(q.workspace + a.space.pointers) + team.rank * a.space.chunk_rows * 3;
+    const E** x_row = reinterpret_cast<const E**>(q.workspace + a.space.pointers) + team.rank * a.space.chunk_rows * 3;
     int64_t* z_row = reinterpret_cast<int64_t*>(x_row + a.space.chunk_rows);
     a.y_row = reinterpret_cast<T**>(z_row + a.space.chunk_rows);
-    const typename Project<T, G>::Args projection{q.input_weights, q.input_bias,     q.I,   x_row,          z_row,
-                                                  a.z + in * L,    a.z_rows * S * L, S * L, q.I * row_bytes};
+    E* rounded_x = reinterpret_cast<E*>(q.workspace + a.space.rounded_x + team.rank * a.space.x_size);
+    const typename Project<E, G>::Args projection{operands<E>(q.input_weights),
+                                                  q.input_bias,
+                                                  KI,
+                                                  x_row,
+                                                  z_row,
+                                                  a.z + in * L,
+                                                  a.z_rows * S * L,
+                                                  S * L,
+                                                  KI * row_bytes};
 
     load_state(a, team);
     if (team.shares_steps && !team.barrier(team.context)) return false;
@@ -195,12 +206,16 @@ template <class C, class T> struct ForwardPass {
         const int64_t n = smaller(count(ragged, end), team.sample_end);
         if (n <= j0) break;
         for (int64_t j = j0; j < n; ++j, ++rows) {
-          x_row[rows] = row_of(q.x, q, end, j);
+          const T* x = row_of(q.x, q, end, j);
+          if constexpr (values == 1)
+            x_row[rows] = x;
+          else
+            x_row[rows] = round_row(x, q.I, rounded_x + rows * a.space.x_row);
           z_row[rows] = q.gates ? ragged.first[end] + j : rows;
         }
       }
       if (end == begin) break;  // the samples of this thread have ended
-      Sweep<Project<T, G>>::run(projection, rows, team.unit_begin, team.unit_end, in_blocks);
+      Sweep<Project<E, G>>::run(projection, rows, team.unit_begin, team.unit_end, in_blocks);
       int64_t done = 0;
       for (a.step = begin; a.step < end; ++a.step) {
         const int64_t n = smaller(count(ragged, a.step), team.sample_end) - j0;
@@ -217,6 +232,13 @@ template <class C, class T> struct ForwardPass {
   }
 
  private:
+  // A row of x as Pairs; its last vector is filled up with zeros.
+  static FUSEDRNN_INLINE E* round_row(const T* x, int64_t I, E* to) {
+    uint16_t* halves = reinterpret_cast<uint16_t*>(to);
+    for (int64_t i = 0; i < I; i += L) store_rounded(load_within(x, i, I), halves + i);
+    return to;
+  }
+
   static void load_state(const Args& a, const Team& team) {
     const Sequence<T>& q = *a.q;
     for (int64_t j = team.sample_begin; j < team.sample_end; ++j)
@@ -226,7 +248,8 @@ template <class C, class T> struct ForwardPass {
           return v.data ? load_within(v.data + b * v.stride, unit * L, q.H) : V(T(0));
         };
         state(q.h0).store(q.workspace + a.space.h + at);
-        if (C::layout.has_cell_state) state(q.c0).store(q.workspace + a.space.c + at);
+        if constexpr (values > 1) store_rounded(state(q.h0), reinterpret_cast<uint16_t*>(a.operand(0)) + at);
+        if (C::has_cell_state) state(q.c0).store(q.workspace + a.space.c + at);
       }
   }
 
@@ -238,7 +261,7 @@ template <class C, class T> struct ForwardPass {
         const int64_t b = q.ragged->sample[j], at = j * a.space.row + unit * L;
         const T* h = q.workspace + a.space.h + (q.ragged->length[j] & 1) * q.ragged->batch * a.space.row;
         store_within(V::load(h + at), q.hn.data + b * q.hn.stride, unit * L, q.H);
-        if (C::layout.has_cell_state)
+        if (C::has_cell_state)
           store_within(V::load(q.workspace + a.space.c + at), q.cn.data + b * q.cn.stride, unit * L, q.H);
       }
   }
@@ -246,10 +269,16 @@ template <class C, class T> struct ForwardPass {
 
 // Backpropagation through time: dL/dz of every step, in place of the saved gates.
 //   dh(s) = dy(s) + bypass(s+1) + W_hh^T dz(s+1)        dz(s), dc, bypass(s) = cell.backward(dh(s))
-template <class C, class T> struct BackwardPass {
+// With Pairs, dz is kept rounded: the S*L values of a unit and row in the first half of their place in gates.
+template <class C, class T, class E> struct BackwardPass {
   using V = Vec<T>;
-  static constexpr int L = V::lanes, G = C::layout.gates, S = C::slots, rec = C::layout.recurrent_slot;
+  static constexpr int L = V::lanes, G = C::gates, S = C::slots, rec = C::recurrent_slot;
+  static constexpr int values = Operand<E>::values, run_length = G * L / values;  // of a unit's gates
   static constexpr int64_t runs_per_block = transposed_units<C, T>;
+
+  // Cells [first, first + N) of a tile, whose dL/dh is acc.
+  struct Args;
+  using Finish = void (*)(const Args&, const V* acc, int64_t j0, int64_t unit0, int first, int units);
 
   struct Args {
     const Sequence<T>* q;
@@ -258,6 +287,7 @@ template <class C, class T> struct BackwardPass {
     int64_t step;      // -1: the initial state
     int64_t j0, runs;  // runs: U, or 0 for samples without a later step
     int64_t swept_bytes;
+    const Finish* finish;  // by N
   };
 
   struct Step {
@@ -267,15 +297,16 @@ template <class C, class T> struct BackwardPass {
       const Sequence<T>& q = *a.q;
       const int64_t j0 = a.j0 + at.row, R = a.total_rows;
       const int64_t run0 = at.block * runs_per_block, run1 = smaller(a.runs, run0 + runs_per_block);
-      Tile<T, Rows, Units, 1> t;
-      const T* dz[Rows];
+      Tile<E, Rows, Units, 1> t;
+      const E* dz[Rows];
       for (int r = 0; r < Rows; ++r)
-        dz[r] = q.gates + ((run0 * R + q.ragged->first[a.step + 1] + j0 + r) * S + rec) * L;
-      const int64_t K = a.units * G * L, k = (run1 - run0) * G * L;
-      const T* w = q.recurrent_weights_t + (at.unit * K + run0 * G * L) * L;
+        dz[r] = operands<E>(q.gates + (run0 * R + q.ragged->first[a.step + 1] + j0 + r) * S * L) + rec * L / values;
+      const int64_t K = a.units * run_length, k = (run1 - run0) * run_length;
+      const E* weights = operands<E>(q.recurrent_weights_t);
+      const E* w = weights + (at.unit * K + run0 * run_length) * L;
       const int64_t panel = at.next_unit + at.turn % Units;  // a line a k: of one panel
-      const T* next = q.recurrent_weights_t + (panel * K + at.next_block * runs_per_block * G * L) * L;
-      t.multiply(dz, {run1 - run0, G * L, R * S * L, 1}, w, L, K * L,
+      const E* next = weights + (panel * K + at.next_block * runs_per_block * run_length) * L;
+      t.multiply(dz, {run1 - run0, run_length, R * S * L, 1}, w, L, K * L,
                  fetch(w, next, 1, k, at.turn / Units, a.swept_bytes));
 #pragma GCC unroll 1
       for (int r = 0; r < Rows; ++r)
@@ -293,49 +324,15 @@ template <class C, class T> struct BackwardPass {
       if (run1 < a.runs || a.step < 0) return;
       constexpr int cells = Rows * Units, N = cells_at_once(cells);
 #pragma GCC unroll 1
-      for (int i = 0; i + N <= cells; i += N) finish<N>(a, t.acc + i, j0, at.unit, i, Units);
+      for (int i = 0; i + N <= cells; i += N) a.finish[N](a, t.acc + i, j0, at.unit, i, Units);
       constexpr int rest = cells % N, i = cells - rest;
-      if constexpr (rest > 0) finish<rest>(a, t.acc + i, j0, at.unit, i, Units);
-    }
-
-    template <int N>
-    static FUSEDRNN_SHARED void finish(const Args& a, const V* acc, int64_t j0, int64_t unit0, int first, int units) {
-      using W = Group<T, N>;
-      const int shift = __builtin_ctz(static_cast<unsigned>(units));
-      const Sequence<T>& q = *a.q;
-      const Ragged& ragged = *q.ragged;
-      W s[S], dh, h0(T(0)), c0(T(0)), c1(T(0)), dc(T(0));
-      int64_t at[N], here[N];
-      for (int n = 0; n < N; ++n) {
-        const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
-        const int64_t b = ragged.sample[j];
-        at[n] = j * a.row + unit * L;
-        here[n] = unit * a.total_rows + ragged.first[a.step] + j;
-        dh.v[n] = acc[n];
-        for (int i = 0; i < S; ++i) s[i].v[n] = V::load(q.gates + (here[n] * S + i) * L);
-        if constexpr (C::layout.has_cell_state) {
-          c1.v[n] = V::load(q.cells + here[n] * L);
-          if (a.step > 0)
-            c0.v[n] = V::load(q.cells + (unit * a.total_rows + ragged.first[a.step - 1] + j) * L);
-          else if (q.c0.data)
-            c0.v[n] = load_within(q.c0.data + b * q.c0.stride, unit * L, q.H);
-          dc.v[n] = V::load(a.dc + at[n]);
-        } else if (const T* h = previous_h(q, a.step, j)) {
-          h0.v[n] = load_within(h, unit * L, q.H);
-        }
-      }
-      const W bypass = C::backward(s, h0, c0, c1, dh, dc);
-      for (int n = 0; n < N; ++n) {
-        for (int i = 0; i < S; ++i) s[i].v[n].store(q.gates + (here[n] * S + i) * L);
-        bypass.v[n].store(a.carry + at[n]);
-        if constexpr (C::layout.has_cell_state) dc.v[n].store(a.dc + at[n]);
-      }
+      if constexpr (rest > 0) a.finish[rest](a, t.acc + i, j0, at.unit, i, Units);
     }
   };
 
-  static bool run(const Sequence<T>& q, const Team& team) {
+  static bool run(const Sequence<T>& q, const Team& team, const Finish* finish) {
     const Ragged& ragged = *q.ragged;
-    const Workspace<C, T> space(q, team.size);
+    const Workspace<C, T, E> space(q, team.size);
     Args a{&q,
            space.units,
            space.row,
@@ -345,7 +342,8 @@ template <class C, class T> struct BackwardPass {
            0,
            0,
            0,
-           (team.unit_end - team.unit_begin) * space.units * G * L * L * int64_t(sizeof(T))};
+           (team.unit_end - team.unit_begin) * space.units * run_length * L * int64_t(sizeof(T)),
+           finish};
     load_state(a, team);
     int64_t later = 0;  // samples that have a later step
     for (a.step = ragged.steps - 1; a.step >= -1; --a.step) {
@@ -356,7 +354,7 @@ template <class C, class T> struct BackwardPass {
       if ((a.step & 15) == 0 && !team.poll(team.context)) return false;
       later = now;
     }
-    if constexpr (C::layout.has_cell_state) store_dc0(a, team);
+    if constexpr (C::has_cell_state) store_dc0(a, team);
     return true;
   }
 
@@ -380,7 +378,7 @@ template <class C, class T> struct BackwardPass {
           return v.data ? load_within(v.data + b * v.stride, unit * L, q.H) : V(T(0));
         };
         state(q.dhn).store(a.carry + at);
-        if (C::layout.has_cell_state) state(q.dcn).store(a.dc + at);
+        if (C::has_cell_state) state(q.dcn).store(a.dc + at);
       }
   }
 

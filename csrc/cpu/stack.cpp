@@ -19,6 +19,8 @@ int64_t private_cache() {
 }
 
 template <class T> const CellKernels<T>& cell_kernels(const Problem& p) {
+  if constexpr (sizeof(T) == sizeof(float))
+    if (p.bfloat16) return bfloat16_kernels().cell[static_cast<int>(p.cell)];
   return kernels<T>().cell[static_cast<int>(p.cell)];
 }
 

@@ -30,6 +30,7 @@ constexpr int max_units(int rows, int gates) {
 // Pieces of k: short enough that a group of weights stays in the second-level cache while all rows pass over it, and
 // that a float sum of one piece keeps its last bits.
 constexpr int64_t k_block = 256;
+template <class E> constexpr int64_t piece = k_block / Operand<E>::values;  // in elements of E
 
 // Calls body(0), ..., body(N - 1) with constants, so that arrays indexed by them live in registers from the compiler's
 // first pass on. (It unrolls loops only after it has put the arrays that they index into memory.)
@@ -44,7 +45,7 @@ template <int N, int I = 0, class Body> FUSEDRNN_INLINE void each(const Body& bo
   }
 }
 
-template <class T> struct RowRun {  // k runs over `runs` stretches of `length` scalars, `jump` apart
+struct RowRun {  // k runs over `runs` stretches of `length` scalars, `jump` apart
   int64_t runs, length, jump;
   int64_t step;  // distance between successive k within a stretch
 };
@@ -56,17 +57,18 @@ template <class T> struct Ahead {
   int64_t step;
 };
 
-template <class T, int Rows, int Units, int Gates> struct Tile {
-  using V = Vec<T>;
+// E: the type of both operands; with Pair every k of this tile is two of the sum.
+template <class E, int Rows, int Units, int Gates> struct Tile {
+  using V = Vec<typename Operand<E>::Sum>;
   static constexpr int vectors = Units * Gates;
   V acc[Rows * vectors];  // (row, unit, gate)
 
-  FUSEDRNN_INLINE void multiply(const T* const* rows, RowRun<T> a, const T* w, int64_t w_step, int64_t w_unit,
-                                Ahead<T> ahead) {
-    const T* p[Rows];
+  FUSEDRNN_INLINE void multiply(const E* const* rows, RowRun a, const E* w, int64_t w_step, int64_t w_unit,
+                                Ahead<E> ahead) {
+    const E* p[Rows];
     V sum[Rows * vectors];
     each<Rows>([&](auto r) FUSEDRNN_BODY { p[r] = rows[r]; });
-    each<Rows * vectors>([&](auto i) FUSEDRNN_BODY { sum[i] = V(T(0)); });
+    each<Rows * vectors>([&](auto i) FUSEDRNN_BODY { sum[i] = V(typename V::Scalar(0)); });
     for (int64_t run = 0; run < a.runs; ++run) {
       int64_t at = run * a.jump;
       for (int64_t k = 0; k < a.length; ++k, at += a.step, w += w_step, ahead.at += ahead.step) {
@@ -79,23 +81,24 @@ template <class T, int Rows, int Units, int Gates> struct Tile {
 
  private:
   // Whichever operand has fewer vectors stays in registers, the other one passes through.
-  static FUSEDRNN_INLINE void add_product(V (&sum)[Rows * vectors], const T* const (&p)[Rows], int64_t at, const T* w,
+  static FUSEDRNN_INLINE void add_product(V (&sum)[Rows * vectors], const E* const (&p)[Rows], int64_t at, const E* w,
                                           int64_t w_unit) {
     if constexpr (Rows < vectors) {
-      const T* unit[Units];
-      V a[Rows];
+      const E* unit[Units];
+      Vec<E> a[Rows];
       each<Units>([&](auto u) FUSEDRNN_BODY { unit[u] = hidden(w + u * w_unit); });
-      each<Rows>([&](auto r) FUSEDRNN_BODY { a[r] = V(p[r][at]); });
+      each<Rows>([&](auto r) FUSEDRNN_BODY { a[r] = Vec<E>(p[r][at]); });
       each<vectors>([&](auto j) FUSEDRNN_BODY {
-        V b = V::load(unit[j / Gates] + (j % Gates) * V::lanes);
+        Vec<E> b = Vec<E>::load(unit[j / Gates] + (j % Gates) * V::lanes);
         if constexpr (Rows > 1) b = hidden(b);
         each<Rows>([&](auto r) FUSEDRNN_BODY { sum[r * vectors + j] = fma(a[r], b, sum[r * vectors + j]); });
       });
     } else {
-      V b[vectors];
-      each<vectors>([&](auto j) FUSEDRNN_BODY { b[j] = V::load(w + (j / Gates) * w_unit + (j % Gates) * V::lanes); });
+      Vec<E> b[vectors];
+      each<vectors>([&](auto j)
+                        FUSEDRNN_BODY { b[j] = Vec<E>::load(w + (j / Gates) * w_unit + (j % Gates) * V::lanes); });
       each<Rows>([&](auto r) FUSEDRNN_BODY {
-        const V a(p[r][at]);
+        const Vec<E> a(p[r][at]);
         each<vectors>([&](auto j) FUSEDRNN_BODY { sum[r * vectors + j] = fma(a, b[j], sum[r * vectors + j]); });
       });
     }

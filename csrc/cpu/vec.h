@@ -12,7 +12,6 @@
 #endif
 
 #define FUSEDRNN_INLINE inline __attribute__((always_inline))
-#define FUSEDRNN_SHARED __attribute__((noinline))
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
@@ -29,6 +28,27 @@ template <> struct Native<double> {
   static constexpr int mantissa_bits = 52;
 };
 
+// Two adjacent bfloat16, the upper halves of two floats; the one with the lower index in the low half.
+struct __attribute__((may_alias)) Pair {
+  uint32_t bits;
+};
+template <> struct Native<Pair> {
+  typedef uint32_t Type __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES)));
+  typedef uint32_t Bits __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES)));
+};
+
+// What the products multiply: T itself, or Pair, which counts k in steps of two and accumulates in float.
+template <class E> struct Operand {
+  using Sum = E;
+  static constexpr int values = 1;
+  static FUSEDRNN_INLINE E broadcast(E x) { return x; }
+};
+template <> struct Operand<Pair> {
+  using Sum = float;
+  static constexpr int values = 2;
+  static FUSEDRNN_INLINE uint32_t broadcast(Pair x) { return x.bits; }
+};
+
 template <class T> struct Vec {
   using Scalar = T;
   static constexpr int lanes = FUSEDRNN_VECTOR_BYTES / sizeof(T);
@@ -38,7 +58,7 @@ template <class T> struct Vec {
 
   Vec() = default;
   FUSEDRNN_INLINE Vec(Type native) : v(native) {}
-  FUSEDRNN_INLINE Vec(T scalar) : v(scalar - Type{}) {}
+  FUSEDRNN_INLINE Vec(T scalar) : v(Operand<T>::broadcast(scalar) - Type{}) {}
 
   FUSEDRNN_INLINE static Vec load(const T* p) {
     Vec out;
@@ -147,6 +167,38 @@ template <class T> FUSEDRNN_INLINE Vec<T> power_of_two(Vec<T> shifted) {
 // 1/x within 12 %: subtracting the bits from a constant negates the exponent.
 FUSEDRNN_INLINE Vec<float> reciprocal_guess(Vec<float> x) {
   return {(Vec<float>::Type)(0x7EF311C7 - (Vec<float>::Bits)x.v)};
+}
+
+// c + a1 b1 + a0 b0: two fused multiply-adds, the upper half first, as AVX512_BF16 documents its instruction. The
+// product of two bfloat16 is exact in float.
+FUSEDRNN_INLINE Vec<float> fma(Vec<Pair> a, Vec<Pair> b, Vec<float> c) {
+#if defined(__AVX512BF16__)
+  return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)};
+#else
+  using V = Vec<float>;
+  constexpr uint32_t upper = 0xFFFF0000u;
+  c = fma(V((V::Type)(a.v & upper)), V((V::Type)(b.v & upper)), c);
+  return fma(V((V::Type)(a.v << 16)), V((V::Type)(b.v << 16)), c);
+#endif
+}
+
+// The nearest bfloat16, ties to even, in the low half of each lane; NaN becomes the quiet NaN.
+FUSEDRNN_INLINE Vec<Pair> rounded(Vec<float> x) {
+  using U = Vec<Pair>::Type;
+  const U bits = (U)x.v, nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  return {(U)(x.v != x.v) ? U{} + 0x7FC0 : nearest};
+}
+FUSEDRNN_INLINE void store_rounded(Vec<float> x, uint16_t* p) {
+  typedef uint16_t Half __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES / 2)));
+  const Half half = __builtin_convertvector(rounded(x).v, Half);
+  __builtin_memcpy(p, &half, sizeof(half));
+}
+FUSEDRNN_INLINE Vec<Pair> interleave(Vec<Pair> low, Vec<Pair> high) { return {low.v | high.v << 16}; }
+FUSEDRNN_INLINE Vec<Pair> load_halves(const uint16_t* p) {
+  typedef uint16_t Half __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES / 2)));
+  Half half;
+  __builtin_memcpy(&half, p, sizeof(half));
+  return {__builtin_convertvector(half, Vec<Pair>::Type)};
 }
 
 // The first n < lanes elements; the other lanes read as 0 and are never touched in memory.
