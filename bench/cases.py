@@ -221,7 +221,11 @@ def grid() -> list[Case]:
 
 def select(filters: list[str], *, quick: bool) -> list[Case]:
     """Return the cases whose name or size contains all words of one filter ("lstm+training", "odd")."""
-    cases = [case for case in grid() if case.quick or not quick]
+    return select_from([case for case in grid() if case.quick or not quick], filters)
+
+
+def select_from(cases: list[Case], filters: list[str]) -> list[Case]:
+    """Return those of the cases that one of the filters describes; all without filters."""
     if not filters:
         return cases
 

@@ -18,6 +18,10 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> int:
     options = _arguments()
+    if options.device == "cuda":
+        from gpu.run import main as run_on_gpu
+
+        return run_on_gpu(options)
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"warning: other work is running here (load {load:.1f}); these figures are not to be quoted\n")
@@ -69,7 +73,9 @@ def _arguments() -> argparse.Namespace:
         help="cases with these words: lstm+training odd gru+inference+100,1",
     )
     parser.add_argument("--isa", help="force an ISA (FUSEDRNN_ISA); avx2 also holds the peers to it that can be held")
-    parser.add_argument("--device", choices=["cpu"], default="cpu")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: beside torch (cuDNN) on a GPU, see README.md"
+    )
     parser.add_argument("--out", type=Path, help="results file; default bench/results/<date>.jsonl")
     parser.add_argument("--no-plot", dest="plot", action="store_false")
     options = parser.parse_args()

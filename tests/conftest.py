@@ -11,8 +11,9 @@ from reference import CELLS
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker that test_every_isa.py selects by."""
+    """Register the markers: what test_every_isa.py selects by, and what needs a GPU."""
     config.addinivalue_line("markers", "every_isa: repeated on every instruction set that this machine can run")
+    config.addinivalue_line("markers", "cuda: needs a GPU that the CUDA backend can use")
 
 
 def pytest_report_header() -> str:

@@ -1,247 +1,20 @@
-"""Training equals training of the same model in torch: same initial weights, same order of the data, Adam."""
+"""Training equals training of the same model in torch: same initial weights, same order of the data, same optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import fusedrnn as fr
-from fusedrnn import models
+from torch_pairs import LENGTHS, PAIRS, SAMPLES, SOURCE_LENGTHS, nn, torch
 
-torch = pytest.importorskip("torch")
-
-Array = NDArray[Any]
-nn = torch.nn
-SAMPLES, BATCH, EPOCHS = 12, 4, 17  # 51 steps
-RATE = 1e-2
+BATCH, EPOCHS = 4, 17  # 51 steps
 # The curves are those of the same numbers: after 51 steps only roundings may have made a difference.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
-
-LENGTHS = np.array([3, 1, 7, 5, 2, 6, 4, 7, 1, 3, 6, 2])
-SOURCE_LENGTHS = np.array([2, 5, 1, 4, 3, 6, 1, 2, 6, 3, 5, 4])
-
-
-def mask(lengths: Any, steps: int) -> Any:
-    return torch.arange(steps) < lengths[:, None]
-
-
-def packed(layer: Any, x: Any, lengths: Any) -> tuple[Any, Any]:
-    """Run a torch layer on the valid steps only."""
-    bundle = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    y, state = layer(bundle)
-    return nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], state
-
-
-def sides(h: Any) -> Any:
-    return torch.cat((h[-2], h[-1]), dim=1)
-
-
-def valid_mse(pred: Any, target: Any, lengths: Any) -> Any:
-    valid = mask(lengths, target.shape[1])
-    return ((pred - target) ** 2)[valid].mean()
-
-
-def cross_entropy(pred: Any, target: Any, lengths: Any) -> Any:
-    valid = mask(lengths, target.shape[1])
-    return nn.functional.cross_entropy(pred[valid], target[valid])
-
-
-class Torch(nn.Module):  # type: ignore[misc, name-defined]
-    """Submodules with the names of the model's children, and a forward function."""
-
-    def __init__(self, forward: Callable[..., Any], **parts: Any) -> None:
-        super().__init__()
-        self.compute = forward
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *args: Any) -> Any:
-        return self.compute(self, *args)
-
-
-def group(**parts: Any) -> Any:
-    return Torch(lambda self: None, **parts)
-
-
-def attention() -> Any:
-    module = group(combine=nn.Linear(10 + 6, 6, bias=False))
-    module.weight = nn.Parameter(torch.zeros(6, 10))
-    return module
-
-
-def seq2seq(rng: np.random.Generator) -> tuple[Any, Any, Any, Any, Any, Any]:
-    model = models.SequenceToSequence(fr.LSTM(3, 5, 2, bidirectional=True, seed=1), 2, seed=2)
-    truth = Torch(
-        lambda m, x, n: m.head(packed(m.layer, x, n)[0]),
-        layer=nn.LSTM(3, 5, 2, bidirectional=True, batch_first=True),
-        head=nn.Linear(10, 2),
-    )
-    return model, truth, (rng.standard_normal((SAMPLES, 7, 3)),), rng.standard_normal((SAMPLES, 7, 2)), "mse", valid_mse
-
-
-def seq2vec(rng: np.random.Generator, pooling: str) -> tuple[Any, Any, Any, Any, Any, Any]:
-    model = models.SequenceToVector(
-        fr.GRU(4, 5, bidirectional=True, seed=1), 3, pooling=pooling, embedding=fr.Embedding(9, 4, seed=3), seed=2
-    )
-
-    def forward(m: Any, x: Any, n: Any) -> Any:
-        y, h = packed(m.layer, m.embedding(x), n)
-        if pooling == "last":
-            return m.head(sides(h))
-        if pooling == "mean":
-            return m.head(y.sum(1) / n[:, None])
-        return m.head(y.masked_fill(~mask(n, y.shape[1])[..., None], -torch.inf).max(1).values)
-
-    truth = Torch(
-        forward,
-        embedding=nn.Embedding(9, 4),
-        layer=nn.GRU(4, 5, bidirectional=True, batch_first=True),
-        head=nn.Linear(10, 3),
-    )
-    x, y = rng.integers(0, 9, (SAMPLES, 7)), rng.integers(0, 3, SAMPLES)
-    return model, truth, (x,), y, "cross_entropy", lambda pred, target, n: nn.functional.cross_entropy(pred, target)
-
-
-def vec2seq(rng: np.random.Generator) -> tuple[Any, Any, Any, Any, Any, Any]:
-    model = models.VectorToSequence(
-        fr.LSTM(4 + 3, 5, seed=1),
-        8,
-        vector_size=3,
-        embedding=fr.Embedding(8, 4, seed=3),
-        condition_inputs=True,
-        start=7,
-        seed=2,
-    )
-
-    def forward(m: Any, v: Any, x: Any, n: Any) -> Any:
-        h, c = m.bridge.linear(v).tanh().split(5, dim=1)
-        e = torch.cat((m.decoder.embedding(x), v[:, None].expand(-1, x.shape[1], -1)), dim=2)
-        return m.decoder.head(m.decoder.layer(e, (h[None], c[None]))[0])
-
-    truth = Torch(
-        forward,
-        bridge=group(linear=nn.Linear(3, 10)),
-        decoder=group(embedding=nn.Embedding(8, 4), layer=nn.LSTM(7, 5, batch_first=True), head=nn.Linear(5, 8)),
-    )
-    target = rng.integers(0, 8, (SAMPLES, 7))
-    inputs = (rng.standard_normal((SAMPLES, 3)), model.decoder_inputs(target))
-    return model, truth, inputs, target, "cross_entropy", cross_entropy
-
-
-def encoder_decoder(rng: np.random.Generator) -> tuple[Any, Any, Any, Any, Any, Any]:
-    model = models.EncoderDecoder(
-        fr.GRU(4, 5, bidirectional=True, seed=1),
-        fr.LSTM(4, 6, 2, seed=2),
-        8,
-        source_embedding=fr.Embedding(9, 4, seed=3),
-        target_embedding=fr.Embedding(8, 4, seed=4),
-        attention="general",
-        start=0,
-        end=1,
-        seed=5,
-    )
-
-    def forward(m: Any, source: Any, x: Any, source_n: Any, n: Any) -> Any:
-        memory, final = packed(m.encoder, m.source_embedding(source), source_n)
-        state = m.bridge.linear(sides(final)).tanh().reshape(-1, 2, 2, 6).permute(1, 2, 0, 3).contiguous()
-        h, _ = m.decoder.layer(m.decoder.embedding(x), (state[0], state[1]))
-        scores = h @ m.decoder.attention.weight @ memory.transpose(1, 2)
-        scores = scores.masked_fill(~mask(source_n, memory.shape[1])[:, None], -torch.inf)
-        context = scores.softmax(-1) @ memory
-        return m.decoder.head(m.decoder.attention.combine(torch.cat((context, h), dim=-1)).tanh())
-
-    truth = Torch(
-        forward,
-        source_embedding=nn.Embedding(9, 4),
-        encoder=nn.GRU(4, 5, bidirectional=True, batch_first=True),
-        bridge=group(linear=nn.Linear(10, 24)),
-        decoder=group(
-            embedding=nn.Embedding(8, 4),
-            layer=nn.LSTM(4, 6, 2, batch_first=True),
-            attention=attention(),
-            head=nn.Linear(6, 8),
-        ),
-    )
-    target = rng.integers(0, 8, (SAMPLES, 7))
-    inputs = (rng.integers(0, 9, (SAMPLES, 6)), model.decoder_inputs(target))
-    return model, truth, inputs, target, "cross_entropy", cross_entropy
-
-
-def autoencoder(rng: np.random.Generator) -> tuple[Any, Any, Any, Any, Any, Any]:
-    model = models.SequenceAutoencoder(
-        fr.GRU(3, 5, 2, seed=1), fr.LSTM(3, 6, seed=2), code_size=4, reverse=False, seed=3
-    )
-
-    def forward(m: Any, x: Any, n: Any) -> Any:
-        code = m.code(packed(m.encoder, x, n)[1][-1])
-        h, c = m.bridge.linear(code).tanh().split(6, dim=1)
-        read = torch.cat((torch.zeros_like(x[:, :1]), x[:, :-1]), dim=1)
-        return m.decoder.head(m.decoder.layer(read, (h[None].contiguous(), c[None].contiguous()))[0])
-
-    truth = Torch(
-        forward,
-        encoder=nn.GRU(3, 5, 2, batch_first=True),
-        code=nn.Linear(5, 4),
-        bridge=group(linear=nn.Linear(4, 12)),
-        decoder=group(layer=nn.LSTM(3, 6, batch_first=True), head=nn.Linear(6, 3)),
-    )
-    x = rng.standard_normal((SAMPLES, 7, 3))
-    return model, truth, (x,), x, "mse", valid_mse
-
-
-def stacked(rng: np.random.Generator, tied: bool) -> tuple[Any, Any, Any, Any, Any, Any]:
-    model = models.StackedAutoencoder((6, 5, 2), activation="tanh", tied=tied, seed=1)
-
-    def forward(m: Any, x: Any, n: Any) -> Any:
-        if not tied:
-            return m.decoder(m.encoder(x))
-        first, second = m.encoder[0], m.encoder[2]
-        h = nn.functional.linear(m.encoder(x), second.weight.T, getattr(m.decoder, "0").bias).tanh()
-        return nn.functional.linear(h, first.weight.T, getattr(m.decoder, "2").bias)
-
-    if tied:
-        decoder = Torch(lambda m: None, **{"0": group(), "2": group()})
-        getattr(decoder, "0").bias = nn.Parameter(torch.zeros(5))
-        getattr(decoder, "2").bias = nn.Parameter(torch.zeros(6))
-    else:
-        decoder = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 6))
-    truth = Torch(forward, encoder=nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)), decoder=decoder)
-    x = rng.standard_normal((SAMPLES, 6))
-    return model, truth, (x,), x, "mse", lambda pred, target, n: nn.functional.mse_loss(pred, target)
-
-
-def residual(rng: np.random.Generator) -> tuple[Any, Any, Any, Any, Any, Any]:
-    layers = models.Residual(fr.LSTM(3, 5, seed=1), fr.LSTM(5, 5, seed=2), seed=3)
-    model = models.SequenceToVector(layers, 2, seed=4)
-
-    def forward(m: Any, x: Any, n: Any) -> Any:
-        layer0, layer1 = getattr(m.layer, "0"), getattr(m.layer, "1")
-        y = m.layer.shortcut0(x) + packed(layer0, x, n)[0]
-        y = y + packed(layer1, y, n)[0]
-        return m.head(y[torch.arange(len(n)), n - 1])
-
-    stack = {"0": nn.LSTM(3, 5, batch_first=True), "1": nn.LSTM(5, 5, batch_first=True)}
-    truth = Torch(forward, layer=group(**stack, shortcut0=nn.Linear(3, 5, bias=False)), head=nn.Linear(5, 2))
-    x, y = rng.standard_normal((SAMPLES, 7, 3)), rng.standard_normal((SAMPLES, 2))
-    return model, truth, (x,), y, "mse", lambda pred, target, n: nn.functional.mse_loss(pred, target)
-
-
-PAIRS: dict[str, Callable[[np.random.Generator], tuple[Any, Any, Any, Any, Any, Any]]] = {
-    "seq2seq": seq2seq,
-    "seq2vec last": lambda rng: seq2vec(rng, "last"),
-    "seq2vec mean": lambda rng: seq2vec(rng, "mean"),
-    "seq2vec max": lambda rng: seq2vec(rng, "max"),
-    "vec2seq": vec2seq,
-    "encoder-decoder": encoder_decoder,
-    "autoencoder": autoencoder,
-    "stacked": lambda rng: stacked(rng, False),
-    "stacked tied": lambda rng: stacked(rng, True),
-    "residual": residual,
-}
 
 
 def in_dtype(layer: Any, dtype: str) -> Any:
@@ -257,9 +30,32 @@ def in_dtype(layer: Any, dtype: str) -> Any:
     return twin
 
 
-def torch_curve(truth: Any, inputs: Any, target: Any, loss: Any, lengths: list[Any]) -> list[float]:
-    """Train as ``fit`` with seed 1 does."""
-    optimizer = torch.optim.Adam(truth.parameters(), lr=RATE)
+@dataclass(frozen=True)
+class Recipe:
+    """An optimizer here and in torch, and how the gradients are clipped."""
+
+    ours: Callable[[Any], fr.training.Optimizer]
+    theirs: Callable[[Any], Any]
+    clip_norm: float | None = None
+    clip_value: float | None = None
+
+
+RECIPES = {
+    "adam": Recipe(lambda m: fr.Adam(m, lr=1e-2), lambda p: torch.optim.Adam(p, lr=1e-2)),
+    "sgd, momentum, clipped norm": Recipe(
+        lambda m: fr.SGD(m, lr=0.3, momentum=0.9), lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.9), clip_norm=0.1
+    ),
+    "adamw, clipped values": Recipe(
+        lambda m: fr.AdamW(m, lr=1e-2, weight_decay=0.1),
+        lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1),
+        clip_value=0.02,
+    ),
+}
+
+
+def torch_curve(truth: Any, recipe: Recipe, inputs: Any, target: Any, loss: Any, lengths: list[Any]) -> list[float]:
+    """Train as ``fit`` with seed 1 does; the clipping must have something to do."""
+    optimizer, clipped = recipe.theirs(truth.parameters()), 0
     order_rng, curve = np.random.default_rng(1), []
     for _ in range(EPOCHS):
         order, total, weight = order_rng.permutation(SAMPLES), 0.0, 0
@@ -269,17 +65,24 @@ def torch_curve(truth: Any, inputs: Any, target: Any, loss: Any, lengths: list[A
             chosen = [n[rows] for n in lengths]
             value = loss(truth(*(x[rows] for x in inputs), *chosen), target[rows], chosen[-1])
             value.backward()
+            if recipe.clip_value is not None:
+                clipped += max(float(p.grad.abs().max()) for p in truth.parameters()) > recipe.clip_value
+                nn.utils.clip_grad_value_(truth.parameters(), recipe.clip_value)
+            if recipe.clip_norm is not None:
+                clipped += float(nn.utils.clip_grad_norm_(truth.parameters(), recipe.clip_norm)) > recipe.clip_norm
             optimizer.step()
             count = (
                 int(chosen[-1].sum()) if target.ndim == 3 or (target.ndim == 2 and target.dtype == torch.int64) else 4
             )
             total, weight = total + value.item() * count, weight + count
         curve.append(total / weight)
+    assert clipped > 0 or (recipe.clip_norm is None and recipe.clip_value is None)
     return curve
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", PAIRS)
-def test_loss_curves_equal_torchs(name: str, dtype: str) -> None:
+def test_loss_curves_equal_torchs(name: str, recipe: str, dtype: str) -> None:
     model, truth, inputs, target, loss, torch_loss = PAIRS[name](np.random.default_rng(3))
     model, truth = in_dtype(model, dtype), truth.to(getattr(torch, dtype))
     truth.load_state_dict({key: torch.from_numpy(value) for key, value in model.state_dict().items()})
@@ -288,22 +91,26 @@ def test_loss_curves_equal_torchs(name: str, dtype: str) -> None:
     timed = not name.startswith("stacked")
     lengths: Any = LENGTHS if timed else None
     if len(inputs) == 2:
-        lengths = (SOURCE_LENGTHS, LENGTHS) if name == "encoder-decoder" else (None, LENGTHS)
+        lengths = (SOURCE_LENGTHS, LENGTHS) if name.startswith("encoder-decoder") else (None, LENGTHS)
+    chosen = RECIPES[recipe]
     history = fr.fit(
         model,
         inputs if len(inputs) == 2 else inputs[0],
         target,
         lengths=lengths,
         loss=loss,
-        optimizer=lambda m: fr.Adam(m, lr=RATE),
+        optimizer=chosen.ours,
         epochs=EPOCHS,
         batch_size=BATCH,
+        clip_norm=chosen.clip_norm,
+        clip_value=chosen.clip_value,
         seed=1,
         progress=False,
     )
     used = lengths if isinstance(lengths, tuple) else (LENGTHS,)
     tensors = [torch.from_numpy(n) for n in used if n is not None]
-    curve = torch_curve(truth, [torch.from_numpy(x) for x in inputs], torch.from_numpy(target), torch_loss, tensors)
+    data = [torch.from_numpy(x) for x in inputs], torch.from_numpy(target)
+    curve = torch_curve(truth, chosen, *data, torch_loss, tensors)
     assert history["loss"][-1] < history["loss"][0]
     errors = np.abs(np.array(history["loss"]) - curve)
-    assert np.max(errors) <= TOLERANCE[dtype], f"{name}: the curves differ by {np.max(errors):.1e}"
+    assert np.max(errors) <= TOLERANCE[dtype], f"{name}, {recipe}: the curves differ by {np.max(errors):.1e}"

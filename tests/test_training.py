@@ -16,7 +16,6 @@ from fusedrnn.training import (
     accuracy,
     binary_cross_entropy,
     clip_grad_norm,
-    clip_grad_value,
     cross_entropy,
     huber,
     mae,
@@ -344,10 +343,10 @@ def test_clip_grad_norm_of_exploding_gradients() -> None:
 def test_clip_grad_value() -> None:
     layer = fr.Linear(2, 2, bias=False)
     layer.grads["weight"][:] = [[3, -0.5], [-4, 0.25]]
-    clip_grad_value(layer, 1.0)
+    fr.clip_grad_value(layer, 1.0)
     assert layer.grads["weight"].tolist() == [[1, -0.5], [-1, 0.25]]
     with pytest.raises(ValueError, match="clip_grad_value: limit is -1"):
-        clip_grad_value(layer, -1)
+        fr.clip_grad_value(layer, -1)
 
 
 def test_schedules() -> None:

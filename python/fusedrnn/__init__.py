@@ -17,6 +17,7 @@ from .training import (
     RMSprop,
     SpectralNormLimit,
     clip_grad_norm,
+    clip_grad_value,
     fit,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "Sequential",
     "SpectralNormLimit",
     "clip_grad_norm",
+    "clip_grad_value",
     "config",
     "diagnostics",
     "fit",

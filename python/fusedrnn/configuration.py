@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from . import _core
+from .cuda.presence import summary as cuda_summary
 
 
 def set_num_threads(n: int) -> None:
@@ -44,8 +45,10 @@ def config() -> dict[str, Any]:
     Returns
     -------
     dict
-        version; isa (in use) and isa_available; threads (in use) and threads_available; cuda, a dict of built, driver,
-        device and, where it cannot be used, the reason.
+        version; isa (in use) and isa_available; bfloat16, how ``compute_dtype="bfloat16"`` multiplies: "hardware",
+        "emulated" (by two float32 multiply-adds) or "none"; threads (in use) and threads_available; cuda, a dict of
+        built (the architectures compiled in, None without CUDA), driver (its CUDA version), device (the name of the
+        first) and reason: why no device can be used and what to do, None if one can.
     """
     from . import __version__
 
@@ -53,9 +56,10 @@ def config() -> dict[str, Any]:
         "version": __version__,
         "isa": _core.isa(),
         "isa_available": _core.available_isas(),
+        "bfloat16": _core.bfloat16(),
         "threads": _core.num_threads(),
         "threads_available": _core.available_threads(),
-        "cuda": {"built": False, "driver": None, "device": None, "reason": "this version has no CUDA kernels yet"},
+        "cuda": cuda_summary(),
     }
 
 
@@ -66,8 +70,9 @@ def show_config() -> None:
     available = values.pop("isa_available"), values.pop("threads_available")
     print(f"fusedrnn  {values['version']}")
     print(f"isa       {values['isa']} (available: {', '.join(available[0])})")
+    print(f"bfloat16  {values['bfloat16']}")
     print(f"threads   {values['threads']} (available: {available[1]})")
-    print(f"cuda      {cuda['device'] or 'no: ' + cuda['reason']}")
+    print(f"cuda      {'no: ' + cuda['reason'] if cuda['reason'] else cuda['device']}")
 
 
 def read_environment() -> None:

@@ -1,6 +1,8 @@
 """The raw kernels: one layer, one direction, one call a sequence. Nothing is converted.
 
-Arrays are NumPy arrays of one dtype, float32 or float64; another dtype raises TypeError. Any strides are accepted; an
+Arrays are NumPy arrays of one dtype, float32 or float64; or they lie in the memory of a GPU, of any library that
+shares them by DLPack or ``__cuda_array_interface__`` (CuPy, torch, JAX), bfloat16 and float16 included. Results are
+then of that library, ready in the caller's current stream. Another dtype raises TypeError. Any strides are accepted; an
 array whose last axis is not dense is copied once. Shapes: ``x`` (B, T, I), or (T, B, I) with ``batch_first=False``;
 states (B, H); weights as torch's, (G*H, I) and (G*H, H) with G = 1 (RNN), 4 (LSTM: i, f, g, o) or 3 (GRU: r, z, n);
 ``lengths`` (B,) integers in [0, T], in any order. Outputs past a sample's end are 0, its final state is the one at its
@@ -13,14 +15,16 @@ them as they are until then (y is read-only for that reason).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .cuda import require_device
+from .cuda.detection import is_device_array
 
-Array: TypeAlias = NDArray[Any]
+Array: TypeAlias = NDArray[Any]  # or an array of a device, which has the same shape, ndim and indices
 
 
 class Gradients(NamedTuple):
@@ -35,15 +39,50 @@ class Gradients(NamedTuple):
     c0: Array | None
 
 
+class Backend(Protocol):
+    """The kernels of one kind of array."""
+
+    @property
+    def Stack(self) -> Any:
+        """The class of a stack of layers."""
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of x."""
+
+    def zeros(self, like: Any) -> Any:
+        """Return zeros of the shape of a weight."""
+
+    def result(self, array: Any) -> Any:
+        """Return what ``zeros`` made as the caller should see it."""
+
+
+class _Cpu:
+    """NumPy arrays."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+
+    @property
+    def Stack(self) -> Any:
+        return _core.Stack
+
+    def zeros(self, like: Any) -> Any:
+        return np.zeros(like.shape, self.dtype)
+
+    def result(self, array: Any) -> Any:
+        return array
+
+
 @dataclass(frozen=True, slots=True)
 class KernelTape:
     """What a forward kernel keeps for its backward: the activated gates (and c), and references to x and y."""
 
     op: str
-    core: _core.Tape
+    core: Any
     weights: tuple[Array, ...]
-    state_shape: tuple[int, ...]
-    dtype: Any
+    h: Array  # the final state, whose shape and dtype its gradient has
+    backend: Backend
 
 
 def lstm(
@@ -181,19 +220,17 @@ def _forward(
     training: bool,
 ) -> tuple[Any, ...]:
     op = cell.partition("_")[0]
-    if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
-        got = f"has dtype {x.dtype}" if isinstance(x, np.ndarray) else f"is a {type(x).__name__}"
-        raise TypeError(f"{op}: x {got}; expected a numpy array of float32 or float64")
+    backend = _backend(op, x)
     if x.ndim != 3:
-        raise ValueError(f"{op}: x has shape {x.shape}; expected (batch, time, input_size), 3 axes")
+        raise ValueError(f"{op}: x has shape {tuple(x.shape)}; expected (batch, time, input_size), 3 axes")
     given = _check_weights(op, _GATES[cell], x, weights)
     input_size, hidden_size = given[0].shape[1], given[1].shape[1]
     batch = x.shape[0 if batch_first else 1]
     for name, state in (("h0", h0), ("c0", c0)):
-        _check(op, name, state, x.dtype, "batch, hidden", (batch, hidden_size))
-    stack = _core.Stack(
+        _check(op, name, state, x, "batch, hidden", (batch, hidden_size))
+    stack = backend.Stack(
         cell,
-        x.dtype.name,
+        backend.dtype,
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=1,
@@ -203,7 +240,7 @@ def _forward(
     )
     y, h, c, tape = stack.forward(given, x, _slab(h0), _slab(c0), lengths, batch_first, training)
     out = (y, h[0], None if c is None else c[0])
-    return (*out, KernelTape(op, tape, tuple(given), out[1].shape, x.dtype)) if training else out
+    return (*out, KernelTape(op, tape, tuple(given), out[1], backend)) if training else out
 
 
 def _backward(op: str, tape: KernelTape, dy: Array | None, dh: Array | None, dc: Array | None) -> Gradients:
@@ -212,56 +249,81 @@ def _backward(op: str, tape: KernelTape, dy: Array | None, dh: Array | None, dc:
     if tape.op != op:
         raise ValueError(f"{op}_backward: tape is one of {tape.op}; expected the tape of {op}")
     for name, state in (("dh", dh), ("dc", dc)):
-        _check(f"{op}_backward", name, state, tape.dtype, "batch, hidden", tape.state_shape)
-    gradients = [np.zeros(w.shape, w.dtype) for w in tape.weights]
+        _check(f"{op}_backward", name, state, tape.h, "batch, hidden", tuple(tape.h.shape))
+    gradients = [tape.backend.zeros(w) for w in tape.weights]
     dx, dh0, dc0 = tape.core.backward(dy, _slab(dh), _slab(dc), gradients)
-    weight_ih, weight_hh, *biases = gradients
+    weight_ih, weight_hh, *biases = map(tape.backend.result, gradients)
     bias_ih, bias_hh = biases if biases else (None, None)
     return Gradients(dx, weight_ih, weight_hh, bias_ih, bias_hh, dh0[0], None if dc0 is None else dc0[0])
+
+
+def _backend(op: str, x: Any) -> Backend:
+    """Return the kernels for x, by where it lies."""
+    if is_device_array(x):
+        require_device()
+        from .cuda.backend import DeviceBackend
+
+        return DeviceBackend(op, x)
+    if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
+        got = f"has dtype {x.dtype}" if isinstance(x, np.ndarray) else f"is a {type(x).__name__}"
+        raise TypeError(f"{op}: x {got}; expected a numpy array of float32 or float64")
+    return _Cpu(x.dtype.name)
 
 
 def _check_weights(op: str, gates: int, x: Array, weights: tuple[Array | None, ...]) -> list[Array]:
     """Return the weights that are there, after checking all of them against each other and x."""
     bias_ih, bias_hh = weights[2:]
-    weight_ih, weight_hh = (_matrix(op, name, w) for name, w in zip(("weight_ih", "weight_hh"), weights, strict=False))
+    weight_ih, weight_hh = (
+        _matrix(op, name, w, x) for name, w in zip(("weight_ih", "weight_hh"), weights, strict=False)
+    )
     if (bias_ih is None) != (bias_hh is None):
         name = "bias_ih" if bias_ih is None else "bias_hh"
         raise ValueError(f"{op}: {name} is None; expected both bias_ih and bias_hh, or neither")
     hidden, inputs = weight_hh.shape[1], weight_ih.shape[1]
     if hidden == 0:
-        raise ValueError(f"{op}: weight_hh has shape {weight_hh.shape}; expected hidden_size >= 1")
+        raise ValueError(f"{op}: weight_hh has shape {tuple(weight_hh.shape)}; expected hidden_size >= 1")
     if inputs == 0:
-        raise ValueError(f"{op}: weight_ih has shape {weight_ih.shape}; expected input_size >= 1")
+        raise ValueError(f"{op}: weight_ih has shape {tuple(weight_ih.shape)}; expected input_size >= 1")
     if x.shape[2] != inputs:
-        raise ValueError(f"{op}: x has shape {x.shape}; expected input_size = {inputs}, the columns of weight_ih")
+        got = tuple(x.shape)
+        raise ValueError(f"{op}: x has shape {got}; expected input_size = {inputs}, the columns of weight_ih")
     rows = gates * hidden
-    _check(op, "weight_hh", weight_hh, x.dtype, f"{gates}*hidden, hidden", (rows, hidden))
-    _check(op, "weight_ih", weight_ih, x.dtype, f"{gates}*hidden, input_size", (rows, inputs))
+    _check(op, "weight_hh", weight_hh, x, f"{gates}*hidden, hidden", (rows, hidden))
+    _check(op, "weight_ih", weight_ih, x, f"{gates}*hidden, input_size", (rows, inputs))
     for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
-        _check(op, name, bias, x.dtype, f"{gates}*hidden,", (rows,))
+        _check(op, name, bias, x, f"{gates}*hidden,", (rows,))
     return [w for w in weights if w is not None]
 
 
-def _matrix(op: str, name: str, array: Array | None) -> Array:
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{op}: {name} is a {type(array).__name__}; expected a numpy array")
+def _matrix(op: str, name: str, array: Array | None, like: Array) -> Array:
+    if array is None:
+        raise TypeError(f"{op}: {name} is a NoneType; expected {_kind(like)}")
+    _check_kind(op, name, array, like)
     if array.ndim != 2:
-        raise ValueError(f"{op}: {name} has shape {array.shape}; expected 2 axes")
+        raise ValueError(f"{op}: {name} has shape {tuple(array.shape)}; expected 2 axes")
     return array
 
 
-def _check(op: str, name: str, array: Array | None, dtype: Any, axes: str, expected: tuple[int, ...]) -> None:
-    """Raise the error of an operand that is neither None nor an array of this dtype and shape."""
+def _check(op: str, name: str, array: Array | None, like: Array, axes: str, expected: tuple[int, ...]) -> None:
+    """Raise the error of an operand that is neither None nor an array of the kind of ``like`` and of this shape."""
     if array is None:
         return
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{op}: {name} is a {type(array).__name__}; expected a numpy array")
-    if array.dtype != dtype:
-        raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected {dtype}, as x")
-    if array.shape != expected:
-        raise ValueError(f"{op}: {name} has shape {array.shape}; expected ({axes}) = {expected}")
+    _check_kind(op, name, array, like)
+    if isinstance(like, np.ndarray) and array.dtype != like.dtype:  # on a device the kernels compare
+        raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected {like.dtype}, as x")
+    if tuple(array.shape) != expected:
+        raise ValueError(f"{op}: {name} has shape {tuple(array.shape)}; expected ({axes}) = {expected}")
+
+
+def _check_kind(op: str, name: str, array: Any, like: Array) -> None:
+    if not (isinstance(array, np.ndarray) if isinstance(like, np.ndarray) else is_device_array(array)):
+        raise TypeError(f"{op}: {name} is a {type(array).__name__}; expected {_kind(like)}")
+
+
+def _kind(like: Array) -> str:
+    return "a numpy array" if isinstance(like, np.ndarray) else f"an array on a device, as x, a {type(like).__name__}"
 
 
 def _slab(state: Array | None) -> Array | None:
     """Return a (B, H) state as the (1, B, H) of a stack of one layer."""
-    return None if state is None else state[np.newaxis]
+    return None if state is None else state[None]

@@ -12,6 +12,18 @@ from numpy.typing import NDArray
 
 from .allocation import claim_parameters, initialisation_is_skipped
 
+__all__ = [
+    "Init",
+    "RecurrentInit",
+    "glorot_uniform",
+    "limit_spectral_norm",
+    "normal",
+    "orthogonal",
+    "recurrent_parameters",
+    "torch_uniform",
+    "uniform",
+]
+
 # Gates in torch's order: LSTM i, f, g, o; GRU r, z, n.
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 LSTM_INPUT_GATE, LSTM_FORGET_GATE = 0, 1

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from .allocation import parameters_from_file
-from .layers.arrays import Array
-from .layers.base import Layer, layer_from_spec, layer_spec
+from .layers.arrays import Array, parse_device
+from .layers.base import Layer
+from .layers.namespace import to_host
+from .layers.registry import layer_from_spec, layer_spec
 
 _METADATA_KEY = "fusedrnn"
 _FORMAT = 1
@@ -24,7 +26,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f
 def save(layer: Layer, path: str | os.PathLike[str]) -> None:
     """Write a layer or model to ``path``: its parameters, and its configuration as JSON in the metadata.
 
-    The file appears at once: a process that is killed midway leaves the old file as it was.
+    The file appears at once: a process that is killed midway leaves the old file as it was. Nothing in it tells the
+    device.
 
     Raises
     ------
@@ -37,22 +40,32 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
 
     spec = json.dumps({"format": _FORMAT, **layer_spec(layer)})
     # safetensors writes the memory of a Fortran-ordered array as if it were C-ordered.
-    tensors = {name: np.ascontiguousarray(array) for name, array in layer.params.items()}
+    tensors = {name: np.ascontiguousarray(to_host(array)) for name, array in layer.params.items()}
     _write_atomically(os.path.realpath(path), safetensors.numpy.save(tensors, metadata={_METADATA_KEY: spec}))
 
 
-def load(path: str | os.PathLike[str]) -> Layer:
+def load(path: str | os.PathLike[str], device: str = "cpu") -> Layer:
     """Read a layer or model that ``save`` wrote.
 
     Only classes that are registered are made, nothing is unpickled, and memory is bounded by the size of the file.
 
+    Parameters
+    ----------
+    path : path
+        The file.
+    device : {"cpu", "cuda"}
+        Where the layer goes, wherever it was when it was saved.
+
     Raises
     ------
+    RuntimeError
+        If there is no such device.
     ValueError
         With the path and the reason, if the file is not whole and valid or its parameters do not fit its configuration.
     OSError
         If the file cannot be read.
     """
+    parse_device("load", device)
     try:
         content = _read(path)
         spec, tensors = _parse(content)
@@ -63,7 +76,7 @@ def load(path: str | os.PathLike[str]) -> Layer:
         raise
     except Exception as error:  # the file chooses the classes and their arguments, so anything may be raised
         raise ValueError(f"load: {os.fspath(path)}: {_reason(error)}") from error
-    return layer
+    return layer.to(device)
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

@@ -1,6 +1,8 @@
 """Look inside recurrent layers: how gradients travel through time, and what the gates do."""
 
-from .flow import DirectionFlow, GradientFlow, gradient_flow, plot_gradient_flow
+from .direction_flow import DirectionFlow, GradientFlow
+from .flow import gradient_flow
+from .flow_plot import plot_gradient_flow
 from .gates import DirectionTrace, GateTrace, Saturation, gate_trace
 from .powers import power_norms, spectral_norm, spectral_radius
 

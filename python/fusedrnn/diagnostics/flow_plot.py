@@ -14,14 +14,33 @@ from .figure import INK, new_figure, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .flow import DirectionFlow, GradientFlow
+    from .direction_flow import DirectionFlow, GradientFlow
 
 _H, _C, _JACOBIAN = "#4C72B0", "#DD8452", "#55A868"
 _FLOOR = 1e-16  # of what is drawn, below the largest value: what is smaller no optimizer notices
 
 
-def draw_flows(flows: Mapping[str, GradientFlow], path: str | os.PathLike[str] | None) -> Figure:
-    """See ``plot_gradient_flow``."""
+def plot_gradient_flow(flows: Mapping[str, GradientFlow], path: str | os.PathLike[str] | None = None) -> Figure:
+    """Draw several flows side by side, with one scale: an RNN next to an LSTM.
+
+    Parameters
+    ----------
+    flows : mapping of str to GradientFlow
+        By title.
+    path : path, optional
+        Where to save the figure (png, svg, pdf ...). Without it the figure is pyplot's current one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The median of ‖dL/dh(t)‖ over the samples with the range of the middle 80 %, ‖dL/dc(t)‖ of an LSTM, the
+        Jacobian's norm, and for an RNN the norm of (W^T)^k and the k-th power of the spectral radius.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed (``pip install fusedrnn[plot]``).
+    """
     if not flows or not all(flows.values()):
         raise ValueError("plot_gradient_flow: got no flows; expected at least one")
     panels = [

@@ -1,12 +1,13 @@
 """Layers: recurrent, dense, embedding, dropout, and the composites of them."""
 
 from .activation import Activation
-from .base import Layer, Tape, register_layer
+from .base import Layer, Tape
 from .bidirectional import Bidirectional
 from .dense import Linear
 from .dropout import Dropout
 from .embedding import Embedding
 from .recurrent import GRU, LSTM, RNN, Recurrent, Stream
+from .registry import register_layer
 from .sequential import Sequential
 
 __all__ = [

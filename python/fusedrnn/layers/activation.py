@@ -8,29 +8,31 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, as_real, check_shape, parse_dtype
-from .base import Layer, Tape, register_layer
+from .base import Layer, Tape
+from .registry import register_layer
 
 
-def sigmoid(x: Array) -> Array:
+def sigmoid(x: Array, xp: Any = np) -> Array:
     """1 / (1 + exp(-x)), without overflow: tanh saturates where exp would not."""
-    y: Array = np.tanh(0.5 * x)
+    y: Array = xp.tanh(0.5 * x)
     y += 1
     y *= 0.5
     return y
 
 
-def softmax(x: Array) -> Array:
+def softmax(x: Array, xp: Any = np) -> Array:
     """exp(x) / sum(exp(x)) over the last axis; the maximum is taken off first, so that nothing overflows."""
-    y: Array = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
+    y: Array = xp.exp(x - x.max(axis=-1, keepdims=True)) if x.size else xp.exp(x)
     y /= y.sum(axis=-1, keepdims=True)
     return y
 
 
-_FORWARD: dict[str, Callable[[Array], Array]] = {
-    "identity": lambda x: x,
-    "tanh": np.tanh,
+# y from x and the namespace that computes with it.
+_FORWARD: dict[str, Callable[[Array, Any], Array]] = {
+    "identity": lambda x, xp: x,
+    "tanh": lambda x, xp: xp.tanh(x),
     "sigmoid": sigmoid,
-    "relu": lambda x: np.maximum(x, 0),
+    "relu": lambda x, xp: xp.maximum(x, 0),
     "softmax": softmax,
 }
 # dx from the output y and dy: none of these functions needs its input again.
@@ -53,8 +55,8 @@ class Activation(Layer):
         softmax is over the last axis; relu has derivative 0 at 0.
     dtype : {"float32", "float64"}, optional
         Of x and y. None keeps the input's if it is one of them and else converts to float32.
-    device : {"cpu"}
-        Anything else raises RuntimeError.
+    device : {"cpu", "cuda"}
+        Where the arrays are. RuntimeError where there is no GPU.
     """
 
     def __init__(self, function: str, *, dtype: Any = None, device: str = "cpu") -> None:
@@ -70,10 +72,10 @@ class Activation(Layer):
 
     def __call__(self, x: Any) -> Array:
         """Compute y, shaped as x (...), real; softmax needs at least one axis."""
-        x = as_real(self.op, "x", x, self._kept_dtype)
+        x = as_real(self.op, "x", x, self._kept_dtype, self.xp)
         if self.function == "softmax" and x.ndim == 0:
             raise ValueError(f"{self.op}: x has shape (); expected (..., features)")
-        return _FORWARD[self.function](x)
+        return _FORWARD[self.function](x, self.xp)
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
         """Compute (y, tape). The tape refers to y: leave y as it is until ``backward``."""
@@ -83,6 +85,6 @@ class Activation(Layer):
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy, both shaped as x."""
         (y,) = self._saved(tape)
-        dy = as_real(self.op, "dy", dy, y.dtype)
+        dy = as_real(self.op, "dy", dy, y.dtype, self.xp)
         check_shape(self.op, "dy", dy, "x.shape", y.shape)
         return _BACKWARD[self.function](y, dy)

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[Any]
+from .namespace import device_array, from_host, on_gpu, take_host, to_host
+
+Array: TypeAlias = NDArray[Any]  # on cuda: CuPy's, which has the same attributes and methods
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -30,17 +32,25 @@ def parse_dtype(op: str, dtype: Any) -> np.dtype[Any]:
 
 
 def parse_device(op: str, device: Any) -> str:
-    """Return the device of a layer, which is "cpu".
+    """Return the device of a layer, "cpu" or "cuda".
 
     Raises
     ------
     RuntimeError
-        For any other device; the message says what to do.
+        For any other device, or where there is no GPU to compute on; the message says what to do.
     """
-    if device != "cpu":
-        reason = "CUDA is not built" if str(device).startswith("cuda") else "there is no such device"
-        raise RuntimeError(f"{op}: device is {device!r}, but {reason}; use device='cpu'")
-    return "cpu"
+    if device == "cpu":
+        return "cpu"
+    if device != "cuda":
+        raise RuntimeError(f"{op}: device is {device!r}, which is not known; use device='cpu' or device='cuda'")
+    from .. import cuda
+
+    try:
+        cuda.require_device()
+        cuda.namespace()
+    except RuntimeError as error:
+        raise RuntimeError(f"{op}: {error}") from error
+    return "cuda"
 
 
 def positive_int(op: str, name: str, value: Any) -> int:
@@ -77,7 +87,7 @@ def probability(op: str, name: str, value: Any) -> float:
     return result
 
 
-def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None) -> Array:
+def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = np) -> Array:
     """Return ``x`` as an aligned array of ``dtype`` in native byte order.
 
     An array that already is one comes back as it is, whatever its strides and whether or not it may be written to.
@@ -90,6 +100,8 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None) -> Array:
         Any real dtype: integers, any float, any byte order.
     dtype : dtype or None
         float32 or float64. None keeps the input's own dtype if it is one of them and else converts to float32.
+    xp : module
+        The namespace that computes with it: NumPy, or CuPy for an array that is in the memory of a GPU already.
 
     Raises
     ------
@@ -97,13 +109,20 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None) -> Array:
         If the dtype of ``x`` is not real (complex, object, bool, text, dates).
     ValueError
         If ``x`` is a ragged nest of sequences.
+    RuntimeError
+        If ``x`` is on another device than the namespace.
     """
-    array = _asarray(op, name, x)
+    usual = xp is np and type(x) is np.ndarray  # what follows would say the same, but not as fast
+    if usual and (x.dtype is dtype or (dtype is None and x.dtype in DTYPES)) and x.flags.aligned:
+        return x  # type: ignore[no-any-return]
+    array = _asarray(op, name, x, xp)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected a real dtype such as {dtype or 'float32'}")
     if dtype is None:
         native = array.dtype.newbyteorder("=")
         dtype = native if native in DTYPES else DTYPES[0]
+    if xp is not np:
+        return array.astype(dtype, copy=False)
     if array.dtype == dtype and array.flags.aligned:
         return array
     # A broadcast axis is converted once: a stride-0 view may have more elements than there is memory.
@@ -112,18 +131,21 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None) -> Array:
     return converted if converted.shape == array.shape else np.broadcast_to(converted, array.shape)
 
 
-def as_integer(op: str, name: str, x: Any) -> Array:
-    """Return ``x`` as an array of an integer dtype, unconverted; TypeError for any other dtype (bool is not one)."""
-    array = _asarray(op, name, x)
-    if array.size == 0 and array.dtype.kind == "f" and not isinstance(x, np.ndarray):
+def as_integer(op: str, name: str, x: Any, xp: Any = np) -> Array:
+    """Return ``x`` as an array of an integer dtype; TypeError for any other dtype (bool is not one).
+
+    NumPy's stay unconverted; others become int64, as not every CuPy compares unsigned integers with negative ones.
+    """
+    array = _asarray(op, name, x, xp)
+    if array.size == 0 and array.dtype.kind == "f" and xp is np and not isinstance(x, np.ndarray):
         array = array.astype(np.int64)  # an empty list has no dtype of its own
     if array.dtype.kind not in "iu":
         raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected an integer dtype")
-    return array
+    return array if xp is np else array.astype(np.int64, copy=False)
 
 
 def as_lengths(op: str, lengths: Any, batch: int, steps: int) -> NDArray[np.int64]:
-    """Return ``lengths`` as a new contiguous int64 array (B,) with values in [0, T].
+    """Return ``lengths``, of any device, as a new contiguous int64 NumPy array (B,) with values in [0, T].
 
     Raises
     ------
@@ -132,7 +154,7 @@ def as_lengths(op: str, lengths: Any, batch: int, steps: int) -> NDArray[np.int6
     ValueError
         If the shape is not (B,) or a value is outside [0, T].
     """
-    array = as_integer(op, "lengths", lengths)
+    array = as_integer(op, "lengths", take_host(lengths))
     if array.shape != (batch,):
         raise ValueError(f"{op}: lengths has shape {array.shape}; expected (batch,) = ({batch},)")
     wrong = (array < 0) | (array > steps)
@@ -148,7 +170,29 @@ def check_shape(op: str, name: str, array: Array, names: str, expected: tuple[in
         raise ValueError(f"{op}: {name} has shape {array.shape}; expected ({names}) = {expected}")
 
 
-def _asarray(op: str, name: str, x: Any) -> Array:
+def as_mask(op: str, mask: Any, xp: Any) -> NDArray[np.bool_]:
+    """Return a mask, of any device, as a boolean array of the namespace; TypeError for another dtype."""
+    array: NDArray[Any]
+    if xp is np and type(mask) is np.ndarray:
+        array = mask
+    elif xp is np or not on_gpu(mask):
+        array = from_host(xp, to_host(mask))
+    else:
+        array = device_array(op, "mask", mask, xp)
+    if array.dtype != np.bool_:
+        raise TypeError(f"{op}: mask has dtype {array.dtype}; expected bool")
+    return array
+
+
+def _asarray(op: str, name: str, x: Any, xp: Any) -> Array:
+    if xp is not np:
+        array: Array = device_array(op, name, x, xp)
+        return array
+    if on_gpu(x):
+        raise RuntimeError(
+            f"{op}: {name} is a {type(x).__module__}.{type(x).__name__} on cuda; the layer is on cpu: "
+            "pass a NumPy array, or layer.to('cuda')"
+        )
     try:
         return np.asarray(x)
     except ValueError as error:

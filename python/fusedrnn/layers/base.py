@@ -6,16 +6,19 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
 from .arrays import Array, as_real, parse_device, parse_dtype
+from .namespace import assign, from_host, host_copy, namespace, take_host, to_host
+from .registry import shown
 
 if TYPE_CHECKING:
     from .summary import Summary
 
 _LISTED_NAMES = 20  # an error message lists so many names and counts the rest
+_Self = TypeVar("_Self", bound="Layer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +36,37 @@ class Layer(ABC):
     ----------
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
-    device : {"cpu"}
-        Anything else raises RuntimeError.
+    device : {"cpu", "cuda"}
+        Where parameters, inputs and outputs are: NumPy arrays, or CuPy's. RuntimeError where there is no GPU.
 
     Attributes
     ----------
     params, grads : dict of str to ndarray
         The same keys, shapes and dtype. ``backward`` adds into the gradients. The arrays of a composite are its
         children's own, under "child.name". Change them in place.
+    xp : module
+        The namespace that computes with the layer's arrays: NumPy, or CuPy.
+    op : str
+        Name of the layer in error messages: that of its class.
     """
+
+    op: ClassVar[str] = "Layer"
+    xp: Any = np  # of the class, so that a layer on the cpu holds no module and can be copied
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "op" not in vars(cls):
+            cls.op = cls.__name__
 
     def __init__(self, *, dtype: Any = "float32", device: str = "cpu") -> None:
         self.dtype = parse_dtype(self.op, dtype)
         self.device = parse_device(self.op, device)
+        if self.device != "cpu":
+            self.xp = namespace(self.device)
         self._params: dict[str, Array] = {}
         self._grads: dict[str, Array] = {}
         self._children: dict[str, Layer] = {}
         self._rng: np.random.Generator | None = None  # set by layers that draw at every forward call
-
-    @property
-    def op(self) -> str:
-        """Name of the layer in error messages."""
-        return type(self).__name__
 
     @abstractmethod
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -97,8 +109,43 @@ class Layer(ABC):
         for grad in self.grads.values():
             grad.fill(0)
 
+    def to(self: _Self, device: str) -> _Self:
+        """Move the parameters and gradients of this layer and of all inside it; on an error nothing has changed.
+
+        The arrays are new ones: an optimizer made before, a tape or a stream belongs to the old ones. Call it on the
+        whole model, not on its parts.
+
+        Parameters
+        ----------
+        device : {"cpu", "cuda"}
+            Where to.
+
+        Returns
+        -------
+        Layer
+            This one.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no such device; the message says why.
+        MemoryError
+            If the arrays do not fit into the device's memory.
+        """
+        device = parse_device(self.op, device)
+        moved = [(layer, layer._placed(device)) for layer in self.layers() if layer.device != device]
+        for layer, attributes in moved:
+            for name, value in attributes.items():
+                setattr(layer, name, value)
+            if device == "cpu":
+                del layer.xp
+        return self
+
     def reseed(self, seed: int | None) -> None:
-        """Restart the random numbers of every dropout in this layer; the parameters stay as they are."""
+        """Restart the random numbers of every dropout in this layer; the parameters stay as they are.
+
+        They are drawn on the host: a seed means the same masks on every device.
+        """
         random = [layer for layer in self.layers() if layer._rng is not None]
         for layer, child_seed in zip(random, np.random.SeedSequence(seed).spawn(len(random)), strict=True):
             layer._rng = np.random.default_rng(child_seed)
@@ -115,8 +162,8 @@ class Layer(ABC):
                 stack.extend(reversed(layer._children.values()))
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of the parameters by name."""
-        return {name: array.copy() for name, array in self.params.items()}
+        """Return copies of the parameters by name: NumPy arrays, whatever the device."""
+        return {name: host_copy(array) for name, array in self.params.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy values into the parameters; on an error nothing has changed.
@@ -124,7 +171,7 @@ class Layer(ABC):
         Parameters
         ----------
         state : mapping of str to array_like
-            Values of any real dtype, shaped as the parameters.
+            Values of any real dtype and device, shaped as the parameters.
         strict : bool
             Whether missing and unexpected names are errors; wrong shapes always are.
 
@@ -141,7 +188,9 @@ class Layer(ABC):
             problems += _listed("missing", [name for name in params if name not in state])
             problems += _listed("unexpected", [name for name in state if name not in params])
         values = {
-            name: as_real(self.op, name, state[name], array.dtype) for name, array in params.items() if name in state
+            name: as_real(self.op, name, take_host(state[name]), array.dtype)
+            for name, array in params.items()
+            if name in state
         }
         problems += _listed(
             "wrong shapes",
@@ -154,7 +203,7 @@ class Layer(ABC):
         if problems:
             raise ValueError(f"{self.op}: the state does not fit; {'; '.join(problems)}")
         for name, value in values.items():
-            np.copyto(params[name], value)
+            assign(params[name], value)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write parameters and configuration to a safetensors file; ``fusedrnn.load`` reads it."""
@@ -173,18 +222,36 @@ class Layer(ABC):
         return summarize(self)
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
-        return f"{self.op}({arguments})"
+        return shown({"class": self.op, "config": self.config()})
 
     def _set_parameters(self, params: Mapping[str, Array]) -> None:
-        """Take these arrays as own parameters, with zero gradients."""
-        self._params = dict(params)
-        # np.zeros, not zeros_like: pages that inference never touches are never paged in.
-        self._grads = {name: np.zeros(array.shape, array.dtype) for name, array in params.items()}
+        """Take the values of these NumPy arrays as own parameters, with zero gradients."""
+        self._params = {name: from_host(self.xp, array) for name, array in params.items()}
+        # zeros, not zeros_like: pages that inference never touches are never paged in.
+        self._grads = {name: self.xp.zeros(array.shape, dtype=array.dtype) for name, array in params.items()}
+
+    def _placed(self, device: str) -> dict[str, Any]:
+        """Return the attributes that a move to another device changes; a subclass with more of them adds its own."""
+        xp = namespace(device)
+        own, grads = (
+            {name: from_host(xp, to_host(array)) for name, array in arrays.items()}
+            for arrays in (self._params, self._grads)
+        )
+        return {"device": device, "xp": xp, "_params": own, "_grads": grads}
+
+    def _needs_cpu(self, what: str) -> None:
+        """Raise the RuntimeError of what has no CUDA version, unless the layer is on the cpu."""
+        if self.device != "cpu":
+            raise RuntimeError(f"{self.op}: {what} is on the cpu only; the layer is on {self.device}: layer.to('cpu')")
 
     def _add_child(self, name: str, child: Layer) -> None:
+        """Take a layer in. One without parameters comes along to this layer's device."""
         if not isinstance(child, Layer):
             raise TypeError(f"{self.op}: {name} is a {type(child).__name__}; expected a Layer")
+        if child.device != self.device:
+            if child.params:
+                raise RuntimeError(f"{self.op}: {name} is on {child.device}; expected {self.device}, as its siblings")
+            child.to(self.device)
         self._children[name] = child
 
     def _merged(self, attribute: str) -> dict[str, Array]:
@@ -202,48 +269,6 @@ class Layer(ABC):
             got = f"a tape of {tape.owner.op}" if isinstance(tape, Tape) else f"a {type(tape).__name__}"
             raise ValueError(f"{self.op}: tape is {got}; expected the tape that this layer's forward returned")
         return tape.saved
-
-
-_registry: dict[str, type[Layer]] = {}
-_LayerClass = TypeVar("_LayerClass", bound=type[Layer])
-
-
-def register_layer(cls: _LayerClass) -> _LayerClass:
-    """Class decorator: let files name this class, so that ``fusedrnn.load`` can make one.
-
-    Raises
-    ------
-    ValueError
-        If another class has that name. (The same class defined anew, as in a notebook, replaces the old one.)
-    """
-    known = _registry.setdefault(cls.__name__, cls)
-    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(f"register_layer: {cls.__name__} is already the name of {known.__module__}.{known.__name__}")
-    _registry[cls.__name__] = cls
-    return cls
-
-
-def layer_spec(layer: Layer) -> dict[str, Any]:
-    """Return {"class": name, "config": arguments} of a layer as JSON values."""
-    if _registry.get(layer.op) is not type(layer):
-        raise TypeError(f"{layer.op}: the class is not registered; decorate it with fusedrnn.layers.register_layer")
-    return {"class": layer.op, "config": layer.config()}
-
-
-def layer_from_spec(spec: Any) -> Layer:
-    """Make a layer from what ``layer_spec`` returned. Only registered classes are looked up.
-
-    Raises
-    ------
-    ValueError
-        If the class is unknown or the specification malformed; else whatever the constructor raises.
-    """
-    if not isinstance(spec, Mapping) or not isinstance(spec.get("config"), Mapping):
-        raise ValueError(f"layer_from_spec: got {str(spec)[:80]!r}; expected {{'class': name, 'config': arguments}}")
-    cls = _registry.get(str(spec.get("class")))
-    if cls is None:
-        raise ValueError(f"layer_from_spec: unknown layer class {str(spec.get('class'))[:80]!r}")
-    return cls.from_config(spec["config"])
 
 
 def _listed(what: str, names: Iterable[str]) -> list[str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from .arrays import Array, as_real, check_shape
-from .base import Layer, Tape, layer_from_spec, layer_spec, register_layer
+from .base import Layer, Tape
+from .registry import layer_from_spec, layer_spec, register_layer
 
 MERGES = ("concat", "sum", "mul", "ave", None)
 
@@ -122,7 +121,7 @@ class Bidirectional(Layer):
         if self.merge is None:
             return y0, y1
         if self.merge == "concat":
-            return np.concatenate((y0, y1), axis=-1)
+            return self.xp.concatenate((y0, y1), axis=-1)
         if self.merge == "mul":
             return y0 * y1
         total = y0 + y1
@@ -134,7 +133,7 @@ class Bidirectional(Layer):
             return self._pair("dy", dy)
         if dy is None:
             return None, None
-        dy = as_real(self.op, "dy", dy, self.dtype)
+        dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         width = shape[-1]
         merged_width = 2 * width if self.merge == "concat" else width
         check_shape(self.op, "dy", dy, "..., features", (*shape[:-1], merged_width))

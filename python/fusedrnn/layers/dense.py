@@ -9,8 +9,9 @@ import numpy as np
 from ..allocation import claim_parameters
 from ..init import check_init, glorot_uniform, torch_uniform
 from .arrays import Array, as_real, check_shape, positive_int
-from .base import Layer, Tape, register_layer
+from .base import Layer, Tape
 from .products import row_products
+from .registry import register_layer
 
 
 @register_layer
@@ -25,8 +26,8 @@ class Linear(Layer):
         Whether there is a b.
     dtype : {"float32", "float64"}
         Of parameters, x and y.
-    device : {"cpu"}
-        Anything else raises RuntimeError.
+    device : {"cpu", "cuda"}
+        Where the arrays are. RuntimeError where there is no GPU.
     init : {"default", "torch"}
         default: Glorot weights and b = 0; torch: everything from U(-1/sqrt(in), 1/sqrt(in)).
     seed : int, optional
@@ -93,7 +94,7 @@ class Linear(Layer):
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Add into the gradients of weight and bias; return dx (..., in_features) for dy (..., out_features)."""
         (x,) = self._saved(tape)
-        dy = as_real(self.op, "dy", dy, self.dtype)
+        dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
         rows = dy.reshape(-1, self.out_features)
         self._grads["weight"] += rows.T @ x.reshape(-1, self.in_features)
@@ -103,7 +104,7 @@ class Linear(Layer):
         return dx
 
     def _input(self, x: Any) -> Array:
-        array = as_real(self.op, "x", x, self.dtype)
+        array = as_real(self.op, "x", x, self.dtype, self.xp)
         if array.ndim == 0 or array.shape[-1] != self.in_features:
             expected = f"(..., in_features) = (..., {self.in_features})"
             raise ValueError(f"{self.op}: x has shape {array.shape}; expected {expected}")

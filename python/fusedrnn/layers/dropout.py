@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, as_real, check_shape, parse_dtype, probability
-from .base import Layer, Tape, register_layer
+from .base import Layer, Tape
+from .namespace import from_host
+from .registry import register_layer
 
 
 @register_layer
 class Dropout(Layer):
     """In training, zero each element with probability p and scale the others by 1 / (1 - p); in inference, nothing.
 
-    The masks come from a generator of the layer's own: the same seed gives the same sequence of masks.
-    Srivastava et al. 2014.
+    The masks come from a generator of the layer's own, on the host: the same seed gives the same sequence of masks on
+    every device. Srivastava et al. 2014.
 
     Parameters
     ----------
@@ -23,8 +25,8 @@ class Dropout(Layer):
         Probability in [0, 1].
     dtype : {"float32", "float64"}, optional
         Of x and y. None keeps the input's if it is one of them and else converts to float32.
-    device : {"cpu"}
-        Anything else raises RuntimeError.
+    device : {"cpu", "cuda"}
+        Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
         Of the masks.
     """
@@ -41,26 +43,30 @@ class Dropout(Layer):
 
     def __call__(self, x: Any) -> Array:
         """Return x (...), real, as it is."""
-        return as_real(self.op, "x", x, self._kept_dtype)
+        return as_real(self.op, "x", x, self._kept_dtype, self.xp)
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
         """Draw a mask and compute (y, tape)."""
         x = self(x)
-        mask = dropout_mask(x.shape, self.p, x.dtype, self._rng)
+        mask = dropout_mask(x.shape, self.p, x.dtype, self._rng, self.xp)
         return x * mask, Tape(self, (mask,))
 
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy, both shaped as x."""
         (mask,) = self._saved(tape)
-        dy = as_real(self.op, "dy", dy, mask.dtype)
+        dy = as_real(self.op, "dy", dy, mask.dtype, self.xp)
         check_shape(self.op, "dy", dy, "x.shape", mask.shape)
         dx: Array = dy * mask
         return dx
 
 
-def dropout_mask(shape: tuple[int, ...], p: float, dtype: np.dtype[Any], rng: np.random.Generator | None) -> Array:
-    """Draw an array of 0 (with probability p) and 1 / (1 - p)."""
+def dropout_mask(
+    shape: tuple[int, ...], p: float, dtype: np.dtype[Any], rng: np.random.Generator | None, xp: Any = np
+) -> Array:
+    """Draw an array of the namespace with 0 (with probability p) and 1 / (1 - p)."""
     if rng is None:
         raise ValueError("dropout_mask: rng is None; expected a random generator")
-    keep = rng.random(shape, dtype=np.float32) >= p
-    return np.multiply(keep, 0.0 if p == 1 else 1.0 / (1.0 - p), dtype=dtype)
+    keep = from_host(xp, rng.random(shape, dtype=np.float32) >= p)
+    mask: Array = keep.astype(dtype)
+    mask *= 0.0 if p == 1 else 1.0 / (1.0 - p)
+    return mask

@@ -9,7 +9,9 @@ import numpy as np
 from ..allocation import claim_parameters
 from ..init import normal
 from .arrays import Array, as_integer, as_real, check_shape, integer, positive_int
-from .base import Layer, Tape, register_layer
+from .base import Layer, Tape
+from .namespace import add_rows
+from .registry import register_layer
 
 
 @register_layer
@@ -24,8 +26,8 @@ class Embedding(Layer):
         A token whose vector starts at 0 and gets no gradient; negative ones count from the end, as in torch.
     dtype : {"float32", "float64"}
         Of weight and y.
-    device : {"cpu"}
-        Anything else raises RuntimeError.
+    device : {"cpu", "cuda"}
+        Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
         Of the initial weights, which are standard normal.
 
@@ -89,24 +91,23 @@ class Embedding(Layer):
     def backward(self, tape: Tape, dy: Any) -> None:
         """Add dy (..., embedding_dim) into the rows that were looked up; ids have no gradient, so return None."""
         (ids,) = self._saved(tape)
-        dy = as_real(self.op, "dy", dy, self.dtype)
+        dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., embedding_dim", (*ids.shape, self.embedding_dim))
         if self.padding_idx is not None:
             kept = ids != self.padding_idx
             ids, dy = ids[kept], dy[kept]
-        # np.add.at adds in the order of ids, so repeated tokens give the same bits every time.
-        np.add.at(self._grads["weight"], ids, dy)
+        add_rows(self.xp, self._grads["weight"], ids, dy)
 
     def _look_up(self, ids: Array) -> Array:
         y: Array = self._params["weight"][ids]
         return y
 
     def _ids(self, ids: Any) -> Array:
-        array = as_integer(self.op, "ids", ids)
+        array = as_integer(self.op, "ids", ids, self.xp)
         wrong = (array < 0) | (array >= self.num_embeddings)
         if wrong.any():
             at = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
-            raise ValueError(f"{self.op}: ids has {array[at]} at {at}; expected 0 <= id < {self.num_embeddings}")
+            raise ValueError(f"{self.op}: ids has {int(array[at])} at {at}; expected 0 <= id < {self.num_embeddings}")
         return array
 
     def _row(self, padding_idx: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,19 @@ from .. import _core
 from ..functional import rnn_cell
 from ..init import Init, check_init, recurrent_parameters
 from .arrays import Array, as_real, check_shape, positive_int, probability
-from .base import Layer, Tape, register_layer
+from .base import Layer, Tape
 from .dropout import dropout_mask
+from .registry import register_layer
+
+
+def _compute_dtype(op: str, value: Any, dtype: np.dtype[Any]) -> str | None:
+    """Return what the products multiply if that is not dtype."""
+    if value is None or value == dtype.name:
+        return None
+    if value != "bfloat16" or dtype != np.float32:
+        expected = "None, or 'bfloat16' with dtype float32"
+        raise ValueError(f"{op}: compute_dtype is {value!r} with dtype {dtype.name}; expected {expected}")
+    return "bfloat16"
 
 
 class Recurrent(Layer):
@@ -39,8 +52,10 @@ class Recurrent(Layer):
         device: str = "cpu",
         seed: int | None = None,
         init: Init = "default",
+        compute_dtype: str | None = None,
     ) -> None:
         super().__init__(dtype=dtype, device=device)
+        self.compute_dtype = _compute_dtype(self.op, compute_dtype, self.dtype)
         self.input_size = positive_int(self.op, "input_size", input_size)
         self.hidden_size = positive_int(self.op, "hidden_size", hidden_size)
         self.num_layers = positive_int(self.op, "num_layers", num_layers)
@@ -54,7 +69,7 @@ class Recurrent(Layer):
         if self.dropout:
             self._rng = np.random.default_rng(masks)
         self._set_parameters(self._initial_parameters(np.random.default_rng(weights), init))
-        self._make_kernels()
+        self._stack, self._per_layer = self._kernels(self.device)
 
     @property
     def _cell(self) -> str:
@@ -76,6 +91,7 @@ class Recurrent(Layer):
             "dropout": self.dropout,
             "bidirectional": self.bidirectional,
             "dtype": self.dtype.name,
+            **({"compute_dtype": self.compute_dtype} if self.compute_dtype else {}),
             **({"reverse": True} if self._reverse else {}),  # of a reversed copy; not an argument of the constructor
         }
 
@@ -132,7 +148,7 @@ class Recurrent(Layer):
         states: list[list[Any]] = []
         for index, stack in enumerate(self._per_layer):
             if index:
-                masks.append(dropout_mask(y.shape, self.dropout, self.dtype, self._rng))
+                masks.append(dropout_mask(y.shape, self.dropout, self.dtype, self._rng, self.xp))
                 y = y * masks[-1]
             slabs = self._slabs(index)
             y, *state_l, core = stack.forward(
@@ -173,7 +189,7 @@ class Recurrent(Layer):
         if dy is None and dstate is None:
             raise ValueError(f"{self.op}: dy and dstate are None; expected at least one gradient")
         if dy is not None:
-            dy = as_real(self.op, "dy", dy, self.dtype)
+            dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
             if not batched:
                 check_shape(self.op, "dy", dy, "time, num_directions*hidden", y_shape)
                 dy = self._add_batch(dy)
@@ -201,7 +217,10 @@ class Recurrent(Layer):
         ------
         ValueError
             If the layer is bidirectional or reversed: the future is not known yet.
+        RuntimeError
+            If the layer is not on the cpu.
         """
+        self._needs_cpu("stream")
         if self.bidirectional or self._reverse:
             raise ValueError(f"{self.op}: stream needs one forward direction; this layer also reads the future")
         batch = positive_int(self.op, "batch_size", batch_size)
@@ -211,20 +230,31 @@ class Recurrent(Layer):
         """Return a layer of this configuration with fresh weights that walks each sample's valid steps backwards."""
         arguments = self.config()
         arguments.pop("reverse", None)
-        return type(self)(**arguments, seed=seed)._turned_round()
+        return type(self)(**arguments, device=self.device, seed=seed)._turned_round()
 
     def _turned_round(self) -> Recurrent:
         self._reverse = True
-        self._make_kernels()
+        self._stack, self._per_layer = self._kernels(self.device)
         return self
 
     def plan(self, time: int, batch: int) -> str:
-        """Return how a (batch, time) call is split over threads, e.g. "by_sample x2"."""
+        """Return how a (batch, time) call is split over threads, e.g. "by_sample x2"; "cuda" there."""
         return self._stack.plan(time, batch)
 
-    def _make_kernels(self) -> None:
+    def _placed(self, device: str) -> dict[str, Any]:
+        stack, per_layer = self._kernels(device)
+        return {**super()._placed(device), "_stack": stack, "_per_layer": per_layer}
+
+    def _kernels(self, device: str) -> tuple[_core.Stack, list[_core.Stack]]:
+        """Return the kernels for a device: those of all layers, and of each where dropout parts them."""
+        make: Any = partial(_core.Stack, compute_dtype=self.compute_dtype or self.dtype.name)
+        if device != "cpu":
+            if self.compute_dtype:
+                raise RuntimeError(f"{self.op}: compute_dtype is {self.compute_dtype!r}; expected None on {device}")
+            make = import_module("fusedrnn.cuda.stack").Stack
+
         def stack(input_size: int, num_layers: int) -> _core.Stack:
-            return _core.Stack(
+            made: _core.Stack = make(
                 self._cell,
                 self.dtype.name,
                 input_size=input_size,
@@ -234,12 +264,13 @@ class Recurrent(Layer):
                 reverse=self._reverse,
                 bias=self.bias,
             )
+            return made
 
-        self._stack = stack(self.input_size, self.num_layers)
         # Dropout acts between the layers, so in training each of them is a call of its own.
         inner = self.num_directions * self.hidden_size
         layered = self.dropout > 0 and self.num_layers > 1
-        self._per_layer = [stack(inner if i else self.input_size, 1) for i in range(self.num_layers)] if layered else []
+        per_layer = [stack(inner if i else self.input_size, 1) for i in range(self.num_layers)] if layered else []
+        return stack(self.input_size, self.num_layers), per_layer
 
     def _initial_parameters(self, rng: np.random.Generator, init: Init) -> dict[str, Array]:
         params: dict[str, Array] = {}
@@ -265,14 +296,14 @@ class Recurrent(Layer):
     def _joined(self, states: list[list[Any]]) -> tuple[Any, Any]:
         """Return the (h, c) of all layers from those of each; c is None for cells without one."""
         h, c = zip(*states, strict=True)
-        return np.concatenate(h), None if c[0] is None else np.concatenate(c)
+        return self.xp.concatenate(h), None if c[0] is None else self.xp.concatenate(c)
 
     def _slabs(self, layer: int) -> slice:
         return slice(layer * self.num_directions, (layer + 1) * self.num_directions)
 
     def _inputs(self, x: Any, state: Any, lengths: Any) -> tuple[Array, Array | None, Array | None, bool]:
         """Return (x, h0, c0, batched) with a batch axis everywhere; what is batched is judged by the kernels."""
-        x = as_real(self.op, "x", x, self.dtype)
+        x = as_real(self.op, "x", x, self.dtype, self.xp)
         batched = x.ndim != 2
         if not batched:
             if lengths is not None:
@@ -288,10 +319,10 @@ class Recurrent(Layer):
             return None, None
         if self._has_cell_state:
             if not isinstance(state, (tuple, list)) or len(state) != 2:
-                got = f"an array of shape {state.shape}" if isinstance(state, np.ndarray) else type(state).__name__
+                got = f"an array of shape {state.shape}" if hasattr(state, "shape") else type(state).__name__
                 raise ValueError(f"{self.op}: {name} is {got}; expected a pair ({parts[0]}, {parts[1]})")
         else:
-            if isinstance(state, (tuple, list)) and any(isinstance(part, np.ndarray) for part in state):
+            if isinstance(state, (tuple, list)) and any(getattr(part, "ndim", 0) for part in state):
                 raise ValueError(f"{self.op}: {name} is a {type(state).__name__} of arrays; expected one array")
             state = (state, None)
         h, c = (
@@ -301,7 +332,7 @@ class Recurrent(Layer):
         return h, c
 
     def _state_part(self, part: str, value: Any, batched: bool) -> Array:
-        array = as_real(self.op, part, value, self.dtype)
+        array = as_real(self.op, part, value, self.dtype, self.xp)
         if batched:
             return array
         shape = (self.num_layers * self.num_directions, self.hidden_size)
@@ -385,13 +416,18 @@ class RNN(Recurrent):
         The activation.
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
-    device : {"cpu"}
-        Anything else raises RuntimeError.
+    device : {"cpu", "cuda"}
+        Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
         Of the weights and of dropout: the same seed gives the same bits.
     init : {"default", "torch", "spectral"} or fusedrnn.init.RecurrentInit
         default: Glorot for input weights, orthogonal for recurrent ones. torch: U(-1/sqrt(H), 1/sqrt(H)). spectral:
         Glorot, recurrent weights with a spectral norm of at most 1. A ``RecurrentInit`` says it in detail.
+    compute_dtype : {"bfloat16"}, optional
+        What the products multiply: weights, x, h and, in training, gate gradients rounded to bfloat16 (8 bits). Sums,
+        gates, c, parameters and gradients stay float32, which ``dtype`` must be. Twice the speed where the processor
+        multiplies bfloat16 (AVX512_BF16) or reading the weights is what takes the time (small batches, H >= 256);
+        slower elsewhere. Outputs differ from float32's by about 1 %. RuntimeError without AVX-512 or NEON.
     """
 
     _initialiser = "rnn"

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .arrays import Array, integer
-from .base import Layer, Tape, layer_from_spec, layer_spec, register_layer
+from .base import Layer, Tape
 from .calling import call_layer, first, forward_layer
+from .registry import layer_from_spec, layer_spec, register_layer
 
 
 @register_layer

@@ -10,6 +10,7 @@ from ..init import glorot_uniform
 from ..layers import Linear, Tape, register_layer
 from ..layers.activation import _BACKWARD, softmax
 from ..layers.arrays import Array, as_lengths, as_real, check_shape, positive_int
+from ..layers.namespace import from_host
 from ..layers.products import row_products
 from ..layers.summary import Shape, Visit
 from .model import Model
@@ -32,6 +33,8 @@ class Attention(Model):
         How a query is compared with the memory.
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
+    device : {"cpu", "cuda"}
+        Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
         Of the initial weights.
 
@@ -42,7 +45,14 @@ class Attention(Model):
     """
 
     def __init__(
-        self, query_size: int, memory_size: int, score: str = "dot", *, dtype: Any = "float32", seed: int | None = None
+        self,
+        query_size: int,
+        memory_size: int,
+        score: str = "dot",
+        *,
+        dtype: Any = "float32",
+        device: str = "cpu",
+        seed: int | None = None,
     ) -> None:
         self.query_size = positive_int(self.op, "query_size", query_size)
         self.memory_size = positive_int(self.op, "memory_size", memory_size)
@@ -53,7 +63,7 @@ class Attention(Model):
         self.score = score
         combine_seed, weight_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
         combined = self.memory_size + self.query_size
-        self.combine = Linear(combined, self.query_size, bias=False, dtype=dtype, seed=combine_seed)
+        self.combine = Linear(combined, self.query_size, bias=False, dtype=dtype, device=device, seed=combine_seed)
         super().__init__(combine=self.combine)
         if score == "general":
             rng = np.random.default_rng(weight_seed)
@@ -91,7 +101,7 @@ class Attention(Model):
     def backward(self, tape: Tape, dy: Any) -> tuple[Array, Array]:
         """Return (dh, dmemory) for dy, shaped as h."""
         h, projected, memory, a, y, combine_tape = self._saved(tape)
-        dy = as_real(self.op, "dy", dy, self.dtype)
+        dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "h.shape", h.shape)
         joined = self.combine.backward(combine_tape, _BACKWARD["tanh"](y, dy))
         dcontext, dh = joined[..., : self.memory_size], joined[..., self.memory_size :]
@@ -114,9 +124,9 @@ class Attention(Model):
     def _run(self, training: bool, h: Any, memory: Any, lengths: Any) -> tuple[Array, Tape]:
         h, memory = self._inputs(h, memory)
         a, context, projected = self._attend(h, memory, lengths)
-        joined = np.concatenate((context, h), axis=-1)
+        joined = self.xp.concatenate((context, h), axis=-1)
         combined, combine_tape = self.combine.forward(joined) if training else (self.combine(joined), None)
-        y: Array = np.tanh(combined)
+        y: Array = self.xp.tanh(combined)
         return y, Tape(self, (h, projected, memory, a, y, combine_tape) if training else ())
 
     def _attend(self, h: Array, memory: Array, lengths: Any) -> tuple[Array, Array, Array]:
@@ -127,21 +137,23 @@ class Attention(Model):
             rows = row_products(h.reshape(-1, self.query_size), self._params["weight"].T)
             projected = rows.reshape(*h.shape[:2], size)
         ends = np.full(batch, steps) if lengths is None else as_lengths(self.op, lengths, batch, steps)
-        a = np.zeros((*h.shape[:2], steps), self.dtype)
-        context = np.zeros((*h.shape[:2], size), self.dtype)
+        xp = self.xp
+        a = xp.zeros((*h.shape[:2], steps), dtype=self.dtype)
+        context = xp.zeros((*h.shape[:2], size), dtype=self.dtype)
         # Samples of one length at a time, and one product a query: then neither the padding nor the rest of the batch
         # decides how a sum is made.
-        for end in np.unique(ends[ends > 0]):
-            chosen = np.flatnonzero(ends == end)
-            keys = memory[chosen, np.newaxis, :end]
+        for end in np.unique(ends[ends > 0]).tolist():
+            chosen = from_host(xp, np.flatnonzero(ends == end))
+            keys = memory[:, :end][chosen][:, np.newaxis]
             scores = projected[chosen][:, :, np.newaxis] @ keys.transpose(0, 1, 3, 2)
-            shares = softmax(scores)
-            a[chosen, :, :end] = shares[:, :, 0]
+            shares = softmax(scores, xp)
+            a[:, :, :end][chosen] = shares[:, :, 0]
             context[chosen] = (shares @ keys)[:, :, 0]
         return a, context, projected
 
     def _inputs(self, h: Any, memory: Any) -> tuple[Array, Array]:
-        h, memory = as_real(self.op, "h", h, self.dtype), as_real(self.op, "memory", memory, self.dtype)
+        h = as_real(self.op, "h", h, self.dtype, self.xp)
+        memory = as_real(self.op, "memory", memory, self.dtype, self.xp)
         if h.ndim != 3 or h.shape[2] != self.query_size:
             raise ValueError(f"{self.op}: h has shape {h.shape}; expected (batch, time, {self.query_size})")
         if memory.ndim != 3 or memory.shape[::2] != (len(h), self.memory_size):

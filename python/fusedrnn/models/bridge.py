@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..layers import Layer, Linear, Tape, register_layer
-from ..layers.activation import Activation
+from ..layers.activation import _BACKWARD
 from ..layers.arrays import Array
-from ..layers.base import layer_from_spec, layer_spec
+from ..layers.registry import layer_from_spec, layer_spec
 from ..layers.summary import Shape, Visit
 from .model import Model, check_recurrent, run
 from .states import Slabs, flatten_state, state_features, state_sizes, unflatten_state
@@ -37,8 +37,9 @@ class Bridge(Model):
         check_recurrent(self.op, "layer", layer)
         self._sizes = state_sizes(layer)
         self._layer = layer
-        self.linear = Linear(in_features, state_features(self._sizes), dtype=layer.dtype, seed=seed)
-        self._tanh = Activation("tanh", dtype=layer.dtype)
+        self.linear = Linear(
+            in_features, state_features(self._sizes), dtype=layer.dtype, device=layer.device, seed=seed
+        )
         super().__init__(linear=self.linear)
 
     def config(self) -> dict[str, Any]:
@@ -60,8 +61,8 @@ class Bridge(Model):
 
     def backward(self, tape: Tape, dstate: Any) -> Array:
         """Return dv for the gradient of the state, nested and shaped as it."""
-        linear_tape, tanh_tape = self._saved(tape)
-        return self.linear.backward(linear_tape, self._tanh.backward(tanh_tape, flatten_state(dstate)))
+        linear_tape, y = self._saved(tape)
+        return self.linear.backward(linear_tape, _BACKWARD["tanh"](y, flatten_state(dstate)))
 
     def _reads(self) -> Shape:
         return "B", self.linear.in_features
@@ -72,8 +73,8 @@ class Bridge(Model):
 
     def _run(self, training: bool, v: Any) -> tuple[Any, Tape]:
         flat, linear_tape = run(self.linear, training, v)
-        flat, tanh_tape = run(self._tanh, training, flat)
-        return unflatten_state(flat, self._sizes), Tape(self, (linear_tape, tanh_tape))
+        y = self.xp.tanh(flat)
+        return unflatten_state(y, self._sizes), Tape(self, (linear_tape, y))
 
 
 def _state_shapes(sizes: Any) -> list[Shape]:

@@ -10,10 +10,12 @@ import numpy as np
 from ..layers import Bidirectional, Embedding, Layer, Tape, register_layer
 from ..layers.arrays import Array, as_real, integer, probability
 from ..layers.calling import call_layer, forward_layer
+from ..layers.namespace import from_host, namespace_of, on_gpu, to_host
 from ..layers.summary import Shape, Visit
 from .attention import Attention
 from .model import Model, check_rank, embed, make_head, optional_layer, output_features, run, unembed, without_padding
 from .states import map_state, state_sizes
+from .stepping import stepper
 from .teacher import shift_right
 
 
@@ -62,10 +64,11 @@ class Decoder(Model):
             raise ValueError(f"{self.op}: layer reads the future; expected a layer of one direction")
         seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
         features = output_features(self.op, "layer", layer)
+        at: dict[str, Any] = {"dtype": layer.dtype, "device": layer.device}
         if isinstance(attention, str):
             if memory_size is None:
                 raise ValueError(f"{self.op}: memory_size is None; expected the features of the memory")
-            attention = Attention(features, memory_size, attention, dtype=layer.dtype, seed=seeds[0])
+            attention = Attention(features, memory_size, attention, **at, seed=seeds[0])
         self.layer: Any = layer
         self.embedding, self.attention = embedding, attention
         self.head = make_head(self.op, head, layer, features, seeds[1])
@@ -136,7 +139,8 @@ class Decoder(Model):
         dinputs of tokens is None.
         """
         embed_tape, vector_size, layer_tape, attention_tape, head_tape, lengths = self._saved(tape)
-        dh = self.head.backward(head_tape, without_padding(self.op, as_real(self.op, "dy", dy, self.dtype), lengths))
+        dy = without_padding(self.op, as_real(self.op, "dy", dy, self.dtype, self.xp), lengths)
+        dh = self.head.backward(head_tape, dy)
         dmemory = None
         if self.attention is not None:
             dh, dmemory = self.attention.backward(attention_tape, dh)
@@ -168,63 +172,67 @@ class Decoder(Model):
         check_rank(self.op, "inputs", inputs, "batch, time" if self.embedding else "batch, time, features")
         x, embed_tape = embed(self.embedding, training, inputs, lengths)
         if vector is not None:
+            vector = as_real(self.op, "vector", vector, self.dtype, self.xp)
             x = self._joined(x, vector)
         (h, final), layer_tape = run(self.layer, training, x, state=state, lengths=lengths)
         attention_tape = None
         if self.attention is not None:
             h, attention_tape = run(self.attention, training, h, memory, memory_lengths)
         y, head_tape = forward_layer(self.head, h, None) if training else (call_layer(self.head, h, None), None)
-        vector_size = None if vector is None else np.shape(vector)[1]
+        vector_size = None if vector is None else vector.shape[1]
         tape = Tape(self, (embed_tape, vector_size, layer_tape, attention_tape, head_tape, lengths))
         return (without_padding(self.op, y, lengths), final), tape
 
-    def _joined(self, x: Any, vector: Any) -> Array:
+    def _joined(self, x: Any, vector: Array) -> Array:
         """Return x (B, T, F) with the vector (B, V) after every step's features."""
-        x, vector = as_real(self.op, "inputs", x, self.dtype), as_real(self.op, "vector", vector, self.dtype)
+        x = as_real(self.op, "inputs", x, self.dtype, self.xp)
         if vector.ndim != 2 or len(vector) != len(x):
             raise ValueError(f"{self.op}: vector has shape {vector.shape}; expected (batch, size) = ({len(x)}, size)")
-        repeated = np.broadcast_to(vector[:, np.newaxis], (*x.shape[:2], vector.shape[1]))
-        return np.concatenate((x, repeated), axis=2)
+        repeated = self.xp.broadcast_to(vector[:, None], (*x.shape[:2], vector.shape[1]))
+        joined: Array = self.xp.concatenate((x, repeated), axis=2)
+        return joined
 
     def _with_own_outputs(self, inputs: Any, y: Array) -> Array:
         """Return the inputs with some of them replaced by what the decoder said one step before."""
-        inputs = np.asarray(inputs)
+        inputs = inputs if on_gpu(inputs) else np.asarray(inputs)
         own = shift_right(y if self.embedding is None else y.argmax(axis=-1))
         if own.shape != inputs.shape:
             raise ValueError(f"{self.op}: outputs have shape {own.shape}; expected that of the inputs, {inputs.shape}")
         assert self._rng is not None
         replaced = self._rng.random(inputs.shape[:2]) < self.scheduled_sampling
         replaced[:, :1] = False
-        mixed: Array = np.where(replaced.reshape(replaced.shape + (1,) * (inputs.ndim - 2)), own, inputs)
+        xp = namespace_of(inputs)
+        replaced = from_host(xp, replaced.reshape(replaced.shape + (1,) * (inputs.ndim - 2)))
+        mixed: Array = xp.where(replaced, own, inputs)
         return mixed
 
 
 class DecoderSteps:
-    """One step of a decoder a call; see :class:`fusedrnn.models.search.Steps`."""
+    """One step of a decoder a call; see :class:`fusedrnn.models.search.Steps`.
+
+    Values are where the decoder is; tokens and what is said about them are on the host.
+    """
 
     def __init__(self, decoder: Decoder, batch: int, state: Any, vector: Any, memory: Any, lengths: Any) -> None:
         self._decoder = decoder
-        self._stream = decoder.layer.stream(batch)
+        self._stream = stepper(decoder.layer, batch)
         self._stream.reset(state)
         self._vector, self._memory, self._lengths = vector, memory, lengths
 
     def __call__(self, inputs: Array) -> Array:
         """Return the outputs (batch, O) after inputs (batch,) or (batch, F)."""
         decoder = self._decoder
-        x = inputs if decoder.embedding is None else decoder.embedding(inputs)
+        x = inputs if decoder.embedding is None else decoder.embedding(from_host(decoder.xp, inputs))
         if self._vector is not None:
-            x = np.concatenate((x, self._vector), axis=1)
+            x = decoder.xp.concatenate((x, self._vector), axis=1)
         h = self._stream.step(x)
         if decoder.attention is not None:
-            h = decoder.attention(h[:, np.newaxis], self._memory, self._lengths)[:, 0]
+            h = decoder.attention(h[:, None], self._memory, self._lengths)[:, 0]
         y: Array = call_layer(decoder.head, h, None)
-        return y
+        return y if decoder.embedding is None else to_host(y)
 
     def reorder(self, rows: Array) -> None:
         """Let row i go on from the state of row ``rows[i]``; vector and memory stay, so rows must be of one sample."""
-        self._stream.reset(map_state(lambda array: np.ascontiguousarray(array[:, rows]), self._stream.state))
-
-
-def repeat_rows(state: Any, times: int) -> Any:
-    """Return a state, or an array (B, ...) as the state of a batch, with each sample ``times`` times in a row."""
-    return map_state(lambda array: np.repeat(array, times, axis=1), state)
+        xp = self._decoder.xp
+        at = from_host(xp, rows)
+        self._stream.reset(map_state(lambda array: xp.ascontiguousarray(array[:, at]), self._stream.state))

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from ..layers import Embedding, Layer, Tape, register_layer
-from ..layers.arrays import Array, positive_int
-from ..layers.base import layer_spec
+from ..layers.arrays import Array
+from ..layers.registry import layer_spec
 from ..layers.summary import Shape, Visit, expected_input
 from .attention import Attention
 from .bridge import Bridge
-from .decoder import Decoder, repeat_rows
-from .free_running import free_run
-from .model import Model, check_rank, check_recurrent, embed, optional_layer, output_features, run, unembed
+from .decoder import Decoder
+from .generation import write_sentences, write_values
+from .model import Model, check_rank, check_recurrent, embed, optional_layer, output_features, run, two_lengths, unembed
 from .pooling import final_features, final_output, final_output_backward
-from .search import Generated, search
+from .search import Generated
 from .states import state_sizes
 from .teacher import shift_right
 
@@ -156,7 +156,7 @@ class EncoderDecoder(Model):
         attention = self.decoder.attention
         if attention is None:
             raise ValueError(f"{self.op}: attention_weights needs a model with attention")
-        source_lengths, target_lengths = self._lengths(lengths)
+        source_lengths, target_lengths = two_lengths(self.op, lengths)
         state, memory, _ = self._encode(False, source, source_lengths)
         x = embed(self.decoder.embedding, False, inputs, target_lengths)[0]
         h = self.decoder.layer(x, state=state, lengths=target_lengths)[0]
@@ -200,22 +200,16 @@ class EncoderDecoder(Model):
         Generated
             tokens (B, T), lengths (B,) and log_probs (B,).
         """
-        if self.decoder.embedding is None:
-            raise ValueError(f"{self.op}: generate needs tokens; this model has no target embedding, use unroll")
         state, memory, _ = self._encode(False, source, lengths)
-
-        def steps(width: int) -> Any:
-            repeated = None if lengths is None else np.repeat(np.asarray(lengths), width)
-            rows = np.repeat(memory, width, axis=0)
-            return self.decoder.steps(len(rows), repeat_rows(state, width), None, rows, repeated)
-
-        return search(
+        return write_sentences(
             self.op,
-            steps,
+            self.decoder,
             np.full(len(memory), self.decoder.start),
-            self.decoder.end,
+            state,
             max_length,
             method,
+            memory=memory,
+            lengths=lengths,
             temperature=temperature,
             top_k=top_k,
             seed=seed,
@@ -225,12 +219,8 @@ class EncoderDecoder(Model):
 
     def unroll(self, source: Any, steps: int, *, lengths: Any = None) -> Array:
         """Generate values (B, steps, F), of a model without a target embedding: each output is the next input."""
-        if self.decoder.embedding is not None:
-            raise ValueError(f"{self.op}: unroll needs values; this model has a target embedding, use generate")
-        steps = positive_int(self.op, "steps", steps)
         state, memory, _ = self._encode(False, source, lengths)
-        first = np.zeros((len(memory), self.decoder.layer.input_size), self.dtype)
-        return free_run(self.decoder, first, steps, state, None, memory, lengths)
+        return write_values(self.op, self.decoder, len(memory), state, steps, memory=memory, lengths=lengths)
 
     def _shapes(self, visit: Visit, *_: Shape) -> Any:
         x: Shape = expected_input(self.encoder)
@@ -242,7 +232,7 @@ class EncoderDecoder(Model):
         return visit("decoder", self.decoder._reads())
 
     def _run(self, training: bool, source: Any, inputs: Any, lengths: Any) -> tuple[Array, Tape]:
-        source_lengths, target_lengths = self._lengths(lengths)
+        source_lengths, target_lengths = two_lengths(self.op, lengths)
         state, memory, tapes = self._encode(training, source, source_lengths)
         read = {} if self.decoder.attention is None else {"memory": memory, "memory_lengths": source_lengths}
         (y, _), decoder_tape = run(self.decoder, training, inputs, state, lengths=target_lengths, **read)
@@ -257,10 +247,3 @@ class EncoderDecoder(Model):
         if self.bridge is not None:
             state, bridge_tape = run(self.bridge, training, final_output(self.encoder, memory, state, lengths))
         return state, memory, (embed_tape, encoder_tape, bridge_tape)
-
-    def _lengths(self, lengths: Any) -> tuple[Any, Any]:
-        if lengths is None:
-            return None, None
-        if not isinstance(lengths, (tuple, list)) or len(lengths) != 2:
-            raise ValueError(f"{self.op}: lengths is {lengths!r}; expected a pair (source_lengths, lengths) or None")
-        return lengths[0], lengths[1]

@@ -8,13 +8,13 @@ import numpy as np
 
 from ..layers import Bidirectional, Embedding, Layer, Linear, Recurrent, Sequential
 from ..layers.arrays import Array, as_integer, as_lengths, integer
-from ..layers.base import layer_from_spec, layer_spec
-from ..training.losses import sequence_mask
+from ..layers.namespace import from_host, namespace_of, on_gpu
+from ..layers.registry import layer_from_spec, layer_spec
 from .states import state_sizes
 
 
 class Model(Layer):
-    """Base of the models: named children of one dtype, batch-major.
+    """Base of the models: named children of one dtype and device, batch-major.
 
     Parameters
     ----------
@@ -88,16 +88,17 @@ def make_head(op: str, head: Any, layer: Layer, features: int | None = None, see
         return head
     if features is None:
         features = output_features(op, "layer", layer)
-    return Linear(features, integer(op, "head", head), dtype=layer.dtype, seed=seed)
+    return Linear(features, integer(op, "head", head), dtype=layer.dtype, device=layer.device, seed=seed)
 
 
 def embed(embedding: Embedding | None, training: bool, x: Any, lengths: Any) -> tuple[Any, Any]:
     """Look tokens (B, T) up, whatever they are past a sample's end; without an embedding, return x as it is."""
     if embedding is None:
         return x, None
-    ids = as_integer(embedding.op, "ids", x)
+    ids = as_integer(embedding.op, "ids", x, embedding.xp)
     if lengths is not None and ids.ndim == 2:
-        ids = np.where(valid_steps(embedding.op, lengths, *ids.shape), ids, 0)
+        valid = from_host(embedding.xp, valid_steps(embedding.op, lengths, *ids.shape))
+        ids = embedding.xp.where(valid, ids, 0)
     return run(embedding, training, ids)
 
 
@@ -107,20 +108,33 @@ def unembed(embedding: Embedding | None, tape: Any, dx: Any) -> Any:
 
 
 def valid_steps(op: str, lengths: Any, batch: int, steps: int) -> Array:
-    """Return the mask (B, T) of the valid time steps; ValueError or TypeError for wrong lengths."""
-    return sequence_mask(as_lengths(op, lengths, batch, steps), steps)
+    """Return the mask (B, T) of the valid time steps, on the host; ValueError or TypeError for wrong lengths."""
+    valid: Array = np.arange(steps) < as_lengths(op, lengths, batch, steps)[:, np.newaxis]
+    return valid
 
 
 def without_padding(op: str, y: Array, lengths: Any) -> Array:
     """Return y (B, T, ...) with 0 past each sample's end."""
     if lengths is None:
         return y
-    valid = valid_steps(op, lengths, *y.shape[:2])
-    return np.where(valid.reshape(valid.shape + (1,) * (y.ndim - 2)), y, y.dtype.type(0))
+    xp = namespace_of(y)
+    valid = from_host(xp, valid_steps(op, lengths, *y.shape[:2]))
+    kept: Array = xp.where(valid.reshape(valid.shape + (1,) * (y.ndim - 2)), y, y.dtype.type(0))
+    return kept
 
 
 def check_rank(op: str, name: str, x: Any, names: str) -> None:
     """Raise ValueError unless x has as many axes as ``names``."""
-    shape, rank = np.shape(x), names.count(",") + 1
+    shape, rank = x.shape if on_gpu(x) else np.shape(x), names.count(",") + 1
     if len(shape) != rank:
         raise ValueError(f"{op}: {name} has shape {shape}; expected ({names})")
+
+
+def two_lengths(op: str, lengths: Any) -> tuple[Any, Any]:
+    """Return (source_lengths, lengths), both None for None; ValueError unless there are two."""
+    if lengths is None:
+        return None, None
+    pair = isinstance(lengths, (tuple, list)) and len(lengths) == 2
+    if not pair or any(each is not None and np.ndim(each) == 0 for each in lengths):
+        raise ValueError(f"{op}: lengths is {lengths!r}; expected a pair (source_lengths, lengths) or None")
+    return lengths[0], lengths[1]

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..layers import Layer, Tape, register_layer
 from ..layers.arrays import Array, as_real, check_shape
+from ..layers.namespace import from_host
 from ..layers.summary import Shape, Visit
 
 
@@ -16,18 +17,22 @@ from ..layers.summary import Shape, Visit
 class GaussianNoise(Layer):
     """In training, add normal noise of standard deviation ``std``; in inference, nothing.
 
+    It is drawn on the host: the same seed gives the same noise on every device.
+
     Parameters
     ----------
     std : float
         At least 0.
     dtype : {"float32", "float64"}
         Of x and y.
+    device : {"cpu", "cuda"}
+        Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
         Of the noise.
     """
 
-    def __init__(self, std: float, *, dtype: Any = "float32", seed: int | None = None) -> None:
-        super().__init__(dtype=dtype)
+    def __init__(self, std: float, *, dtype: Any = "float32", device: str = "cpu", seed: int | None = None) -> None:
+        super().__init__(dtype=dtype, device=device)
         if not (std >= 0 and math.isfinite(std)):
             raise ValueError(f"{self.op}: std is {std}; expected a finite number >= 0")
         self.std = float(std)
@@ -39,22 +44,22 @@ class GaussianNoise(Layer):
 
     def __call__(self, x: Any) -> Array:
         """Return x (...), real, as it is."""
-        return as_real(self.op, "x", x, self.dtype)
+        return as_real(self.op, "x", x, self.dtype, self.xp)
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
         """Draw the noise and compute (y, tape)."""
         x = self(x)
         assert self._rng is not None
-        noise = self._rng.standard_normal(x.shape, dtype=x.dtype.type)
-        y: Array = x + x.dtype.type(self.std) * noise
+        noise = from_host(self.xp, self._rng.standard_normal(x.shape, dtype=x.dtype.type))
+        y: Array = x + noise * x.dtype.type(self.std)
         return y, Tape(self, (x.shape,))
 
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy, both shaped as x."""
         (shape,) = self._saved(tape)
-        dy = as_real(self.op, "dy", dy, self.dtype)
-        check_shape(self.op, "dy", dy, "x.shape", shape)
-        return np.asarray(dy)
+        dx = as_real(self.op, "dy", dy, self.dtype, self.xp)
+        check_shape(self.op, "dy", dx, "x.shape", shape)
+        return dx
 
     def _shapes(self, visit: Visit, x: Shape) -> Any:
         return x

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..layers import Layer, Linear, Tape, register_layer
 from ..layers.arrays import Array, as_real
-from ..layers.base import layer_from_spec, layer_spec
+from ..layers.registry import layer_from_spec, layer_spec
 from ..layers.summary import Shape, Visit
 from .model import Model, check_recurrent, output_features, run, without_padding
 from .states import state_sizes
@@ -45,7 +45,7 @@ class Residual(Model):
             size = output_features(self.op, f"layer {index}", layer)
             children[str(index)] = layer
             if inputs != size:
-                shortcut = Linear(inputs, size, bias=False, dtype=layer.dtype, seed=seeds[index])
+                shortcut = Linear(inputs, size, bias=False, dtype=layer.dtype, device=layer.device, seed=seeds[index])
                 children[f"shortcut{index}"] = shortcut
         super().__init__(**children)
         self.out_features = size
@@ -91,7 +91,8 @@ class Residual(Model):
         tapes, y_shape, lengths = self._saved(tape)
         if dy is None and dstate is None:
             raise ValueError(f"{self.op}: dy and dstate are None; expected at least one gradient")
-        d = np.zeros(y_shape, self.dtype) if dy is None else as_real(self.op, "dy", dy, self.dtype)
+        xp = self.xp
+        d = xp.zeros(y_shape, dtype=self.dtype) if dy is None else as_real(self.op, "dy", dy, self.dtype, xp)
         d = without_padding(self.op, d, lengths)
         states = []
         dstates = self._parts("dstate", dstate)
@@ -120,7 +121,7 @@ class Residual(Model):
         return x
 
     def _run(self, training: bool, x: Any, state: Any, lengths: Any) -> tuple[Any, Tape]:
-        y = as_real(self.op, "x", x, self.dtype)
+        y = as_real(self.op, "x", x, self.dtype, self.xp)
         if y.ndim != 3:
             raise ValueError(f"{self.op}: x has shape {y.shape}; expected (batch, time, input_size)")
         y = without_padding(self.op, y, lengths)

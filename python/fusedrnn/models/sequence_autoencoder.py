@@ -9,7 +9,8 @@ import numpy as np
 
 from ..layers import Layer, Linear, Tape, register_layer
 from ..layers.arrays import Array, as_lengths, as_real, check_shape
-from ..layers.base import layer_spec
+from ..layers.namespace import from_host
+from ..layers.registry import layer_spec
 from ..layers.summary import Shape, Visit
 from .bridge import Bridge
 from .decoder import Decoder
@@ -73,7 +74,7 @@ class SequenceAutoencoder(Model):
         self.input_size = _input_size(encoder)
         self.code: Linear | None = None
         if code_size is not None:
-            self.code = Linear(final, code_size, dtype=encoder.dtype, seed=seeds[0])
+            self.code = Linear(final, code_size, dtype=encoder.dtype, device=encoder.device, seed=seeds[0])
         self.code_size = final if self.code is None else self.code.out_features
         self.decoder = Decoder(decoder, self.input_size if head is None else head, seed=seeds[1])
         outputs = output_features(self.op, "head", self.decoder.head)
@@ -117,14 +118,14 @@ class SequenceAutoencoder(Model):
 
     def decode(self, code: Any, steps: int, lengths: Any = None) -> Array:
         """Compute the sequences (B, steps, I) of codes (B, code_size); 0 past each sample's end."""
-        code = as_real(self.op, "code", code, self.dtype)
+        code = as_real(self.op, "code", code, self.dtype, self.xp)
         check_shape(self.op, "code", code, "batch, code_size", (*code.shape[:1], self.code_size))
         if lengths is not None:
             lengths = as_lengths(self.op, lengths, len(code), steps)
         every = code if self.condition_inputs else None
         state = self.bridge(code)
         if self.inputs == "code":
-            nothing = np.zeros((len(code), steps, 0), self.dtype)
+            nothing = self.xp.zeros((len(code), steps, 0), dtype=self.dtype)
             y = self.decoder(nothing, state, vector=every, lengths=lengths)[0]
         else:
             y = free_run(self.decoder, self._first(code), steps, state, every)
@@ -133,7 +134,7 @@ class SequenceAutoencoder(Model):
     def reconstruction_error(self, x: Any, lengths: Any = None) -> Array:
         """Compute the mean squared error (B,) of each sample's reconstruction over its valid steps; 0 without one."""
         x = self._x(x)
-        squares = np.square(without_padding(self.op, x, lengths) - self(x, lengths))
+        squares = self.xp.square(without_padding(self.op, x, lengths) - self(x, lengths))
         return mean_steps(self.op, squares.mean(axis=2, keepdims=True), lengths)[:, 0]
 
     def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Tape]:
@@ -154,7 +155,7 @@ class SequenceAutoencoder(Model):
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy (B, T, I), through the encoder and through what the decoder read."""
         encoder_tape, code_tape, h_shape, bridge_tape, decoder_tape, lengths = self._saved(tape)
-        dy = without_padding(self.op, as_real(self.op, "dy", dy, self.dtype), lengths)
+        dy = without_padding(self.op, as_real(self.op, "dy", dy, self.dtype, self.xp), lengths)
         dy = self._turned(dy, lengths)
         dread: Array | None = None
         if self.inputs == "free":
@@ -169,7 +170,7 @@ class SequenceAutoencoder(Model):
         dh, dfinal = final_output_backward(self.encoder, d, h_shape, lengths)
         dx: Array = self.encoder.backward(encoder_tape, dh, dstate=dfinal)[0]
         if dread is not None and self.inputs == "teacher":
-            dtarget = np.zeros_like(dread)
+            dtarget = self.xp.zeros_like(dread)
             dtarget[:, :-1] = dread[:, 1:]
             dx = dx + without_padding(self.op, self._turned(dtarget, lengths), lengths)
         return dx
@@ -190,7 +191,8 @@ class SequenceAutoencoder(Model):
 
     def _first(self, samples: Array) -> Array:
         """Return what the decoder reads at its first step, (B, I)."""
-        return np.zeros((len(samples), self.input_size), self.dtype)
+        first: Array = self.xp.zeros((len(samples), self.input_size), dtype=self.dtype)
+        return first
 
     def _turned(self, x: Array, lengths: Any) -> Array:
         """Return x (B, T, I) with each sample's valid steps in the decoder's order; twice gives x."""
@@ -202,10 +204,11 @@ class SequenceAutoencoder(Model):
         ends = as_lengths(self.op, lengths, batch, steps)[:, np.newaxis]
         at = np.arange(steps)
         at = np.where(valid_steps(self.op, lengths, batch, steps), ends - 1 - at, at)
-        return np.take_along_axis(x, at[..., np.newaxis], axis=1)
+        turned: Array = x[self.xp.arange(batch)[:, None], from_host(self.xp, at)]
+        return turned
 
     def _x(self, x: Any) -> Array:
-        array = as_real(self.op, "x", x, self.dtype)
+        array = as_real(self.op, "x", x, self.dtype, self.xp)
         if array.ndim != 3 or array.shape[2] != self.input_size:
             raise ValueError(f"{self.op}: x has shape {array.shape}; expected (batch, time, {self.input_size})")
         return array

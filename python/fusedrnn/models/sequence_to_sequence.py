@@ -11,10 +11,12 @@ from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
 from ..layers.arrays import Array, as_integer, as_lengths, as_real
 from ..layers.calling import call_layer, first, forward_layer
+from ..layers.namespace import to_host
 from ..layers.summary import Shape, Visit, expected_input
-from .decoder import Decoder, repeat_rows
+from .decoder import Decoder
+from .generation import write_sentences
 from .model import Model, check_rank, embed, make_head, optional_layer, unembed, without_padding
-from .search import Generated, search
+from .search import Generated
 
 
 @register_layer
@@ -72,13 +74,15 @@ class SequenceToSequence(Model):
     def backward(self, tape: Tape, dy: Any) -> Array | None:
         """Return dx for dy (B, T, O); None for tokens. Values of dy past a sample's end are not read."""
         embed_tape, layer_tape, head_tape, lengths = self._saved(tape)
-        dh = self.head.backward(head_tape, without_padding(self.op, as_real(self.op, "dy", dy, self.dtype), lengths))
+        dh = self.head.backward(
+            head_tape, without_padding(self.op, as_real(self.op, "dy", dy, self.dtype, self.xp), lengths)
+        )
         dx: Array | None = unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh)))
         return dx
 
     def probabilities(self, x: Any, lengths: Any = None) -> Array:
         """Compute softmax of the outputs (B, T, O); 0 past each sample's end."""
-        return without_padding(self.op, softmax(self(x, lengths)), lengths)
+        return without_padding(self.op, softmax(self(x, lengths), self.xp), lengths)
 
     def generate(
         self,
@@ -110,7 +114,7 @@ class SequenceToSequence(Model):
         if self.embedding is None:
             raise ValueError(f"{self.op}: generate needs tokens; this model has no embedding")
         decoder = Decoder(self.layer, self.head, embedding=self.embedding, end=end)
-        tokens = as_integer(self.op, "prompt", prompt)
+        tokens = as_integer(self.op, "prompt", prompt, self.xp)
         check_rank(self.op, "prompt", tokens, "batch, time")
         batch, time = tokens.shape
         ends = np.full(batch, time) if lengths is None else as_lengths(self.op, lengths, batch, time)
@@ -118,11 +122,11 @@ class SequenceToSequence(Model):
             raise ValueError(f"{self.op}: prompt has an empty sentence; expected at least one token in each")
         x = embed(self.embedding, False, tokens, ends)[0]
         state = decoder.layer(x, lengths=ends - 1)[1]
-        return search(
+        return write_sentences(
             self.op,
-            lambda width: decoder.steps(batch * width, repeat_rows(state, width)),
-            tokens[np.arange(batch), ends - 1],
-            end,
+            decoder,
+            to_host(tokens)[np.arange(batch), ends - 1],
+            state,
             max_length,
             method,
             temperature=temperature,

@@ -112,7 +112,7 @@ class SequenceToVector(Model):
 
     def probabilities(self, x: Any, lengths: Any = None) -> Array:
         """Compute softmax of the outputs (B, O)."""
-        return softmax(self(x, lengths))
+        return softmax(self(x, lengths), self.xp)
 
     def _reads(self) -> Shape:
         return ("B", "T") if self.embedding else expected_input(self.layer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..layers.arrays import Array
+from ..layers.namespace import namespace_of
 
 _NEAREST = 1e-7  # a mean activation of exactly 0 or 1 would have an infinite divergence
 
@@ -30,24 +31,28 @@ class Sparsity:
         rows = code.reshape(-1, code.shape[-1])
         if self.weight == 0 or len(rows) == 0:
             return 0.0
+        xp = namespace_of(rows)
         if self.target is None:
-            return self.weight * float(np.abs(rows).sum(dtype=np.float64)) / len(rows)
+            return self.weight * float(xp.abs(rows).sum(dtype=np.float64)) / len(rows)
         m, r = self._means(rows), self.target
-        return self.weight * float(np.sum(r * np.log(r / m) + (1 - r) * np.log((1 - r) / (1 - m))))
+        return self.weight * float((r * xp.log(r / m) + (1 - r) * xp.log((1 - r) / (1 - m))).sum())
 
     def gradient(self, code: Array) -> Array:
         """Return the penalty's gradient, shaped as the code."""
-        rows = code.reshape(-1, code.shape[-1])
+        rows, xp = code.reshape(-1, code.shape[-1]), namespace_of(code)
+        gradient: Array
         if self.weight == 0 or len(rows) == 0:
-            return np.zeros_like(code)
+            gradient = xp.zeros_like(code)
+            return gradient
         scale = self.weight / len(rows)
         if self.target is None:
-            lasso: Array = np.sign(code) * code.dtype.type(scale)
-            return lasso
+            gradient = xp.sign(code) * code.dtype.type(scale)
+            return gradient
         m, r = self._means(rows), self.target
         slope = (scale * ((1 - r) / (1 - m) - r / m)).astype(code.dtype)
-        return np.broadcast_to(slope, code.shape)
+        gradient = xp.broadcast_to(slope, code.shape)
+        return gradient
 
     def _means(self, rows: Array) -> Array:
-        means: Array = np.clip(rows.mean(axis=0, dtype=np.float64), _NEAREST, 1 - _NEAREST)
+        means: Array = namespace_of(rows).clip(rows.mean(axis=0, dtype=np.float64), _NEAREST, 1 - _NEAREST)
         return means

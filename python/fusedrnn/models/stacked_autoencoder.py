@@ -9,7 +9,8 @@ import numpy as np
 
 from ..layers import Activation, Dropout, Layer, Linear, Sequential, Tape, register_layer
 from ..layers.activation import _FORWARD
-from ..layers.arrays import Array, positive_int
+from ..layers.arrays import Array, as_real, positive_int
+from ..layers.namespace import from_host, on_gpu
 from ..layers.summary import Shape, Visit
 from .model import Model, run
 from .noise import GaussianNoise
@@ -43,6 +44,8 @@ class StackedAutoencoder(Model):
         the mean activations from this one, which is in (0, 1); the code's activation must be the sigmoid.
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
+    device : {"cpu", "cuda"}
+        Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
         Of weights, noise and dropout.
     """
@@ -60,6 +63,7 @@ class StackedAutoencoder(Model):
         sparsity: float = 0.0,
         sparsity_target: float | None = None,
         dtype: Any = "float32",
+        device: str = "cpu",
         seed: int | None = None,
     ) -> None:
         self.sizes = tuple(positive_int(self.op, "sizes", size) for size in sizes)
@@ -72,13 +76,15 @@ class StackedAutoencoder(Model):
         seeds = np.random.SeedSequence(seed).generate_state(2 * depth + 2).tolist()
 
         pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
-        down = [Linear(*pair, dtype=dtype, seed=s) for pair, s in zip(pairs, seeds, strict=False)]
+        at = {"dtype": dtype, "device": device}
+        down = [Linear(*pair, **at, seed=s) for pair, s in zip(pairs, seeds, strict=False)]
         up: list[Layer] = [
-            TiedLinear(linear) if tied else Linear(linear.out_features, linear.in_features, dtype=dtype, seed=s)
+            TiedLinear(linear) if tied else Linear(linear.out_features, linear.in_features, **at, seed=s)
             for linear, s in zip(reversed(down), seeds[depth:], strict=False)
         ]
         self._corruptions: list[Layer] = []
-        noise_layer, dropout_layer = GaussianNoise(noise, dtype=dtype, seed=seeds[-1]), Dropout(dropout, seed=seeds[-2])
+        noise_layer = GaussianNoise(noise, **at, seed=seeds[-1])
+        dropout_layer = Dropout(dropout, device=device, seed=seeds[-2])
         self._corruptions += [noise_layer] * (noise > 0) + [dropout_layer] * (dropout > 0)
         self.noise, self.dropout = noise_layer.std, dropout_layer.p
         self.encoder = _activated(down, [activation] * (depth - 1) + [code_activation])
@@ -117,8 +123,8 @@ class StackedAutoencoder(Model):
 
     def reconstruction_error(self, x: Any) -> Array:
         """Compute the mean squared error (...) of each sample's reconstruction."""
-        difference = self(x) - np.asarray(x, self.dtype)
-        error: Array = np.square(difference).mean(axis=-1)
+        difference = self(x) - as_real(self.op, "x", x, self.dtype, self.xp)
+        error: Array = self.xp.square(difference).mean(axis=-1)
         return error
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
@@ -149,7 +155,7 @@ class StackedAutoencoder(Model):
         Parameters
         ----------
         x : array_like (N, sizes[0])
-            Samples.
+            Samples, of any device.
         **fit_arguments
             As ``fusedrnn.fit`` takes them: epochs, batch_size, loss, optimizer (by name or a function) ...
 
@@ -160,7 +166,7 @@ class StackedAutoencoder(Model):
         """
         from ..training import fit
 
-        codes, histories = np.asarray(x), []
+        codes, histories = x if on_gpu(x) else from_host(self.xp, np.asarray(x)), []
         down, up = list(self.encoder), list(self.decoder)
         for at in range(0, len(down), 2):
             back = len(up) - 2 - at

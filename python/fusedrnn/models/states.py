@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from ..layers import Bidirectional, Layer, Recurrent
 from ..layers.arrays import Array
+from ..layers.namespace import namespace_of
 
 
 class Slabs(NamedTuple):
@@ -39,7 +39,9 @@ def state_features(sizes: Any) -> int:
 def flatten_state(state: Any) -> Array:
     """Return a state as one array (B, features): array by array, slab by slab."""
     if isinstance(state, tuple):
-        return np.concatenate([flatten_state(part) for part in state], axis=1)
+        parts = [flatten_state(part) for part in state]
+        joined: Array = namespace_of(parts[0]).concatenate(parts, axis=1)
+        return joined
     slabs, batch, hidden = state.shape
     flat: Array = state.transpose(1, 0, 2).reshape(batch, slabs * hidden)
     return flat
@@ -48,9 +50,9 @@ def flatten_state(state: Any) -> Array:
 def unflatten_state(flat: Array, sizes: Any) -> Any:
     """Return the state of those sizes from what ``flatten_state`` makes of it."""
     if isinstance(sizes, Slabs):
-        return np.ascontiguousarray(flat.reshape(len(flat), *sizes).transpose(1, 0, 2))
-    ends = np.cumsum([state_features(part) for part in sizes])[:-1]
-    parts = np.split(flat, ends, axis=1)
+        return namespace_of(flat).ascontiguousarray(flat.reshape(len(flat), *sizes).transpose(1, 0, 2))
+    ends = list(accumulate(map(state_features, sizes), initial=0))
+    parts = (flat[:, start:end] for start, end in pairwise(ends))
     return tuple(unflatten_state(part, size) for part, size in zip(parts, sizes, strict=True))
 
 

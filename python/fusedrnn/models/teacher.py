@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..layers.arrays import Array
+from ..layers.namespace import namespace_of, on_gpu
 
 
 def shift_right(targets: Any, start: int | float = 0) -> Any:
@@ -22,16 +23,16 @@ def shift_right(targets: Any, start: int | float = 0) -> Any:
     Returns
     -------
     ndarray or list of ndarray
-        Shaped as ``targets``.
+        Shaped as ``targets``, on their device.
     """
     if isinstance(targets, (list, tuple)):
         return [_delayed(np.asarray(target)[np.newaxis], start)[0] for target in targets]
-    return _delayed(np.asarray(targets), start)
+    return _delayed(targets if on_gpu(targets) else np.asarray(targets), start)
 
 
 def _delayed(target: Array, start: int | float) -> Array:
     if target.ndim < 2:
         raise ValueError(f"shift_right: targets has shape {target.shape}; expected (samples, time, ...)")
-    inputs = np.full_like(target, start)
+    inputs: Array = namespace_of(target).full_like(target, start)
     inputs[:, 1:] = target[:, :-1]
     return inputs

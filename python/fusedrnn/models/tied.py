@@ -23,7 +23,7 @@ class TiedLinear(Layer):
     """
 
     def __init__(self, linear: Linear) -> None:
-        super().__init__(dtype=linear.dtype)
+        super().__init__(dtype=linear.dtype, device=linear.device)
         self.linear = linear
         self.in_features, self.out_features = linear.out_features, linear.in_features
         self._set_parameters({"bias": np.zeros(self.out_features, self.dtype)})
@@ -34,7 +34,7 @@ class TiedLinear(Layer):
 
     def __call__(self, x: Any) -> Array:
         """Compute y (..., out_features) from x (..., in_features), real."""
-        x = as_real(self.op, "x", x, self.dtype)
+        x = as_real(self.op, "x", x, self.dtype, self.xp)
         check_shape(self.op, "x", x, "..., in_features", (*x.shape[:-1], self.in_features))
         y: Array = row_products(x.reshape(-1, self.in_features), self.linear.params["weight"].T)
         y += self._params["bias"]
@@ -42,13 +42,13 @@ class TiedLinear(Layer):
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
         """Compute (y, tape)."""
-        x = as_real(self.op, "x", x, self.dtype)
+        x = as_real(self.op, "x", x, self.dtype, self.xp)
         return self(x), Tape(self, (x,))
 
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy; add into the gradients of the shared weight and of b."""
         (x,) = self._saved(tape)
-        dy = as_real(self.op, "dy", dy, self.dtype)
+        dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
         rows = dy.reshape(-1, self.out_features)
         self.linear.grads["weight"] += x.reshape(-1, self.in_features).T @ rows

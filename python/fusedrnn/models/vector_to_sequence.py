@@ -11,10 +11,10 @@ from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.arrays import Array, as_real, check_shape, positive_int
 from ..layers.summary import Shape, Visit
 from .bridge import Bridge
-from .decoder import Decoder, repeat_rows
-from .free_running import free_run
+from .decoder import Decoder
+from .generation import write_sentences, write_values
 from .model import Model, optional_layer, run
-from .search import Generated, search
+from .search import Generated
 from .teacher import shift_right
 
 
@@ -131,22 +131,15 @@ class VectorToSequence(Model):
         length_penalty: float = 0.0,
     ) -> Generated:
         """Generate one sentence for each vector (B, V); the other arguments as in :meth:`EncoderDecoder.generate`."""
-        if self.decoder.embedding is None:
-            raise ValueError(f"{self.op}: generate needs tokens; this model has no embedding, use unroll")
         vector = self._vector(vector)
-        state = self.bridge(vector)
-        every = vector if self.condition_inputs else None
-        return search(
+        return write_sentences(
             self.op,
-            lambda width: self.decoder.steps(
-                len(vector) * width,
-                repeat_rows(state, width),
-                None if every is None else np.repeat(every, width, axis=0),
-            ),
+            self.decoder,
             np.full(len(vector), self.decoder.start),
-            self.decoder.end,
+            self.bridge(vector),
             max_length,
             method,
+            vector=vector if self.condition_inputs else None,
             temperature=temperature,
             top_k=top_k,
             seed=seed,
@@ -156,14 +149,9 @@ class VectorToSequence(Model):
 
     def unroll(self, vector: Any, steps: int) -> Array:
         """Generate values (B, steps, F) for vectors (B, V), of a model without an embedding: each is the next input."""
-        if self.decoder.embedding is not None:
-            raise ValueError(f"{self.op}: unroll needs values; this model has an embedding, use generate")
-        steps = positive_int(self.op, "steps", steps)
         vector = self._vector(vector)
         every = vector if self.condition_inputs else None
-        features = self.decoder.layer.input_size - (self.vector_size if self.condition_inputs else 0)
-        first = np.zeros((len(vector), features), self.dtype)
-        return free_run(self.decoder, first, steps, self.bridge(vector), every)
+        return write_values(self.op, self.decoder, len(vector), self.bridge(vector), steps, vector=every)
 
     def _shapes(self, visit: Visit, *_: Shape) -> Any:
         visit("bridge", ("B", self.vector_size))
@@ -179,6 +167,6 @@ class VectorToSequence(Model):
         return y, Tape(self, (bridge_tape, decoder_tape))
 
     def _vector(self, vector: Any) -> Array:
-        array = as_real(self.op, "vector", vector, self.dtype)
+        array = as_real(self.op, "vector", vector, self.dtype, self.xp)
         check_shape(self.op, "vector", array, "batch, vector_size", (*array.shape[:1], self.vector_size))
         return array

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..layers import GRU, LSTM, RNN, Layer
 from ..layers.arrays import Array
-from ..layers.base import layer_from_spec, layer_spec
+from ..layers.registry import layer_from_spec, layer_spec
 from ..training import Adam, EarlyStopping, fit
 from ..training.losses import Loss
 

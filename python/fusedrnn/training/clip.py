@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
-
 from ..layers.arrays import Array
 from ..layers.base import Layer
+from ..layers.namespace import square_sum
 
 
 def clip_grad_norm(layer: Layer, max_norm: float) -> float:
     """Scale the gradients in place so that their global 2-norm is at most ``max_norm``.
 
-    All gradients are scaled by min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does (Pascanu et al.
-    2013). The norm is summed in float64, so that exploding float32 gradients do not overflow.
+    All gradients are scaled by min(1, max_norm / (norm + 1e-6)), as ``torch.nn.utils.clip_grad_norm_`` does (Pascanu
+    et al. 2013). The norm is summed in float64, so that exploding float32 gradients do not overflow.
 
     Returns
     -------
@@ -29,8 +28,8 @@ def clip_grad_norm(layer: Layer, max_norm: float) -> float:
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm is {max_norm}; expected a positive number")
-    grads = unique_arrays(layer.grads)
-    norm = math.sqrt(sum(_square_sum(grad) for grad in grads.values()))
+    grads, xp = unique_arrays(layer.grads), layer.xp
+    norm = math.sqrt(sum([square_sum(xp, grad) for grad in grads.values()]))
     scale = max_norm / (norm + 1e-6)
     if scale < 1 and math.isfinite(norm):
         for grad in grads.values():
@@ -42,16 +41,12 @@ def clip_grad_value(layer: Layer, limit: float) -> None:
     """Clip every gradient element to [-limit, limit] in place; ValueError unless ``limit`` is positive."""
     if not limit > 0:
         raise ValueError(f"clip_grad_value: limit is {limit}; expected a positive number")
+    clip = layer.xp.clip
     for grad in layer.grads.values():
-        np.clip(grad, -limit, limit, out=grad)
+        clip(grad, -limit, limit, out=grad)
 
 
 def unique_arrays(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return the arrays without those that an earlier name has, too: a layer that occurs twice in a model."""
     names: dict[int, str] = {}
     return {name: array for name, array in arrays.items() if names.setdefault(id(array), name) == name}
-
-
-def _square_sum(grad: Array) -> float:
-    flat = grad.ravel(order="K")
-    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))  # casts in small pieces, without a float64 copy

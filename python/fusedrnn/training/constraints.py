@@ -9,6 +9,7 @@ import numpy as np
 
 from ..layers.arrays import Array
 from ..layers.base import Layer
+from ..layers.namespace import assign, to_host
 from .callbacks import Callback, Training
 from .clip import unique_arrays
 
@@ -64,16 +65,20 @@ class SpectralNormLimit(Callback):
                 raise ValueError(f"SpectralNormLimit: {name} has shape {param.shape}; expected a matrix")
             rows, columns = param.shape
             blocks = rows // columns if rows % columns == 0 else 1
-            for block in np.split(param, blocks):
-                _lower_singular_values(block, self.limit)
+            host = to_host(param)  # of a parameter on the cpu: itself
+            lowered = [_lower_singular_values(block, self.limit) for block in np.split(host, blocks)]
+            if host is not param and any(lowered):
+                assign(param, host)
 
 
-def _lower_singular_values(weight: Array, limit: float) -> None:
-    """Replace ``weight`` by U min(S, limit) V^T, if a singular value is above the limit."""
+def _lower_singular_values(weight: Array, limit: float) -> bool:
+    """Replace ``weight`` by U min(S, limit) V^T, if a singular value is above the limit; say whether one was."""
     # The norm is at most the root of (largest row sum) (largest column sum): often enough to spare the decomposition.
     sums = np.abs(weight).sum(axis=0).max(initial=0) * np.abs(weight).sum(axis=1).max(initial=0)
     if sums <= limit * limit or not np.isfinite(weight).all():
-        return
+        return False
     u, singular, vt = np.linalg.svd(weight.astype(np.float64), full_matrices=False)
-    if singular[0] > limit:
-        np.copyto(weight, (u * np.minimum(singular, limit)) @ vt, casting="same_kind")
+    if singular[0] <= limit:
+        return False
+    np.copyto(weight, (u * np.minimum(singular, limit)) @ vt, casting="same_kind")
+    return True

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..layers.arrays import Array, as_integer
+from ..layers.base import Layer
+from ..layers.namespace import device_array, from_host, namespace_of, on_gpu, take_host, to_host
 from .losses import sequence_mask
 
 
@@ -27,6 +29,8 @@ class Batch:
         Valid time steps of the input, or of each input; None instead of a tuple without any.
     y_lengths : ndarray (B,) or None
         Valid time steps of the target.
+
+    Lengths are NumPy arrays always; ``for_layer`` puts x and y where a model computes.
     """
 
     x: Any
@@ -46,7 +50,16 @@ class Batch:
         """Return the mask (B, T) of a prediction (B, T, ...) for each time step; None for one a sample, (B, F)."""
         if self.y_lengths is None or pred.ndim < 3:
             return None
-        return sequence_mask(self.y_lengths, pred.shape[1])
+        mask: NDArray[np.bool_] = from_host(namespace_of(pred), sequence_mask(self.y_lengths, pred.shape[1]))
+        return mask
+
+    def for_layer(self, layer: Layer) -> Batch:
+        """Return the batch with NumPy arrays moved to the device of a layer that is on cuda."""
+        if layer.device == "cpu":
+            return self
+        inputs = tuple(_on_device(x, layer.xp) for x in self.inputs)
+        x = inputs if isinstance(self.x, tuple) else inputs[0]
+        return replace(self, x=x, y=_on_device(self.y, layer.xp))
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Column:
     Attributes
     ----------
     values : ndarray
-        Samples on the first axis.
+        Samples on the first axis; of any device.
     lengths : ndarray of int64 (N,) or None
         Valid time steps of each sample.
     ragged : bool
@@ -69,7 +82,7 @@ class Column:
 
     def take(self, chosen: Any) -> tuple[Array, NDArray[np.int64] | None]:
         """Return the chosen samples and their lengths, without needless padding."""
-        values = self.values[chosen]
+        values = self.values[chosen if isinstance(chosen, slice) else from_host(namespace_of(self.values), chosen)]
         if self.lengths is None:
             return values, None
         lengths = self.lengths[chosen]
@@ -110,8 +123,8 @@ class Samples:
     @property
     def valid_y(self) -> Array:
         """The target without padding, its time steps in a row."""
-        lengths = self.target.lengths
-        return self.y if lengths is None or self.y.ndim < 2 else self.y[sequence_mask(lengths, self.y.shape[1])]
+        lengths, y = self.target.lengths, to_host(self.y)
+        return y if lengths is None or y.ndim < 2 else y[sequence_mask(lengths, y.shape[1])]
 
     def __len__(self) -> int:
         return len(self.y)
@@ -186,7 +199,7 @@ def _given_lengths(
             raise ValueError(
                 "fit: got lengths together with ragged sequences, which have their own; expected one of them"
             )
-        array = None if values is None else as_integer("fit", "lengths", values).astype(np.int64)
+        array = None if values is None else as_integer("fit", "lengths", take_host(values)).astype(np.int64)
         if array is not None and array.shape != (count,):
             raise ValueError(f"fit: lengths has shape {array.shape}; expected (samples,) = ({count},)")
         checked.append(array)
@@ -202,7 +215,14 @@ def _cut(order: NDArray[np.intp] | None, count: int, size: int) -> Iterator[Any]
 def _padded(name: str, values: Any) -> Column:
     """Return an array with samples on its first axis, and the lengths if those were unequal."""
     lengths = None
-    if isinstance(values, (list, tuple)) and len({np.shape(value) for value in values}) > 1:
+    if isinstance(values, (list, tuple)) and any(map(on_gpu, values)):
+        raise RuntimeError(
+            f"fit: {name} is a {type(values).__name__} of arrays on cuda; expected one array, or NumPy's"
+        )
+    if on_gpu(values):
+        xp = namespace_of(values)
+        array = device_array("fit", name, values, xp)
+    elif isinstance(values, (list, tuple)) and len({np.shape(value) for value in values}) > 1:
         items = [np.asarray(value) for value in values]
         if any(item.ndim == 0 or item.shape[1:] != items[0].shape[1:] for item in items):
             raise ValueError(f"fit: {name} has samples of unlike shapes; expected (time, ...), alike but for time")
@@ -226,5 +246,11 @@ def _without_padding(x: Array, lengths: NDArray[np.int64] | None) -> Array:
     """
     if lengths is None or x.ndim < 3 or lengths.max(initial=0) > x.shape[1]:
         return x
-    valid = sequence_mask(lengths, x.shape[1])
-    return np.where(valid.reshape(valid.shape + (1,) * (x.ndim - 2)), x, x.dtype.type(0))
+    xp = namespace_of(x)
+    valid = from_host(xp, sequence_mask(lengths, x.shape[1]))
+    masked: Array = xp.where(valid.reshape(valid.shape + (1,) * (x.ndim - 2)), x, x.dtype.type(0))
+    return masked
+
+
+def _on_device(array: Array, xp: Any) -> Any:
+    return array if on_gpu(array) else from_host(xp, array)

@@ -13,6 +13,7 @@ import numpy as np
 from ..layers.arrays import positive_int
 from ..layers.base import Layer
 from ..layers.calling import call_inputs, forward_inputs
+from ..layers.namespace import namespace_of
 from .callbacks import Callback, Training
 from .clip import clip_grad_norm, clip_grad_value
 from .data import Batch, Samples, make_samples
@@ -54,19 +55,20 @@ def fit(
     Parameters
     ----------
     model : Layer
-        Batch-major; a recurrent layer is judged by its y. A method ``penalty(tape)`` is added to the loss; its gradient
-        is the business of the model's ``backward``.
+        Batch-major, on any device; a recurrent layer is judged by its y. A method ``penalty(tape)`` is added to the
+        loss; its gradient is the business of the model's ``backward``.
     x : array_like (N, ...) or list of N arrays (T_n, ...), or tuple of those
         Samples; sequences of unequal length are padded to the right. A tuple holds the inputs of a model with several,
         which is called as ``model(*inputs, lengths=...)``. Without y, a source of batches (x, y) or (x, y, lengths) of
         such samples: an iterable, which an iterator goes on with in the next epoch and others start again, or a
-        function from the epoch (from 0) to an iterable; see ``BatchSource``.
+        function from the epoch (from 0) to an iterable; see ``BatchSource``. For a model on cuda x and y are NumPy
+        arrays, of which each batch is moved there, or arrays that are there already.
     y : array_like (N, ...) or list of N arrays (T_n, ...), optional
         Targets, as the loss takes them. With several inputs, their time steps are those of the last one. None if x is
         a source.
     loss : str or callable
         "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy", or ``loss(pred, target, mask=None)`` that
-        returns (value, d_pred).
+        returns (value, d_pred); its arrays are on the model's device.
     optimizer : str, Optimizer or callable
         "sgd", "rmsprop", "adam" or "adamw" with default arguments, an optimizer of this model, or a function that
         makes one from it: ``lambda model: fr.Adam(model, lr=3e-3)``.
@@ -107,7 +109,7 @@ def fit(
     History
         "loss", "lr", "seconds" and the metrics of each epoch; with validation data "val_loss" and the metrics by names
         like "val_accuracy". A loss is the mean over the epoch's batches, weighted by their samples or valid time steps;
-        what has no "val_" is measured while training goes on, dropout included.
+        what has no ``"val_"`` is measured while training goes on, dropout included.
 
     Raises
     ------
@@ -174,6 +176,7 @@ def evaluate(
     """Return the mean loss of a model in inference mode, and add the batches to the metrics."""
     mean = _Mean()
     for batch in samples.batches(batch_size):
+        batch = batch.for_layer(model)
         pred = call_inputs(model, batch.inputs, batch.lengths)
         mask = batch.mask(pred)
         mean.add(loss(pred, batch.y, mask)[0], _count(batch, mask))
@@ -198,6 +201,7 @@ def _run_epoch(
     for callback in callbacks:
         callback.on_epoch_begin(training)
     for batch in batches:
+        batch = batch.for_layer(model)
         for callback in callbacks:
             callback.on_step_begin(training)
         model.zero_grad()
@@ -244,4 +248,4 @@ class _Mean:
 
 
 def _count(batch: Batch, mask: Any) -> int:
-    return len(batch) if mask is None else int(np.count_nonzero(mask))
+    return len(batch) if mask is None else int(namespace_of(mask).count_nonzero(mask))

@@ -8,22 +8,26 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..layers.arrays import Array, as_integer, as_real, check_shape
-from .losses import IGNORE_INDEX, cross_entropy, mae, valid_elements
+from ..layers.arrays import as_integer, as_real, check_shape
+from ..layers.namespace import namespace_of
+from .losses import IGNORE_INDEX, common_namespace, cross_entropy, mae, valid_elements
 
 Metric: TypeAlias = Callable[..., float]
 
 
 def accuracy(pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX) -> float:
     """Return the share of valid elements whose largest logit is the target's; pred (..., C), target (...) of int."""
-    logits = as_real("accuracy", "pred", pred, None)
-    classes = as_integer("accuracy", "target", target)
+    xp = common_namespace("accuracy", pred, target)
+    logits = as_real("accuracy", "pred", pred, None, xp)
+    classes = as_integer("accuracy", "target", target, xp)
     if logits.ndim == 0:
         raise ValueError("accuracy: pred has shape (); expected (..., classes)")
     check_shape("accuracy", "target", classes, "pred.shape[:-1]", logits.shape[:-1])
-    valid = valid_elements("accuracy", mask, classes.shape) & (classes != ignore_index)
-    hits = np.argmax(logits[valid], axis=-1) == classes[valid]
-    return float(hits.mean()) if hits.size else 0.0
+    valid = classes != ignore_index
+    if mask is not None:
+        valid &= valid_elements("accuracy", mask, classes.shape, xp)
+    rows = logits[valid]
+    return float((rows.argmax(axis=-1) == classes[valid]).mean()) if rows.size else 0.0
 
 
 def mean_absolute_error(pred: Any, target: Any, mask: Any = None) -> float:
@@ -87,11 +91,13 @@ class RunningMetrics:
 
 def _valid_count(pred: Any, target: Any, mask: Any) -> int:
     """Return the number of elements of the target that count; integers that are IGNORE_INDEX do not."""
-    labels: Array = np.asarray(target)
-    valid = valid_elements("RunningMetrics", mask, labels.shape)
-    if labels.dtype.kind in "iu" and labels.ndim < np.ndim(pred):
-        valid = valid & (labels != IGNORE_INDEX)
-    return int(np.count_nonzero(valid))
+    xp = namespace_of(target)
+    labels = np.asarray(target) if xp is np else target
+    counts = labels.dtype.kind in "iu" and labels.ndim < np.ndim(pred)
+    if mask is None:
+        return int(xp.count_nonzero(labels != IGNORE_INDEX)) if counts else labels.size
+    valid = valid_elements("RunningMetrics", mask, labels.shape, xp)
+    return int(xp.count_nonzero(valid & (labels != IGNORE_INDEX) if counts else valid))
 
 
 def _exp(value: float) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..layers.arrays import Array
 from ..layers.base import Layer
+from ..layers.namespace import assign, host_copy
 from .clip import unique_arrays
 
 
@@ -19,7 +20,7 @@ class Optimizer(ABC):
     Parameters
     ----------
     layer : Layer
-        Its parameters are changed, from its gradients.
+        Its parameters are changed, from its gradients, where they are: make the optimizer after ``layer.to``.
     lr : float
         Learning rate, >= 0. It may be assigned at any time, as schedules do.
     weight_decay : float
@@ -46,13 +47,16 @@ class Optimizer(ABC):
         self.steps = 0
         self.constraints: list[Callable[[], object]] = []
         params = unique_arrays(layer.params)
+        self._device, xp = layer.device, layer.xp
         self._buffers = {
-            name: {key: np.zeros(array.shape, array.dtype) for key, array in params.items()}
+            name: {key: xp.zeros(array.shape, dtype=array.dtype) for key, array in params.items()}
             for name in self.buffer_names
         }
-        largest = max((array.nbytes for array in params.values()), default=0)
-        # Two rows, shared by all parameters; whole cache lines, so that a row of another dtype is aligned, too.
-        self._scratch = np.empty((2, -(-largest // 64) * 64), np.uint8)
+        # Two rows of each dtype, shared by all parameters.
+        largest: dict[np.dtype[Any], int] = {}
+        for array in params.values():
+            largest[array.dtype] = max(array.size, largest.get(array.dtype, 0))
+        self._scratch = {dtype: [xp.empty((size,), dtype=dtype) for _ in range(2)] for dtype, size in largest.items()}
 
     def step(self) -> None:
         """Change the parameters by their gradients.
@@ -63,12 +67,20 @@ class Optimizer(ABC):
             With ``check_finite``, before anything has changed.
         ValueError
             If the parameters are not those that the layer had when the optimizer was made.
+        RuntimeError
+            If the layer has moved to another device since then.
         """
+        if self.layer.device != self._device:
+            raise RuntimeError(
+                f"{self.op}: the layer has moved from {self._device} to {self.layer.device}: make the optimizer after "
+                "that (its load_state_dict takes the old one's state_dict)"
+            )
         params = unique_arrays(self.layer.params)
         grads = self.layer.grads
+        xp = self.layer.xp
         if self.check_finite:
             for name in params:
-                if not np.isfinite(grads[name]).all():
+                if not xp.isfinite(grads[name]).all():
                     raise FloatingPointError(f"{self.op}: the gradient of {name} is not finite")
         for buffers in self._buffers.values():
             if buffers.keys() != params.keys():
@@ -76,26 +88,30 @@ class Optimizer(ABC):
         self.steps += 1
         for name, param in params.items():
             buffers = {buffer: arrays[name] for buffer, arrays in self._buffers.items()}
-            spare0, spare1 = (row[: param.nbytes].view(param.dtype).reshape(param.shape) for row in self._scratch)
-            self._update(param, self._decayed(param, grads[name], spare0), buffers, spare0, spare1)
+            spare0, spare1 = (row[: param.size].reshape(param.shape) for row in self._scratch[param.dtype])
+            self._update(xp, param, self._decayed(xp, param, grads[name], spare0), buffers, spare0, spare1)
         for constrain in self.constraints:
             constrain()
 
     @abstractmethod
-    def _update(self, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array) -> None:
+    def _update(
+        self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
+    ) -> None:
         """Change ``param`` and ``buffers``. Read ``grad`` only: it is the layer's own, or ``spare0``."""
 
-    def _decayed(self, param: Array, grad: Array, scratch: Array) -> Array:
+    def _decayed(self, xp: Any, param: Array, grad: Array, scratch: Array) -> Array:
         """Return grad + weight_decay * param."""
         if self.weight_decay == 0:
             return grad
-        np.multiply(param, self.weight_decay, out=scratch)
-        return np.add(scratch, grad, out=scratch)
+        xp.multiply(param, self.weight_decay, out=scratch)
+        scratch += grad
+        return scratch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return {"steps": int, "lr": float, "buffers": {buffer: {parameter: copy}}}, for resuming."""
+        """Return {"steps": int, "lr": float, "buffers": {buffer: {parameter: NumPy copy}}}, for resuming."""
         buffers = {
-            buffer: {name: array.copy() for name, array in arrays.items()} for buffer, arrays in self._buffers.items()
+            buffer: {name: host_copy(array) for name, array in arrays.items()}
+            for buffer, arrays in self._buffers.items()
         }
         return {"steps": self.steps, "lr": self.lr, "buffers": buffers}
 
@@ -110,7 +126,7 @@ class Optimizer(ABC):
         self.steps, self.lr = int(state["steps"]), self._at_least_0("lr", state["lr"])
         for buffer, arrays in self._buffers.items():
             for name, array in arrays.items():
-                np.copyto(array, buffers[buffer][name])
+                assign(array, buffers[buffer][name])
 
     def _at_least_0(self, name: str, value: float) -> float:
         if not value >= 0:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from ..layers.arrays import Array
 from ..layers.base import Layer
 from .optimizer import Optimizer
@@ -51,16 +49,18 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov is True with momentum 0; expected a positive momentum")
 
     # m = momentum m + g;  p -= lr m   (nesterov: p -= lr (g + momentum m))
-    def _update(self, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array) -> None:
+    def _update(
+        self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
+    ) -> None:
         direction = grad
         if self.momentum:
             direction = buffers["momentum"]
             direction *= self.momentum
             direction += grad
             if self.nesterov:
-                np.multiply(direction, self.momentum, out=spare1)
-                direction = np.add(spare1, grad, out=spare1)
-        param -= np.multiply(direction, self.lr, out=spare1)
+                xp.multiply(direction, self.momentum, out=spare1)
+                direction = xp.add(spare1, grad, out=spare1)
+        param -= xp.multiply(direction, self.lr, out=spare1)
 
 
 class RMSprop(Optimizer):
@@ -103,20 +103,22 @@ class RMSprop(Optimizer):
         self.eps = self._at_least_0("eps", eps)
 
     # v = alpha v + (1 - alpha) g^2;  m = momentum m + g / (sqrt(v) + eps);  p -= lr m
-    def _update(self, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array) -> None:
+    def _update(
+        self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
+    ) -> None:
         square = buffers["square"]
         square *= self.alpha
-        np.multiply(grad, grad, out=spare1)
+        xp.multiply(grad, grad, out=spare1)
         spare1 *= 1 - self.alpha
         square += spare1
-        np.sqrt(square, out=spare1)
+        xp.sqrt(square, out=spare1)
         spare1 += self.eps
-        direction = np.divide(grad, spare1, out=spare1)
+        direction = xp.divide(grad, spare1, out=spare1)
         if self.momentum:
             buffers["momentum"] *= self.momentum
             buffers["momentum"] += direction
             direction = buffers["momentum"]
-        param -= np.multiply(direction, self.lr, out=spare1)
+        param -= xp.multiply(direction, self.lr, out=spare1)
 
 
 class Adam(Optimizer):
@@ -157,20 +159,22 @@ class Adam(Optimizer):
 
     # m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2
     # p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
-    def _update(self, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array) -> None:
+    def _update(
+        self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
+    ) -> None:
         mean, square = buffers["mean"], buffers["square"]
         beta1, beta2 = self.betas
-        np.subtract(grad, mean, out=spare1)
+        xp.subtract(grad, mean, out=spare1)
         spare1 *= 1 - beta1
         mean += spare1
         square *= beta2
-        np.multiply(grad, grad, out=spare1)
+        xp.multiply(grad, grad, out=spare1)
         spare1 *= 1 - beta2
         square += spare1
-        np.sqrt(square, out=spare1)
+        xp.sqrt(square, out=spare1)
         spare1 /= math.sqrt(1 - beta2**self.steps)
         spare1 += self.eps
-        np.divide(mean, spare1, out=spare0)
+        xp.divide(mean, spare1, out=spare0)
         spare0 *= self.lr / (1 - beta1**self.steps)
         param -= spare0
 
@@ -206,7 +210,7 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(layer, lr, betas=betas, eps=eps, weight_decay=weight_decay, check_finite=check_finite)
 
-    def _decayed(self, param: Array, grad: Array, scratch: Array) -> Array:
+    def _decayed(self, xp: Any, param: Array, grad: Array, scratch: Array) -> Array:
         param *= 1 - self.lr * self.weight_decay
         return grad
 

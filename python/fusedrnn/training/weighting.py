@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..layers.arrays import as_real
+from ..layers.namespace import take_host
 from .data import Samples
 from .losses import Loss, class_weights, cross_entropy
 
@@ -19,7 +20,7 @@ def weighted_loss(loss: Loss, class_weight: Any, samples: Samples | None) -> Los
     if loss is not cross_entropy:
         raise ValueError("fit: class_weight is given with another loss; expected cross_entropy")
     if not isinstance(class_weight, str):
-        weight = as_real("fit", "class_weight", class_weight, None)
+        weight = as_real("fit", "class_weight", take_host(class_weight), None)
         if weight.ndim != 1 or not (np.isfinite(weight) & (weight >= 0)).all():
             raise ValueError(
                 f"fit: class_weight is {class_weight!r}; expected (classes,) numbers that are not negative"

@@ -1,0 +1,240 @@
+"""The arrays of any library as views for the kernels, without a copy, and results as arrays of the same library.
+
+Each class below is one library: CuPy, torch, NumPy (for the twin of the kernels on the CPU), and every other one that
+speaks DLPack or ``__cuda_array_interface__``, such as JAX.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .. import _cuda
+from .detection import speaks_protocol
+from .presence import namespace
+
+ON_THE_CPU = -1  # in place of the ordinal of a device
+
+
+class Library:
+    """What the kernels need of an array library."""
+
+    name: ClassVar[str]
+
+    def view(self, array: Any, device: int | None = None) -> _cuda.View:
+        """Return a view of an array of this library; ``device`` is where the call runs, if that is known."""
+        raise NotImplementedError
+
+    def dense(self, array: Any) -> Any:
+        """Return the array in C order: itself, or a copy."""
+        raise NotImplementedError
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        """Return an uninitialised array that the kernels can write."""
+        raise NotImplementedError
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        """Return an array of zeros that the kernels can write."""
+        array = self.empty(shape, dtype, device)
+        array[...] = 0
+        return array
+
+    def result(self, array: Any) -> Any:
+        """Return what ``empty`` or ``zeros`` made as the caller should see it."""
+        return array
+
+    def stream(self, device: int) -> int:
+        """Return the handle of the caller's current stream."""
+        return 0
+
+    def release_cached(self) -> None:
+        """Give memory that the library keeps for later back to the device."""
+
+    def to_numpy(self, array: Any) -> Any:
+        """Return a copy on the CPU; waits for the device."""
+        raise NotImplementedError
+
+
+class _NumPy(Library):
+    """Arrays of the CPU: the twin of the kernels computes on them, the device refuses them."""
+
+    name = "numpy"
+
+    def view(self, array: Any, device: int | None = None) -> _cuda.View:
+        return _strided_view(array, array.__array_interface__["data"][0], ON_THE_CPU, not array.flags.writeable)
+
+    def dense(self, array: Any) -> Any:
+        return np.ascontiguousarray(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        return np.empty(shape, _numpy_dtype(dtype))
+
+    def to_numpy(self, array: Any) -> Any:
+        return array
+
+
+class _CuPy(Library):
+    """CuPy."""
+
+    name = "cupy"
+
+    def __init__(self) -> None:
+        self._cupy = namespace()
+
+    def view(self, array: Any, device: int | None = None) -> _cuda.View:
+        return _strided_view(array, array.data.ptr, array.device.id, False)
+
+    def dense(self, array: Any) -> Any:
+        with array.device:
+            return self._cupy.ascontiguousarray(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        with self._cupy.cuda.Device(device):
+            return self._cupy.empty(shape, _numpy_dtype(dtype))
+
+    def stream(self, device: int) -> int:
+        return int(self._cupy.cuda.get_current_stream(device).ptr)
+
+    def release_cached(self) -> None:
+        self._cupy.get_default_memory_pool().free_all_blocks()
+
+    def to_numpy(self, array: Any) -> Any:
+        return array.get()
+
+
+class _Torch(Library):
+    """Torch tensors. The kernels take no part in torch's autograd: results carry no history."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        self._torch = import_module("torch")
+
+    def view(self, array: Any, device: int | None = None) -> _cuda.View:
+        if array.device.type not in ("cpu", "cuda"):
+            raise RuntimeError(f"the tensor is on {array.device}; expected a CUDA device")
+        ordinal = ON_THE_CPU if array.device.type == "cpu" else array.device.index
+        dtype = str(array.dtype).removeprefix("torch.")
+        return _cuda.View(array.data_ptr(), tuple(array.shape), tuple(array.stride()), dtype, ordinal)
+
+    def dense(self, array: Any) -> Any:
+        return array.detach().contiguous()
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        place = "cpu" if device == ON_THE_CPU else f"cuda:{device}"
+        return self._torch.empty(shape, dtype=getattr(self._torch, dtype), device=place)
+
+    def stream(self, device: int) -> int:
+        return 0 if device == ON_THE_CPU else int(self._torch.cuda.current_stream(device).cuda_stream)
+
+    def release_cached(self) -> None:
+        self._torch.cuda.empty_cache()
+
+    def to_numpy(self, array: Any) -> Any:
+        return array.detach().cpu().numpy()
+
+
+class _Other(Library):
+    """Any library with ``__dlpack__`` or ``__cuda_array_interface__``. CuPy makes its results; DLPack hands them over.
+
+    Parameters
+    ----------
+    example : object
+        An array of it; its ``__array_namespace__().from_dlpack`` takes the results. Without one they stay CuPy arrays.
+    """
+
+    name = "other"
+
+    def __init__(self, example: Any) -> None:
+        self._namespace = example.__array_namespace__() if hasattr(example, "__array_namespace__") else None
+
+    @staticmethod
+    def _maker(device: int) -> Library:
+        return _NumPy() if device == ON_THE_CPU else _CuPy()
+
+    def view(self, array: Any, device: int | None = None) -> _cuda.View:
+        if not hasattr(array, "__dlpack__"):
+            return _interface_view(array.__cuda_array_interface__)
+        kind, ordinal = array.__dlpack_device__()
+        if kind == 1:  # the CPU: has no streams
+            return _cuda.View.from_dlpack(array.__dlpack__())
+        # The producer makes the array ready in the stream of the call. DLPack writes 1 for the default stream.
+        stream = self.stream(ordinal if device is None else device)
+        return _cuda.View.from_dlpack(array.__dlpack__(stream=stream or 1))
+
+    def dense(self, array: Any) -> Any:
+        if self._namespace is None:
+            return namespace().ascontiguousarray(namespace().asarray(array))
+        return self._namespace.asarray(array, copy=True)
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        return self._maker(device).empty(shape, dtype, device)
+
+    def result(self, array: Any) -> Any:
+        return array if self._namespace is None else self._namespace.from_dlpack(array)
+
+    def stream(self, device: int) -> int:
+        return self._maker(device).stream(device)
+
+    def release_cached(self) -> None:
+        _CuPy().release_cached()
+
+    def to_numpy(self, array: Any) -> Any:
+        return np.asarray(array)
+
+
+def library_of(op: str, name: str, array: Any) -> Library:
+    """Return the library of an array.
+
+    Raises
+    ------
+    TypeError
+        If it is no array at all.
+    """
+    root = type(array).__module__.partition(".")[0]
+    if isinstance(array, np.ndarray):
+        return _NumPy()
+    if root == "cupy":
+        return _CuPy()
+    if root == "torch":
+        return _Torch()
+    if speaks_protocol(array):
+        return _Other(array)
+    raise TypeError(
+        f"{op}: {name} is a {type(array).__name__}; expected an array with __dlpack__ or __cuda_array_interface__"
+    )
+
+
+def by_protocol(array: Any) -> Library:
+    """Return how an array is read by DLPack, which orders the work of two libraries on different streams."""
+    return _Other(array)
+
+
+def _strided_view(array: Any, pointer: int, device: int, read_only: bool) -> _cuda.View:
+    """Return the view of an array with NumPy's attributes, whose strides are in bytes."""
+    strides = tuple(stride // array.itemsize for stride in array.strides)
+    dtype = array.dtype.name if array.dtype.isnative else array.dtype.str
+    return _cuda.View(pointer, array.shape, strides, dtype, device, read_only)
+
+
+def _interface_view(interface: dict[str, Any]) -> _cuda.View:
+    """Return the view of a ``__cuda_array_interface__``."""
+    pointer, read_only = interface["data"]
+    dtype = np.dtype(interface["typestr"])
+    strides = interface.get("strides")
+    if strides is not None:
+        strides = tuple(stride // dtype.itemsize for stride in strides)
+    stream = interface.get("stream")
+    if stream is not None:
+        # The array is ready once this stream has come so far. It names the default streams 1 and 2.
+        namespace().cuda.get_current_stream().wait_event(namespace().cuda.ExternalStream(stream).record())
+    name = dtype.name if dtype.isnative else dtype.str
+    device = _cuda.device_of(pointer) if pointer else 0
+    return _cuda.View(pointer, tuple(interface["shape"]), strides, name, device, read_only)
+
+
+def _numpy_dtype(name: str) -> Any:
+    """Return a dtype by name; NumPy itself has no bfloat16."""
+    return np.dtype(import_module("ml_dtypes").bfloat16 if name == "bfloat16" else name)

@@ -1,0 +1,128 @@
+"""What of CUDA is built and present, and the words for what is missing."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Any
+
+_NOT_BUILT = (
+    "CUDA is not built: install from source where nvcc is present (FUSEDRNN_CUDA=ON makes its absence an error)"
+)
+
+
+def status() -> dict[str, Any]:
+    """Return what the CUDA backend sees.
+
+    Returns
+    -------
+    dict
+        built : tuple of str, the architectures compiled in, such as ("90-real", "90-virtual"); empty if not built.
+        driver : int or None, the CUDA version of the driver, such as 13000.
+        devices : list of dict (name, capability (major, minor), memory in bytes).
+        error : str or None, what the driver said.
+    """
+    try:
+        # By name: the module is there only where it was built, which a type checker cannot know.
+        module = import_module("fusedrnn._cuda")
+    except ModuleNotFoundError as error:
+        if error.name != "fusedrnn._cuda":
+            raise
+        return {"built": (), "driver": None, "devices": [], "error": None}
+    except ImportError as error:
+        return {"built": (), "driver": None, "devices": [], "error": f"fusedrnn._cuda cannot be loaded: {error}"}
+    result: dict[str, Any] = module.status()
+    return result
+
+
+def covers(built: tuple[str, ...], capability: tuple[int, int]) -> bool:
+    """Say whether code for these architectures runs on a device of this compute capability.
+
+    Machine code runs on the same major version and an equal or higher minor one, unless it is for one chip alone (the
+    suffix a, as in 90a); PTX ("virtual") is compiled by the driver for any capability that is not lower. A bare number
+    is both. Of what CMake resolves itself (native, all, all-major) the best is assumed.
+    """
+    for entry in built:
+        if entry in ("native", "all", "all-major"):
+            return True
+        match = re.fullmatch(r"(\d+)(\d)([af]?)(-real|-virtual)?", entry)
+        if match is None:
+            continue
+        major, minor, suffix, kind = int(match[1]), int(match[2]), match[3], match[4]
+        if suffix:
+            if (major, minor) == capability:
+                return True
+        elif (kind != "-virtual" and major == capability[0] and minor <= capability[1]) or (
+            kind != "-real" and (major, minor) <= capability
+        ):
+            return True
+    return False
+
+
+def unavailable(found: dict[str, Any] | None = None) -> str | None:
+    """Return why no device can be used and what to do, or None if one can.
+
+    Parameters
+    ----------
+    found : dict, optional
+        What :func:`status` returned.
+    """
+    found = status() if found is None else found
+    if not found["built"]:
+        return found["error"] or _NOT_BUILT
+    if not found["driver"]:
+        return "there is no NVIDIA driver (libcuda.so.1 was not found): install one"
+    if not found["devices"]:
+        return (
+            f"the driver shows no device ({found['error'] or 'none is visible'}): see nvidia-smi, CUDA_VISIBLE_DEVICES"
+        )
+    if not any(covers(found["built"], device["capability"]) for device in found["devices"]):
+        missing = ", ".join(
+            f"{device['name']} ({'.'.join(map(str, device['capability']))})" for device in found["devices"]
+        )
+        return (
+            f"the kernels are built for {', '.join(found['built'])} and not for {missing}: "
+            "build with CMAKE_CUDA_ARCHITECTURES set for it"
+        )
+    return None
+
+
+def summary() -> dict[str, Any]:
+    """Return built, driver, device and reason as ``fusedrnn.config`` shows them."""
+    found = status()
+    version = found["driver"]
+    return {
+        "built": ", ".join(found["built"]) or None,
+        "driver": f"{version // 1000}.{version % 1000 // 10}" if version else None,
+        "device": found["devices"][0]["name"] if found["devices"] else None,
+        "reason": unavailable(found),
+    }
+
+
+def require_device() -> None:
+    """Return if a device can be used.
+
+    Raises
+    ------
+    RuntimeError
+        Otherwise: which of not built, no driver, no device or architecture missing, and what to do.
+    """
+    reason = unavailable()
+    if reason is not None:
+        raise RuntimeError(f"device='cuda' cannot be used: {reason}; or use device='cpu'")
+
+
+def namespace() -> Any:
+    """Return CuPy, whose arrays the layers hold on the device.
+
+    Raises
+    ------
+    RuntimeError
+        If CuPy is not installed.
+    """
+    try:
+        return import_module("cupy")
+    except ImportError as error:
+        raise RuntimeError(
+            f"device='cuda' needs CuPy ({error}); install the extra: pip install 'fusedrnn[cuda]', or use device='cpu'"
+        ) from error

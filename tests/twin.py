@@ -1,0 +1,134 @@
+"""The host twin of the CUDA kernels, their orchestration and formulas in plain loops; and operands for any stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from reference import CELLS
+
+Array = NDArray[Any]
+
+needs_cuda_module = pytest.mark.skipif(
+    find_spec("fusedrnn._cuda") is None, reason="the CUDA module is not built: there was no nvcc"
+)
+
+
+def twin_stack(*args: Any, chunk_bytes: int = 0, compute_dtype: str = "", **kwargs: Any) -> Any:
+    """Make a stack of the CUDA backend whose kernels run on the CPU; arguments as ``fusedrnn._core.Stack``."""
+    assert compute_dtype in ("", args[1]), "the CUDA kernels have no compute_dtype"
+    from fusedrnn import _cuda
+    from fusedrnn.cuda.stack import Stack
+
+    stack = Stack(*args, **kwargs, make=_cuda.host_stack)
+    stack.chunk_bytes = chunk_bytes
+    return stack
+
+
+def _same(array: Any) -> Any:
+    return array
+
+
+@dataclass
+class Operands:
+    """Random operands of a stack, and what a stack makes of them.
+
+    ``lift`` below turns NumPy arrays into those of the library under test.
+    """
+
+    cell: str
+    dtype: str
+    layers: int = 1
+    directions: int = 1
+    batch_first: bool = True
+    ragged: bool = False
+    reverse: bool = False
+    batch: int = 5
+    steps: int = 9
+    inputs: int = 4
+    hidden: int = 6
+    seed: int = 0
+    weights: Any = None
+    x: Any = None
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        slabs, gates = self.layers * self.directions, CELLS[self.cell].gates * self.hidden
+
+        def normal(scale: float, *shape: int) -> Array:
+            return rng.normal(0.05, scale, shape).astype(np.float32).astype(_dtype(self.dtype))
+
+        axes = (self.batch, self.steps) if self.batch_first else (self.steps, self.batch)
+        x = normal(1, *axes, self.inputs)
+        self.x = x if self.x is None else self.x
+        states = CELLS[self.cell].states
+        self.start = [normal(0.5, slabs, self.batch, self.hidden) for _ in states]
+        self.cotangents = [normal(1, *axes, self.directions * self.hidden)]
+        self.cotangents += [normal(1, slabs, self.batch, self.hidden) for _ in states]
+        lengths = rng.permutation([0, self.steps, *rng.integers(1, self.steps + 1, max(0, self.batch - 2))])
+        self.lengths = lengths[: self.batch] if self.ragged else None
+        weights = []
+        for slab in range(slabs):
+            size = self.directions * self.hidden if slab >= self.directions else self.inputs
+            weights += [normal(size**-0.5, gates, size), normal(self.hidden**-0.5, gates, self.hidden)]
+            weights += [normal(0.3, gates), normal(0.3, gates)]
+        self.weights = weights if self.weights is None else self.weights
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of the input projections of one step."""
+        return self.batch * CELLS[self.cell].gates * self.hidden * np.dtype(_dtype(self.dtype)).itemsize
+
+    def replaced(self, **changes: Any) -> Operands:
+        """Return these operands with another x or other weights."""
+        return replace(self, **changes)
+
+    def astype(self, dtype: str) -> Operands:
+        """Return the same numbers in a wider dtype."""
+        wide = replace(self, dtype=dtype, weights=[w.astype(dtype) for w in self.weights], x=self.x.astype(dtype))
+        wide.start = [s.astype(dtype) for s in self.start]
+        wide.cotangents = [d.astype(dtype) for d in self.cotangents]
+        return wide
+
+    def stack(self, make: Callable[..., Any], **options: Any) -> Any:
+        """Make a stack for these operands."""
+        sizes = (self.inputs, self.hidden, self.layers, self.directions, self.reverse, True)
+        return make(self.cell, self.dtype, *sizes, **options)
+
+    def outputs(self, stack: Any, lift: Callable[[Any], Any] = _same) -> list[Any]:
+        """Return (y, h) or (y, h, c) of an inference."""
+        return self._forward(stack, lift, self._lifted_weights(lift), False)[0]
+
+    def gradients(self, stack: Any, lift: Callable[[Any], Any] = _same) -> list[Any]:
+        """Return the outputs of a training call, then the gradients of x, of the states and of the weights."""
+        weights = self._lifted_weights(lift)
+        outputs, tape = self._forward(stack, lift, weights, True)
+        grads = [lift(np.zeros(w.shape, _dtype(self.dtype))) for w in self.weights]
+        dy, dh, *dc = (lift(d) for d in self.cotangents)
+        inputs = tape.backward(dy, dh, dc[0] if dc else None, grads)
+        return outputs + [g for g in inputs if g is not None] + grads
+
+    def _lifted_weights(self, lift: Callable[[Any], Any]) -> list[Any]:
+        return [lift(w) if isinstance(w, np.ndarray) else w for w in self.weights]
+
+    def _forward(
+        self, stack: Any, lift: Callable[[Any], Any], weights: list[Any], training: bool
+    ) -> tuple[list[Any], Any]:
+        h0, *c0 = (lift(s) for s in self.start)
+        x = lift(self.x) if isinstance(self.x, np.ndarray) else self.x  # else it has been lifted already
+        y, h, c, tape = stack.forward(weights, x, h0, c0[0] if c0 else None, self.lengths, self.batch_first, training)
+        return [out for out in (y, h, c) if out is not None], tape
+
+
+def _dtype(name: str) -> Any:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return ml_dtypes.bfloat16
+    return name
