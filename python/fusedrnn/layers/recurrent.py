@@ -425,9 +425,9 @@ class RNN(Recurrent):
         Glorot, recurrent weights with a spectral norm of at most 1. A ``RecurrentInit`` says it in detail.
     compute_dtype : {"bfloat16"}, optional
         What the products multiply: weights, x, h and, in training, gate gradients rounded to bfloat16 (8 bits). Sums,
-        gates, c, parameters and gradients stay float32, which ``dtype`` must be. Twice the speed where the processor
-        multiplies bfloat16 (AVX512_BF16) or reading the weights is what takes the time (small batches, H >= 256);
-        slower elsewhere. Outputs differ from float32's by about 1 %. RuntimeError without AVX-512 or NEON.
+        gates, h, c, parameters and gradients stay float32, which ``dtype`` must be. Meant for processors that multiply
+        bfloat16 (AVX512_BF16); emulated it pays only where reading the weights takes the time (small batches,
+        H >= 256). Outputs differ from float32's by about 1 %. RuntimeError without AVX-512 or NEON.
     """
 
     _initialiser = "rnn"
