@@ -45,7 +45,7 @@ template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
 #if !defined(FUSEDRNN_OPERAND_bfloat16)
 int64_t multiply_add(int64_t rounds) {
   using T = Real;
-  constexpr int chains = max_accumulators / 2;
+  constexpr int chains = 10;  // two a cycle, each ready after four: 8 are needed, and 16 registers hold 10
   Vec<T> acc[chains];
   Vec<T> a(T(0.999999)), b(T(1e-6));
   for (int i = 0; i < chains; ++i) acc[i] = Vec<T>(T(i));
