@@ -1,8 +1,5 @@
 """Configuration of Sphinx: ``sphinx-build -W -b html docs docs/_build``."""
 
-import re
-from typing import Any
-
 import fusedrnn
 
 project = "fusedrnn"
@@ -23,14 +20,3 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 html_theme = "furo"
 html_title = f"fusedrnn {release}"
 exclude_patterns = ["_build"]
-
-
-def keep_underscores(*arguments: Any) -> None:
-    """Show names that end in an underscore, as val_, as they are: reStructuredText would take them for links."""
-    lines: list[str] = arguments[-1]
-    lines[:] = [re.sub(r"(?<![`\w.])([\w.]+_)(?![`\w])", r"``\1``", line) for line in lines]
-
-
-def setup(app: Any) -> None:
-    """Let Sphinx call the function above before Napoleon reads a docstring."""
-    app.connect("autodoc-process-docstring", keep_underscores, priority=400)

@@ -4,8 +4,9 @@ A GRU in both directions squeezes three hours, 36 readings, into six numbers, a 
 cannot restore is unusual. They learn from readings as they are and are judged by later ones with faults put in:
 "pressure", the slow dip of 25 to 60 mg/dl when someone sleeps on the sensor, and "frozen", one value held for an hour.
 
-    python examples/anomaly_glucose.py             # a minute; draws examples/output/anomaly_glucose.png
+    python examples/anomaly_glucose.py             # half a minute; draws examples/output/anomaly_glucose.png
     python examples/anomaly_glucose.py --quick     # some seconds
+    python examples/anomaly_glucose.py --validate  # how the settings were chosen: without the readings that judge
 
 AUROC is the probability that a faulty window gets a higher score than a sound one. The exit code is not 0 if that of
 pressure is not clearly above those of the windows' variance and roughness. PCA, a linear autoencoder, comes near, and
@@ -14,7 +15,6 @@ for frozen readings roughness is the better score. Data: 52,281 readings, public
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import sys
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from forecast_prices import INK, NAIVE, STYLE, TRUTH
 from numpy.typing import NDArray
+from shared import BLUE, GREEN, INK, ORANGE, STYLE, TRUTH, make_parser, print_kernels, save_figure
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -32,7 +32,7 @@ import fusedrnn as fr
 
 Array = NDArray[Any]
 STEPS, MINUTES, CODE = 36, 5, 6
-COLOURS = ("#1F5FA8", "#3C8D5A", NAIVE, TRUTH)
+COLOURS = (BLUE, GREEN, ORANGE, TRUTH)
 
 
 def read_windows(first: float, last: float, every: int) -> Array:
@@ -82,32 +82,31 @@ def plot(examples: list[tuple[str, Array, Array]], rates: dict[str, tuple[Array,
             axes.plot(100 * false, 100 * true, color=colour, linewidth=2.4, label=name)
         axes.set(xlabel="sound windows with an alarm, %", ylabel="faulty windows with an alarm, %", aspect="equal")
         axes.legend(loc="lower right")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    print(f"\nPlot     {path}")
+        save_figure(figure, path)
 
 
 def main() -> None:
     """Read, train, judge, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="train less")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "output" / "anomaly_glucose.png")
+    parser = make_parser(__doc__, __file__)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the faults")
+    parser.add_argument("--validate", action="store_true", help="judge by the last part of the readings to learn from")
     options = parser.parse_args()
 
-    learnt, sound = read_windows(0.0, 0.7, every=12 if options.quick else 6), read_windows(0.7, 1.0, every=STEPS)
-    rng = np.random.default_rng(4)
+    end, until = (0.55, 0.7) if options.validate else (0.7, 1.0)
+    learnt, sound = read_windows(0.0, end, every=12 if options.quick else 6), read_windows(end, until, every=STEPS)
+    *seeds, order = np.random.SeedSequence(options.seed).generate_state(4).tolist()
+    rng = np.random.default_rng(options.seed)
     faulty = {kind: with_faults(sound, kind, rng) for kind in ("pressure", "frozen")}
     mean, scale = learnt.mean(), learnt.std()
-    config = fr.config()
     print(f"Data     {len(learnt)} windows of {STEPS} readings to learn from, {len(sound)} later ones to judge")
-    print(f"Kernels  fusedrnn {config['version']}, {config['isa']}, threads: {config['threads']}")
+    print_kernels()
 
-    encoder, decoder = fr.GRU(1, 24, bidirectional=True, seed=0), fr.GRU(CODE, 24, seed=1)
-    model = fr.models.SequenceAutoencoder(encoder, decoder, code_size=CODE, inputs="code", seed=2)
+    encoder, decoder = fr.GRU(1, 24, bidirectional=True, seed=seeds[0]), fr.GRU(CODE, 24, seed=seeds[1])
+    model = fr.models.SequenceAutoencoder(encoder, decoder, code_size=CODE, inputs="code", seed=seeds[2])
     x = ((learnt - mean) / scale)[..., np.newaxis]
     epochs = 8 if options.quick else 25
     rate = fr.LearningRate(fr.training.schedules.cosine(1e-2, epochs))
-    fr.fit(model, x, x, epochs=epochs, batch_size=32, clip_norm=1.0, callbacks=[rate], seed=3)
+    fr.fit(model, x, x, epochs=epochs, batch_size=32, clip_norm=1.0, callbacks=[rate], seed=order)
 
     pca = PCA(CODE, random_state=0).fit(learnt)
     scores = {
@@ -130,6 +129,7 @@ def main() -> None:
         for title, windows in (("sound", sound), ("the same with pressure", faulty["pressure"]))
         for window in windows[chosen]
     ]
+    print()
     plot(
         examples,
         {f"{auroc[name, 'pressure']:.2f}  {name}": roc_curve(labels, found[name, "pressure"])[:2] for name in scores},

@@ -6,6 +6,8 @@ that a linear encoder and decoder can do. Both are judged by digits that neither
 
     python examples/denoise_digits.py             # half a minute; draws examples/output/denoise_digits.png
     python examples/denoise_digits.py --quick     # a few seconds
+    python examples/denoise_digits.py --seed 1    # another split of the digits, other initial weights
+    python examples/denoise_digits.py --validate  # how the settings were chosen: without the digits that judge
 
 The exit code is not 0 if the autoencoder does not beat PCA by a clear margin.
 Data: load_digits of scikit-learn, 1,797 digits of the UCI's optical recognition data set.
@@ -13,14 +15,13 @@ Data: load_digits of scikit-learn, 1,797 digits of the UCI's optical recognition
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from forecast_prices import INK, STYLE
 from numpy.typing import NDArray
+from shared import INK, STYLE, make_parser, print_kernels, save_figure
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.model_selection import cross_val_score, train_test_split
@@ -30,16 +31,21 @@ import fusedrnn as fr
 
 Array = NDArray[Any]
 NOISE, SHOWN = 0.25, 12
-SIZES = {2: (64, 128, 64, 32, 2), 16: (64, 128, 16)}  # down to the code; and the same way up
+SIZES = {2: (64, 128, 64, 32, 2), 16: (64, 256, 16)}  # down to the code; and the same way up
+EPOCHS = {2: 200, 16: 100}
 
 
-def train(code_size: int, digits: Array, quick: bool) -> fr.models.StackedAutoencoder:
+def train(code_size: int, digits: Array, epochs: int, seed: int) -> fr.models.StackedAutoencoder:
     """Train an autoencoder to return the digits without the noise that is added to them."""
-    model = fr.models.StackedAutoencoder(SIZES[code_size], noise=NOISE, output_activation="sigmoid", seed=0)
-    epochs = 15 if quick else 100
+    model = fr.models.StackedAutoencoder(SIZES[code_size], noise=NOISE, output_activation="sigmoid", seed=seed)
     rate = fr.LearningRate(fr.training.schedules.cosine(3e-3, epochs))
-    fr.fit(model, digits, digits, loss="mse", optimizer="adam", epochs=epochs, batch_size=32, callbacks=[rate], seed=1)
+    fr.fit(model, digits, digits, loss="mse", epochs=epochs, batch_size=32, callbacks=[rate], seed=seed)
     return model
+
+
+def split(images: Array, labels: Array, seed: int) -> Any:
+    """Return images to learn from and to judge, and the labels of both; a quarter judges."""
+    return train_test_split(images, labels, test_size=0.25, random_state=seed, stratify=labels)
 
 
 def separation(codes: Array, labels: Array) -> float:
@@ -72,32 +78,30 @@ def plot(maps: dict[str, Array], labels: Array, rows: dict[str, Array], path: Pa
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(False)
             line[0].set_ylabel(name, rotation=0, ha="right", va="center", color=INK, labelpad=12)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    print(f"\nPlot     {path}")
+        save_figure(figure, path)
 
 
 def main() -> None:
     """Read, train, judge, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="train for a few seconds")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "output" / "denoise_digits.png")
+    parser = make_parser(__doc__, __file__)
+    parser.add_argument("--seed", type=int, default=0, help="of the split of the digits and of the weights")
+    parser.add_argument("--validate", action="store_true", help="judge by a part of the digits to learn from")
     options = parser.parse_args()
     data = load_digits()
-    pixels = (data.data / 16).astype(np.float32)
-    digits, held_out, _, labels = train_test_split(
-        pixels, data.target, test_size=0.25, random_state=0, stratify=data.target
-    )
-    noisy = held_out + NOISE * np.random.default_rng(2).standard_normal(held_out.shape, dtype=np.float32)
-    config = fr.config()
+    digits, held_out, known, labels = split((data.data / 16).astype(np.float32), data.target, options.seed)
+    if options.validate:
+        digits, held_out, known, labels = split(digits, known, options.seed)
+    random = np.random.default_rng(options.seed)
+    noisy = held_out + NOISE * random.standard_normal(held_out.shape, dtype=np.float32)
     print(
         f"Data     {len(digits)} digits to learn from, {len(held_out)} to judge, noise of {NOISE} on pixels in [0, 1]"
     )
-    print(f"Kernels  fusedrnn {config['version']}, {config['isa']}, threads: {config['threads']}")
+    print_kernels()
 
     lines, ratios, models, linear = [], {}, {}, {}
     for size in SIZES:
-        models[size], linear[size] = train(size, digits, options.quick), PCA(size, random_state=0).fit(digits)
+        models[size] = train(size, digits, EPOCHS[size] // (6 if options.quick else 1), options.seed)
+        linear[size] = PCA(size, random_state=0).fit(digits)
         for name, images in (("clean", held_out), ("noisy", noisy)):
             ours, pca = models[size](images), linear[size].inverse_transform(linear[size].transform(images))
             errors = [float(np.mean(np.square(made - held_out))) for made in (ours, pca)]
@@ -111,6 +115,7 @@ def main() -> None:
     maps = {f"Codes of two numbers (asinh), {name}: {apart[name]:.0%} told apart": each for name, each in codes.items()}
     restored = linear[16].inverse_transform(linear[16].transform(noisy[:SHOWN]))
     rows = {"digit": held_out, "noisy": noisy, "autoencoder": models[16](noisy[:SHOWN]), "PCA": restored}
+    print()
     plot(maps, labels, rows, options.out)
     least = {(2, "clean"): 0.85 if options.quick else 0.7, (16, "noisy"): 0.85 if options.quick else 0.7}
     for case, limit in least.items():

@@ -13,7 +13,6 @@ Data: daily closing prices adjusted for splits and dividends, public domain, fro
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import textwrap
@@ -24,24 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from shared import BLUE, ORANGE, STYLE, TRUTH, make_parser, print_kernels, save_figure
 
 import fusedrnn as fr
 
 Array = NDArray[Any]
-INK, TRUTH, LSTM, NAIVE = "#333333", "#B4BEC9", "#1F5FA8", "#E07B39"
-STYLE = {
-    **{f"axes.spines.{side}": False for side in ("left", "top", "right")},
-    **{"axes.titlelocation": "left", "axes.titlepad": 12, "axes.titlecolor": INK, "axes.edgecolor": "#C9CFD6"},
-    **{
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "axes.axisbelow": True,
-        "grid.color": "#E9ECEF",
-        "legend.frameon": False,
-    },
-    **{f"{axis}tick.{what}": value for axis in "xy" for what, value in {"labelcolor": INK, "major.size": 0}.items()},
-    **{f"figure.constrained_layout.{side}_pad": 0.12 for side in "hw"},
-}
 
 
 def read_prices(ticker: str) -> tuple[Array, Array]:
@@ -109,21 +95,21 @@ def plot(test: Test, ticker: str, path: Path) -> None:
         above.set_title(f"{ticker}, predicted one day ahead on {len(test.date)} days that the network never saw")
         above.axvspan(recent.date[0], recent.date[-1], color="#F1F3F5", linewidth=0)
         above.plot(test.date, test.actual, color=TRUTH, linewidth=4)
-        above.plot(test.date, test.forecast, color=LSTM, linewidth=1)
+        above.plot(test.date, test.forecast, color=BLUE, linewidth=1)
         above.yaxis.set_major_formatter("${x:.0f}")
 
         zoom = axes["zoom"]
         zoom.set_title("The last days enlarged: the forecasts trail by a day")
         zoom.plot(recent.date, recent.actual, color=TRUTH, linewidth=5, label="what happened")
-        zoom.plot(recent.date, recent.forecast, color=LSTM, linewidth=1.6, label="LSTM")
-        zoom.plot(recent.date, recent.today, ":", color=NAIVE, linewidth=2, label="tomorrow = today")
+        zoom.plot(recent.date, recent.forecast, color=BLUE, linewidth=1.6, label="LSTM")
+        zoom.plot(recent.date, recent.today, ":", color=ORANGE, linewidth=2, label="tomorrow = today")
         zoom.yaxis.set_major_formatter("${x:.1f}")
 
         returns = axes["returns"]
         returns.set_title("The same days as returns: what there was to predict")
         returns.bar(recent.date, 100 * np.log(recent.actual / recent.today), color=TRUTH)
-        returns.axhline(0, color=NAIVE, linestyle=":", linewidth=2)
-        returns.plot(recent.date, 100 * np.log(recent.forecast / recent.today), color=LSTM, linewidth=1.6)
+        returns.axhline(0, color=ORANGE, linestyle=":", linewidth=2)
+        returns.plot(recent.date, 100 * np.log(recent.forecast / recent.today), color=BLUE, linewidth=1.6)
         returns.yaxis.set_major_formatter("{x:+g} %")
 
         for one in axes.values():
@@ -131,18 +117,14 @@ def plot(test: Test, ticker: str, path: Path) -> None:
             one.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator, show_offset=False))
             one.margins(x=0.015)
         figure.legend(*zoom.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    print(f"\nPlot     {path}")
+        save_figure(figure, path)
 
 
 def main() -> None:
     """Read, train, judge, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, __file__)
     parser.add_argument("--ticker", default="MSFT", choices=["AAPL", "IBM", "MSFT"])
     parser.add_argument("--days", type=int, default=60, help="that the network looks back, 5 to 250")
-    parser.add_argument("--quick", action="store_true", help="train for a few seconds")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "output" / "forecast_prices.png")
     options = parser.parse_args()
     if not 5 <= options.days <= 250:
         parser.error(f"--days is {options.days}; expected 5 to 250")
@@ -155,10 +137,9 @@ def main() -> None:
     train = windows(scaled, options.days, learn, options.days)
     valid = windows(scaled, learn + options.days - 1, stop, options.days)  # no target before `learn`
     unseen, _ = windows(scaled, stop, len(scaled), options.days)
-    config = fr.config()
     print(f"Data     {options.ticker}, {len(prices)} days from {dates[0]} to {dates[-1]}")
     print(f"         learns until {dates[learn]}, stops by the days until {dates[stop]}, is judged by the rest")
-    print(f"Kernels  fusedrnn {config['version']}, {config['isa']}, threads: {config['threads']}")
+    print_kernels()
 
     model = fr.Sequential(fr.LSTM(1, 32, seed=0), fr.Linear(32, 1, seed=1))
     history = fr.fit(
@@ -182,6 +163,7 @@ def main() -> None:
     forecast = today * np.exp(model(unseen)[:, -1, 0].astype(np.float64) * scale)
     test = Test(dates[stop + 1 :], today, forecast, prices[stop + 1 :])
     report(test)
+    print()
     plot(test, options.ticker, options.out)
 
 

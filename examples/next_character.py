@@ -12,7 +12,6 @@ Data: the help texts of the standard library, pydoc_data.topics. The exit code i
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -20,12 +19,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from shared import INK, ORANGE, make_parser, print_kernels, save_figure
 
 import fusedrnn as fr
 from fusedrnn.layers.activation import softmax
 
 Array = NDArray[Any]
-INK, CHEAP, DEAR, MAX_BITS = "#333333", "#FFFFFF", "#E07B39", 8.0
+MAX_BITS = 8.0  # of the scale of the figure
 
 
 def read_text() -> str:
@@ -57,7 +57,7 @@ def plot(passage: str, bits: dict[str, Array], path: Path) -> None:
     rows = passage.split("\n")
     columns = max(map(len, rows))
     figure = Figure(figsize=(11, 0.5 + 0.46 * len(rows)), layout="constrained")
-    colours = LinearSegmentedColormap.from_list("bits", [CHEAP, DEAR])
+    colours = LinearSegmentedColormap.from_list("bits", ["white", ORANGE])
     for axes, (name, cost) in zip(figure.subplots(len(bits), 1), bits.items(), strict=True):
         grid, start = np.zeros((len(rows), columns)), 0
         for row, line in enumerate(rows):
@@ -70,25 +70,21 @@ def plot(passage: str, bits: dict[str, Array], path: Path) -> None:
         axes.set_axis_off()
     bar = figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.3, aspect=40, label="bits")
     bar.outline.set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    bar.ax.tick_params(length=0, labelcolor=INK)
+    save_figure(figure, path)
 
 
 def main() -> None:
     """Read, train, judge, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="train for some seconds")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "output" / "next_character.png")
-    options = parser.parse_args()
-
+    options = make_parser(__doc__, __file__).parse_args()
     text = read_text()
     alphabet = sorted(set(text))
     ids = np.array([alphabet.index(character) for character in text])
     learn, judge = np.split(ids, [int(0.9 * len(ids))])
-    config, steps = fr.config(), 64
+    steps = 64
     batch, epochs, hidden, peak = (16, 2, 64, 1e-2) if options.quick else (32, 12, 192, 6e-3)
     print(f"Data     {len(text):,} characters, {len(alphabet)} different ones; the last {len(judge):,} judge")
-    print(f"Kernels  fusedrnn {config['version']}, {config['isa']}, threads: {config['threads']}")
+    print_kernels()
 
     layer, table = fr.LSTM(32, hidden, seed=0), fr.Embedding(len(alphabet), 32, seed=1)
     model = fr.models.SequenceToSequence(layer, len(alphabet), embedding=table, seed=2)
@@ -124,11 +120,11 @@ def main() -> None:
     unseen = text[len(learn) + 1 :]
     begin = unseen.index("\n", 2000) + 1
     passage = "\n".join(unseen[begin:].split("\n")[:12])
+    print()
     plot(passage, {name: values[begin : begin + len(passage)] for name, values in bits.items()}, options.out)
-    print(f"\nPlot     {options.out}")
     margin = 0.5 if options.quick else 1.3
     if not lstm <= bigram - margin:
-        sys.exit(f"the LSTM should be {margin} bits better than the bigram model")
+        sys.exit(f"FAILED: the LSTM should be {margin} bits better than the bigram model")
 
 
 if __name__ == "__main__":

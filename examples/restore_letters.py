@@ -13,7 +13,6 @@ both ways is clearly better.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -22,11 +21,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from shared import BLUE, ORANGE, STYLE, make_parser, print_kernels, save_figure
 
 import fusedrnn as fr
 
 Array = NDArray[Any]
-INK, PAST, BOTH, LINK = "#333333", "#E07B39", "#1F5FA8", "#C9CFD6"
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
 HIDDEN = len(LETTERS)  # the token in the place of a lost character
 IGNORED = fr.training.losses.IGNORE_INDEX
@@ -70,6 +69,7 @@ def show(x: Array, y: Array, guesses: dict[str, Array]) -> None:
 
 def plot(y: Array, guesses: dict[str, Array], path: Path) -> None:
     """Draw how often each character was restored by the two networks."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     count = np.array([(y == token).sum() for token in range(HIDDEN)])
@@ -79,42 +79,33 @@ def plot(y: Array, guesses: dict[str, Array], path: Path) -> None:
     )
     order = np.argsort(-count, kind="stable")
     order = order[count[order] >= 20]  # of a rarer letter, a share says little
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    axes = figure.subplots()
     places = np.arange(len(order))
-    axes.vlines(places, past[order], both[order], color=LINK, linewidth=2.5, zorder=1)
-    axes.scatter(places, past[order], s=65, color=PAST, label="reads the past", zorder=2)
-    axes.scatter(places, both[order], s=65, color=BOTH, label="reads both sides", zorder=2)
-    axes.set_xticks(places, ["blank" if token == 0 else LETTERS[token] for token in order])
-    axes.set_title("Lost characters restored, the frequent ones first", loc="left", color=INK)
-    axes.set_ylim(0, 103)
-    axes.yaxis.set_major_formatter("{x:.0f} %")
-    axes.tick_params(length=0, labelcolor=INK)
-    axes.grid(axis="y", color="#E9ECEF")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(LINK)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.6), layout="constrained")
+        axes = figure.subplots()
+        axes.vlines(places, past[order], both[order], color="#C9CFD6", linewidth=2.5, zorder=1)
+        axes.scatter(places, past[order], s=65, color=ORANGE, label="reads the past", zorder=2)
+        axes.scatter(places, both[order], s=65, color=BLUE, label="reads both sides", zorder=2)
+        axes.set_xticks(places, ["blank" if token == 0 else LETTERS[token] for token in order])
+        axes.set_title("Lost characters restored, the frequent ones first")
+        axes.set_ylim(-3, 103)
+        axes.yaxis.set_major_formatter("{x:.0f} %")
+        figure.legend(loc="outside lower center", ncols=2)
+        save_figure(figure, path)
 
 
 def main() -> None:
     """Read, damage, train both, judge, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="train for some seconds")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "output" / "restore_letters.png")
-    options = parser.parse_args()
-
+    options = make_parser(__doc__, __file__).parse_args()
     characters = np.array([LETTERS.index(letter) for letter in read_text()])
     learn, judge = np.split(characters, [int(0.9 * len(characters))])
     rng, steps, batch = np.random.default_rng(0), 64, 32
     copies, epochs, one_way, each_way = (1, 2, 88, 56) if options.quick else (4, 3, 152, 96)
     x, y = damage(learn, copies, steps, rng)
     unseen, truth = damage(judge, 1, steps, rng)
-    lost, config = truth != IGNORED, fr.config()
+    lost = truth != IGNORED
     print(f"Data     {len(characters):,} characters; the last {len(judge):,}, of which {lost.sum():,} are lost, judge")
-    print(f"Kernels  fusedrnn {config['version']}, {config['isa']}, threads: {config['threads']}")
+    print_kernels()
 
     layers = {
         "past": fr.LSTM(24, one_way, seed=1),
@@ -147,11 +138,11 @@ def main() -> None:
     print("Restored " + ", ".join(f"{name} {share:.1%}" for name, share in right.items()))
     for row in (10, 40, 70):
         show(unseen[row], truth[row], {name: guess[row] for name, guess in guesses.items()})
+    print()
     plot(truth, guesses, options.out)
-    print(f"\nPlot     {options.out}")
     margin = 0.06 if options.quick else 0.15
     if not right["both sides"] >= right["past"] + margin or not right["past"] > right["bigram"]:
-        sys.exit(f"reading both sides should restore {margin:.0%} more letters than reading the past")
+        sys.exit(f"FAILED: reading both sides should restore {margin:.0%} more letters than reading the past")
 
 
 if __name__ == "__main__":

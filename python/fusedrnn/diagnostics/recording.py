@@ -70,6 +70,7 @@ def recorded(model: Layer) -> Iterator[list[Call]]:
 
     The instances' ``forward`` and ``backward`` are shadowed meanwhile, so no other thread should use the model.
     """
+    model._needs_cpu("recording")
     calls: list[Call] = []
     named = list(_recurrent_layers(model))
     grads = {name: grad.copy() for name, grad in model.grads.items()}
