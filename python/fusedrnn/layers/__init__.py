@@ -3,12 +3,14 @@
 from .activation import Activation
 from .base import Layer, Tape
 from .bidirectional import Bidirectional
+from .cells import GRU, LSTM, RNN
 from .dense import Linear
 from .dropout import Dropout
 from .embedding import Embedding
-from .recurrent import GRU, LSTM, RNN, Recurrent, Stream
+from .recurrent import Recurrent
 from .registry import register_layer
 from .sequential import Sequential
+from .stream import Stream
 
 __all__ = [
     "GRU",

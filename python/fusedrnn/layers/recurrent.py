@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU: stacks of recurrent layers over the fused kernels."""
+"""What RNN, LSTM and GRU share: stacks of recurrent layers over the fused kernels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..functional import rnn_cell
 from ..init import Init, check_init, recurrent_parameters
 from .arrays import Array, as_real, check_shape, positive_int, probability
 from .base import Layer, Tape
 from .dropout import dropout_mask
-from .registry import register_layer
+from .stream import Stream
 
 
 def _compute_dtype(op: str, value: Any, dtype: np.dtype[Any]) -> str | None:
@@ -349,122 +348,3 @@ class Recurrent(Layer):
             h = h[:, 0]
             c = None if c is None else c[:, 0]
         return y, ((h, c) if self._has_cell_state else h)
-
-
-class Stream:
-    """Single steps of a recurrent layer, for serving: weights packed once, state kept here.
-
-    Made by ``layer.stream(batch_size)``. One stream belongs to one thread at a time.
-    """
-
-    def __init__(self, layer: Recurrent, core: _core.Stream, batch_size: int) -> None:
-        self._layer = layer
-        self._core = core
-        self._step = core.step
-        self._dtype = layer.dtype
-        self.batch_size = batch_size
-
-    def step(self, x: Any, out: Array | None = None) -> Array:
-        """Advance by one time step.
-
-        Parameters
-        ----------
-        x : array_like (batch_size, input_size)
-            The input of this step.
-        out : ndarray (batch_size, hidden_size), optional
-            Where h goes; of the layer's dtype, C-contiguous, writable, not overlapping x. A new array by default.
-
-        Returns
-        -------
-        ndarray (batch_size, hidden_size)
-            h of the last layer; ``out`` if it was given.
-        """
-        if type(x) is not np.ndarray or x.dtype is not self._dtype:
-            x = as_real(self._layer.op, "x", x, self._dtype)
-        return self._step(x, out)
-
-    @property
-    def state(self) -> Any:
-        """A copy of h, or (h, c) of an LSTM, each (num_layers, batch_size, H)."""
-        h, c = self._core.state()
-        return (h, c) if self._layer._has_cell_state else h
-
-    def reset(self, state: Any = None) -> None:
-        """Set the state; None: zeros."""
-        self._core.reset(*self._layer._state("state", ("h", "c"), state, True))
-
-
-@register_layer
-class RNN(Recurrent):
-    """Elman network: ``h(t) = tanh(b + W_ih x(t) + W_hh h(t-1))``, or relu (Elman 1990).
-
-    Parameters
-    ----------
-    input_size, hidden_size : int
-        I and H.
-    num_layers : int
-        Layers on top of each other; each reads the whole output of the one below.
-    bias : bool
-        Whether bias_ih and bias_hh are there.
-    batch_first : bool
-        x and y are (B, T, ...) if True (the default), else (T, B, ...). States are (layers, B, H) in both.
-    dropout : float
-        Probability with which, in training, outputs between layers are zeroed.
-    bidirectional : bool
-        A second direction reads each sample's valid steps from the end; y is (..., 2 H).
-    nonlinearity : {"tanh", "relu"}
-        The activation.
-    dtype : {"float32", "float64"}
-        Of parameters, inputs and outputs.
-    device : {"cpu", "cuda"}
-        Where the arrays are. RuntimeError where there is no GPU.
-    seed : int, optional
-        Of the weights and of dropout: the same seed gives the same bits.
-    init : {"default", "torch", "spectral"} or fusedrnn.init.RecurrentInit
-        default: Glorot for input weights, orthogonal for recurrent ones. torch: U(-1/sqrt(H), 1/sqrt(H)). spectral:
-        Glorot, recurrent weights with a spectral norm of at most 1. A ``RecurrentInit`` says it in detail.
-    compute_dtype : {"bfloat16"}, optional
-        What the products multiply: weights, x, h and, in training, gate gradients rounded to bfloat16 (8 bits). Sums,
-        gates, h, c, parameters and gradients stay float32, which ``dtype`` must be. Meant for processors that multiply
-        bfloat16 (AVX512_BF16); emulated it pays only where reading the weights takes the time (small batches,
-        H >= 256). Outputs differ from float32's by about 1 %. RuntimeError without AVX-512 or NEON.
-    """
-
-    _initialiser = "rnn"
-
-    def __init__(self, *args: Any, nonlinearity: str = "tanh", **kwargs: Any) -> None:
-        self.nonlinearity = nonlinearity
-        rnn_cell(self.op, nonlinearity)
-        super().__init__(*args, **kwargs)
-
-    @property
-    def _cell(self) -> str:
-        return rnn_cell(self.op, self.nonlinearity)
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().config(), "nonlinearity": self.nonlinearity}
-
-
-@register_layer
-class LSTM(Recurrent):
-    """Long short-term memory, gates i, f, g, o (Hochreiter & Schmidhuber 1997; forget gate Gers et al. 2000).
-
-    ``i, f, o = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``g = tanh(...)``, ``c(t) = f c(t-1) + i g``,
-    ``h(t) = o tanh(c(t))``. Parameters as :class:`RNN`, without nonlinearity; the forget gate's bias starts at 1. The
-    state is the pair (h, c).
-    """
-
-    _initialiser = "lstm"
-    _has_cell_state = True
-
-
-@register_layer
-class GRU(Recurrent):
-    """Gated recurrent unit, gates r, z, n, reset after the product as in torch and cuDNN (Cho et al. 2014).
-
-    ``r, z = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``n = tanh(b_in + W_in x(t) + r (W_hn h(t-1) + b_hn))``,
-    ``h(t) = (1-z) n + z h(t-1)``. Parameters as :class:`RNN`, without nonlinearity.
-    """
-
-    _initialiser = "gru"

@@ -1,0 +1,85 @@
+"""RNN, LSTM and GRU: the cells that a stack of recurrent layers can have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..functional import rnn_cell
+from .recurrent import Recurrent
+from .registry import register_layer
+
+
+@register_layer
+class RNN(Recurrent):
+    """Elman network: ``h(t) = tanh(b + W_ih x(t) + W_hh h(t-1))``, or relu (Elman 1990).
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    num_layers : int
+        Layers on top of each other; each reads the whole output of the one below.
+    bias : bool
+        Whether bias_ih and bias_hh are there.
+    batch_first : bool
+        x and y are (B, T, ...) if True (the default), else (T, B, ...). States are (layers, B, H) in both.
+    dropout : float
+        Probability with which, in training, outputs between layers are zeroed.
+    bidirectional : bool
+        A second direction reads each sample's valid steps from the end; y is (..., 2 H).
+    nonlinearity : {"tanh", "relu"}
+        The activation.
+    dtype : {"float32", "float64"}
+        Of parameters, inputs and outputs.
+    device : {"cpu", "cuda"}
+        Where the arrays are. RuntimeError where there is no GPU.
+    seed : int, optional
+        Of the weights and of dropout: the same seed gives the same bits.
+    init : {"default", "torch", "spectral"} or fusedrnn.init.RecurrentInit
+        default: Glorot for input weights, orthogonal for recurrent ones. torch: U(-1/sqrt(H), 1/sqrt(H)). spectral:
+        Glorot, recurrent weights with a spectral norm of at most 1. A ``RecurrentInit`` says it in detail.
+    compute_dtype : {"bfloat16"}, optional
+        What the products multiply: weights, x, h and, in training, gate gradients rounded to bfloat16 (8 bits). Sums,
+        gates, h, c, parameters and gradients stay float32, which ``dtype`` must be. Meant for processors that multiply
+        bfloat16 (AVX512_BF16); emulated it pays only where reading the weights takes the time (small batches,
+        H >= 256). Outputs differ from float32's by about 1 %. RuntimeError without AVX-512 or NEON.
+    """
+
+    _initialiser = "rnn"
+
+    def __init__(self, *args: Any, nonlinearity: str = "tanh", **kwargs: Any) -> None:
+        self.nonlinearity = nonlinearity
+        rnn_cell(self.op, nonlinearity)
+        super().__init__(*args, **kwargs)
+
+    @property
+    def _cell(self) -> str:
+        return rnn_cell(self.op, self.nonlinearity)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().config(), "nonlinearity": self.nonlinearity}
+
+
+@register_layer
+class LSTM(Recurrent):
+    """Long short-term memory, gates i, f, g, o (Hochreiter & Schmidhuber 1997; forget gate Gers et al. 2000).
+
+    ``i, f, o = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``g = tanh(...)``, ``c(t) = f c(t-1) + i g``,
+    ``h(t) = o tanh(c(t))``. Parameters as :class:`RNN`, without nonlinearity; the forget gate's bias starts at 1. The
+    state is the pair (h, c).
+    """
+
+    _initialiser = "lstm"
+    _has_cell_state = True
+
+
+@register_layer
+class GRU(Recurrent):
+    """Gated recurrent unit, gates r, z, n, reset after the product as in torch and cuDNN (Cho et al. 2014).
+
+    ``r, z = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``n = tanh(b_in + W_in x(t) + r (W_hn h(t-1) + b_hn))``,
+    ``h(t) = (1-z) n + z h(t-1)``. Parameters as :class:`RNN`, without nonlinearity.
+    """
+
+    _initialiser = "gru"

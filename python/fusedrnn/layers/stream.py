@@ -1,0 +1,56 @@
+"""Single steps of a recurrent layer, for serving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core
+from .arrays import Array, as_real
+
+if TYPE_CHECKING:
+    from .recurrent import Recurrent
+
+
+class Stream:
+    """Single steps of a recurrent layer, for serving: weights packed once, state kept here.
+
+    Made by ``layer.stream(batch_size)``. One stream belongs to one thread at a time.
+    """
+
+    def __init__(self, layer: Recurrent, core: _core.Stream, batch_size: int) -> None:
+        self._layer = layer
+        self._core = core
+        self._step = core.step
+        self._dtype = layer.dtype
+        self.batch_size = batch_size
+
+    def step(self, x: Any, out: Array | None = None) -> Array:
+        """Advance by one time step.
+
+        Parameters
+        ----------
+        x : array_like (batch_size, input_size)
+            The input of this step.
+        out : ndarray (batch_size, hidden_size), optional
+            Where h goes; of the layer's dtype, C-contiguous, writable, not overlapping x. A new array by default.
+
+        Returns
+        -------
+        ndarray (batch_size, hidden_size)
+            h of the last layer; ``out`` if it was given.
+        """
+        if type(x) is not np.ndarray or x.dtype is not self._dtype:
+            x = as_real(self._layer.op, "x", x, self._dtype)
+        return self._step(x, out)
+
+    @property
+    def state(self) -> Any:
+        """A copy of h, or (h, c) of an LSTM, each (num_layers, batch_size, H)."""
+        h, c = self._core.state()
+        return (h, c) if self._layer._has_cell_state else h
+
+    def reset(self, state: Any = None) -> None:
+        """Set the state; None: zeros."""
+        self._core.reset(*self._layer._state("state", ("h", "c"), state, True))
