@@ -4,6 +4,7 @@
 // This header is compiled once per ISA inside its own namespace: it uses no STL and emits no symbol of its own,
 // so that AVX-512 code can never be linked into the baseline.
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
