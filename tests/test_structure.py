@@ -69,20 +69,40 @@ def test_includes(source: Path) -> None:
         assert here != "cells" or ours, f"cells include nothing, but there is {name}"
 
 
-@pytest.mark.parametrize("source", sorted(CSRC.glob("cpu/*_isa.cpp")), ids=lambda path: path.name)
-def test_what_is_compiled_per_isa_is_self_contained(source: Path) -> None:
-    """No library header reaches a file that is compiled for one ISA, not even through another header."""
-    seen: set[Path] = set()
-    waiting = [source]
+def library_headers(source: Path) -> list[tuple[Path, str]]:
+    """Return (who includes it, name) of every library header that a file gets, through other headers as well."""
+    found, seen, waiting = [], set(), [source]
     while waiting:
         path = waiting.pop()
         seen.add(path)
         for ours, name in includes(path):
-            if ours:
-                header = resolve(path, name)
-                waiting += [header] if header not in seen else []
-            else:
-                assert name in PLAIN_C, f"{path.relative_to(CSRC)} includes <{name}>"
+            if not ours:
+                found.append((path, name))
+            elif name not in GENERATED and (header := resolve(path, name)) not in seen:
+                waiting.append(header)
+    return found
+
+
+@pytest.mark.parametrize("source", sorted(CSRC.glob("cpu/*_isa.cpp")), ids=lambda path: path.name)
+def test_what_is_compiled_per_isa_is_self_contained(source: Path) -> None:
+    """No library header reaches a file that is compiled for one ISA, not even through another header."""
+    for path, name in library_headers(source):
+        assert name in PLAIN_C, f"{path.relative_to(CSRC)} includes <{name}>"
+
+
+@pytest.mark.parametrize("source", sorted(CSRC.glob("bind/*.cpp")), ids=lambda path: path.name)
+def test_bind_sees_no_cuda(source: Path) -> None:
+    """What Python binds to is plain C++: no header of CUDA reaches it, not even through cuda/."""
+    for path, name in library_headers(source):
+        assert not name.startswith(CUDA), f"{path.relative_to(CSRC)} includes <{name}>"
+
+
+@pytest.mark.parametrize("header", ["forward.h", "backward.h", "call.h", "device.h", "host_device.h"])
+def test_orchestration_knows_no_device(header: str) -> None:
+    """The code that the host twin shares takes number types from CUDA's headers, and nothing that needs a GPU."""
+    for path, name in library_headers(CSRC / "cuda" / header):
+        allowed = name in {"cuda_bf16.h", "cuda_fp16.h"} or not name.startswith(CUDA)
+        assert allowed, f"{path.relative_to(CSRC)} includes <{name}>"
 
 
 def test_import_time() -> None:

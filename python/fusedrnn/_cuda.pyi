@@ -50,9 +50,7 @@ class Stack:
         reverse: bool,
         bias: bool,
     ) -> None: ...
-    def outputs(
-        self, x: tuple[int, ...], batch_first: bool
-    ) -> tuple[tuple[int, ...], tuple[int, ...], bool]: ...
+    def outputs(self, x: tuple[int, ...], batch_first: bool) -> tuple[tuple[int, ...], tuple[int, ...], bool]: ...
     def forward(
         self,
         weights: list[View | None],

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 _NOT_BUILT = (
     "CUDA is not built: install from source where nvcc is present (FUSEDRNN_CUDA=ON makes its absence an error)"
 )
+
+
+# Asking the driver takes milliseconds: what has answered well is not asked again.
+_usable: set[Callable[[], dict[str, Any]]] = set()
 
 
 def status() -> dict[str, Any]:
@@ -107,8 +112,12 @@ def require_device() -> None:
     RuntimeError
         Otherwise: which of not built, no driver, no device or architecture missing, and what to do.
     """
+    if status in _usable:
+        return
     reason = unavailable()
-    if reason is not None:
+    if reason is None:
+        _usable.add(status)
+    else:
         raise RuntimeError(f"device='cuda' cannot be used: {reason}; or use device='cpu'")
 
 

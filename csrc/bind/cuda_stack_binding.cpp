@@ -1,0 +1,242 @@
+// The stacks of the CUDA backend as Python sees them: arrays come as views, outputs are allocated by the caller. Each
+// method has three beats: judge the arrays, describe the call, release the GIL and call.
+#include <pybind11/stl.h>
+
+#include <atomic>
+
+#include "bind/arrays.h"
+#include "bind/cuda_arrays.h"
+#include "cuda/stack.h"
+
+namespace fusedrnn::cuda {
+namespace {
+
+using MaybeView = const View*;  // None: null
+
+// The stream and the options of a call; see cuda/stack.h.
+struct Options {
+  uintptr_t stream;
+  bool tf32;
+  int64_t chunk_bytes;
+};
+
+Place place_of(const ArrayRules& rules, const Options& options) {
+  return {rules.device, reinterpret_cast<void*>(options.stream), options.tf32, options.chunk_bytes};
+}
+
+TimeMajorView<const void> sequence_view(const Problem& p, const View& a) {
+  return {a.data, a.strides[p.batch_first ? 1 : 0], a.strides[p.batch_first ? 0 : 1]};
+}
+
+// (slabs, B, H) as one (B, H) state a slab; null: zeros.
+std::vector<StateView<const void>> input_states(const Problem& p, const ArrayRules& rules, const char* name,
+                                                MaybeView given) {
+  std::vector<StateView<const void>> states(static_cast<size_t>(p.slabs()), StateView<const void>{nullptr, 0});
+  if (!given) return states;
+  const View& a = rules.readable(name, *given);
+  p.check_state(name, a.shape);
+  for (size_t slab = 0; slab < states.size(); ++slab)
+    states[slab] = {static_cast<const char*>(a.data) + static_cast<int64_t>(slab) * a.strides[0] * rules.item_bytes(),
+                    a.strides[1]};
+  return states;
+}
+
+std::vector<StateView<void>> output_states(const Problem& p, const ArrayRules& rules, const char* name,
+                                           MaybeView given) {
+  if (!p.layout.has_cell_state && name[0] == 'c') return {};
+  if (!given) throw TypeMismatch(p.op + ": " + name + " is None; expected an array");
+  rules.writable(name, *given);
+  std::vector<StateView<void>> states;
+  for (const auto& view : input_states(p, rules, name, given))
+    states.push_back({const_cast<void*>(view.data), view.stride});
+  return states;
+}
+
+void check_no_cell_state(const Problem& p, const char* name, MaybeView given) {
+  if (!p.layout.has_cell_state && given) throw TypeMismatch(p.op + ": " + name + " is given; this cell has no c");
+}
+
+void check_shape(const Problem& p, const char* name, const View& a, const Shape& expected) {
+  if (a.shape != expected) fail(p.op, name, "has shape " + to_string(a.shape), to_string(expected));
+}
+
+// The arrays of every slab: weights, or gradients that are added to. `judge` checks one array by its name.
+template <class Pointers, class Judge> std::vector<Pointers> by_slab(const Problem& p, const char* list,
+                                                                     const char* prefix,
+                                                                     const std::vector<MaybeView>& given, Judge judge) {
+  const size_t per_slab = static_cast<size_t>(p.weights_per_slab()),
+               expected = static_cast<size_t>(p.slabs()) * per_slab;
+  if (given.size() != expected)
+    throw ShapeError(p.op + ": " + list + " has " + std::to_string(given.size()) + " arrays; expected " +
+                     std::to_string(expected));
+  std::vector<Pointers> out;
+  for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+    void* pointers[4] = {};
+    for (size_t which = 0; which < per_slab; ++which) {
+      const MaybeView a = given[static_cast<size_t>(slab) * per_slab + which];
+      const std::string name = prefix + p.weight_name(slab, static_cast<int>(which));
+      if (!a) throw TypeMismatch(p.op + ": " + name + " is None; expected an array");
+      p.check_weight(slab, static_cast<int>(which), judge(name, *a).shape);
+      pointers[which] = a->data;
+    }
+    out.push_back({pointers[0], pointers[1], pointers[2], pointers[3]});
+  }
+  return out;
+}
+
+class DeviceTape {
+ public:
+  DeviceTape(const Engine& engine, ArrayRules rules, Problem problem, Options options, std::unique_ptr<Tape> tape)
+      : engine_(engine), rules_(std::move(rules)), p_(std::move(problem)), options_(options), tape_(std::move(tape)) {}
+
+  void backward(MaybeView dy, MaybeView dh, MaybeView dc, const std::vector<MaybeView>& gradients, MaybeView dx,
+                MaybeView dh0, MaybeView dc0, uintptr_t stream) {
+    BackwardCall call{};
+    if (dy) {
+      p_.check_output_gradient(rules_.readable("dy", *dy).shape);
+      call.dy = sequence_view(p_, *dy);
+    }
+    call.dhn = input_states(p_, rules_, "dh", dh);
+    check_no_cell_state(p_, "dc", dc);
+    call.dcn = input_states(p_, rules_, "dc", dc);
+    if (dx) {
+      check_shape(p_, "dx", rules_.writable("dx", *dx), p_.input_shape());
+      const auto view = sequence_view(p_, *dx);
+      call.dx = {dx->data, view.step, view.batch};
+    }
+    call.dh0 = output_states(p_, rules_, "h0 gradient", dh0);
+    if (p_.layout.has_cell_state) call.dc0 = output_states(p_, rules_, "c0 gradient", dc0);
+    call.gradients = by_slab<WeightGradients>(
+        p_, "gradients", "gradient of ", gradients,
+        [&](const std::string& name, const View& a) -> const View& { return rules_.writable(name, a); });
+    if (busy_.exchange(true))
+      throw ShapeError(p_.op + ": tape is in use by another thread; expected one backward at a time");
+    struct Release {
+      std::atomic<bool>& flag;
+      ~Release() { flag = false; }
+    } release{busy_};
+    Place place = place_of(rules_, options_);
+    place.stream = reinterpret_cast<void*>(stream);
+    const py::gil_scoped_release without_gil;
+    engine_.backward(*tape_, call, place);
+  }
+
+ private:
+  const Engine& engine_;
+  const ArrayRules rules_;
+  const Problem p_;
+  const Options options_;
+  const std::unique_ptr<Tape> tape_;
+  std::atomic<bool> busy_{false};
+};
+
+class DeviceStack {
+ public:
+  DeviceStack(Problem problem, std::string dtype, const Engine* engine, bool on_host)
+      : p_(std::move(problem)), dtype_(std::move(dtype)), engine_(engine), on_host_(on_host) {
+    p_.check_sizes();
+    if (!engine_)
+      throw TypeMismatch(p_.op + ": dtype is " + dtype_ + "; expected float32, float64, bfloat16 or float16");
+  }
+
+  // Shapes of y and of a state, and whether there is a c.
+  py::tuple outputs(const Shape& x, bool batch_first) const {
+    Problem p = p_;
+    p.batch_first = batch_first;
+    p.set_input(x);
+    return py::make_tuple(py::tuple(py::cast(p.output_shape(p.num_directions * p.hidden_size))),
+                          py::tuple(py::cast(p.state_shape())), p.layout.has_cell_state);
+  }
+
+  std::unique_ptr<DeviceTape> forward(const std::vector<MaybeView>& weights, const View& x, MaybeView h0, MaybeView c0,
+                                      const py::object& lengths, bool batch_first, const View& y, MaybeView hn,
+                                      MaybeView cn, bool training, uintptr_t stream, bool tf32, int64_t chunk_bytes) {
+    ForwardCall call{};
+    Problem& p = call.problem;
+    p = p_;
+    p.batch_first = batch_first;
+    if (!on_host_ && x.device == on_the_cpu)
+      throw std::runtime_error(p.op +
+                               ": x is on the CPU; expected a CUDA array: copy it, for example with cupy.asarray(x)");
+    const ArrayRules rules{p.op, dtype_, on_host_ ? on_the_cpu : x.device};
+    p.set_input(x.shape);
+    call.x = sequence_view(p, rules.readable("x", x));
+    if (lengths.is_none()) {
+      call.rows = std::make_shared<RowOrder>(p, nullptr, 0);
+    } else {
+      const std::vector<int64_t> values = read_lengths(p.op, lengths);
+      call.rows = std::make_shared<RowOrder>(p, values.data(), static_cast<int64_t>(values.size()));
+    }
+    check_no_cell_state(p, "c0", c0);
+    call.h0 = input_states(p, rules, "h0", h0);
+    call.c0 = input_states(p, rules, "c0", c0);
+    call.weights =
+        by_slab<Weights>(p, "weights", "", weights,
+                         [&](const std::string& name, const View& a) -> const View& { return rules.dense(name, a); });
+    check_shape(p, "y", rules.writable("y", y), p.output_shape(p.num_directions * p.hidden_size));
+    const auto out = sequence_view(p, y);
+    call.y = {y.data, out.step, out.batch};
+    call.hn = output_states(p, rules, "h", hn);
+    if (p.layout.has_cell_state) call.cn = output_states(p, rules, "c", cn);
+
+    const Options options{stream, tf32, chunk_bytes};
+    std::unique_ptr<Tape> tape;
+    {
+      const py::gil_scoped_release without_gil;
+      tape = engine_->forward(call, place_of(rules, options), training);
+    }
+    if (!tape) return nullptr;
+    return std::make_unique<DeviceTape>(*engine_, rules, p, options, std::move(tape));
+  }
+
+ private:
+  const Problem p_;
+  const std::string dtype_;
+  const Engine* const engine_;
+  const bool on_host_;
+};
+
+template <bool on_host>
+std::unique_ptr<DeviceStack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
+                                        int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
+                                        bool bias) {
+  Problem p;
+#define FUSEDRNN_FIND(kind, formula, name) \
+  if (cell == #kind) {                     \
+    p.cell = CellKind::kind;               \
+    p.op = name;                           \
+  }
+  FUSEDRNN_CELLS(FUSEDRNN_FIND)
+  if (p.op.empty()) fail("Stack", "cell", "is '" + cell + "'", "the name of a cell in core/cell_list.h");
+  p.layout = layout_of(p.cell);
+  p.input_size = input_size;
+  p.hidden_size = hidden_size;
+  p.num_layers = num_layers;
+  p.num_directions = num_directions;
+  p.reverse = reverse;
+  p.bias = bias;
+  p.batch_first = true;
+  return std::make_unique<DeviceStack>(p, dtype, on_host ? host_engine(dtype) : device_engine(dtype), on_host);
+}
+
+}  // namespace
+
+// Stack(...) runs on a GPU. host_stack(...) makes its twin for the tests: the same code in plain loops, on arrays of
+// the CPU.
+void register_stack(py::module_& m) {
+  py::class_<DeviceTape>(m, "Tape").def("backward", &DeviceTape::backward, py::arg("dy"), py::arg("dh"), py::arg("dc"),
+                                        py::arg("gradients"), py::arg("dx"), py::arg("dh0"), py::arg("dc0"),
+                                        py::arg("stream"));
+  py::class_<DeviceStack>(m, "Stack")
+      .def(py::init(&make_stack<false>), py::arg("cell"), py::arg("dtype"), py::arg("input_size"),
+           py::arg("hidden_size"), py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"),
+           py::arg("bias"))
+      .def("outputs", &DeviceStack::outputs, py::arg("x"), py::arg("batch_first"))
+      .def("forward", &DeviceStack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
+           py::arg("lengths"), py::arg("batch_first"), py::arg("y"), py::arg("h"), py::arg("c"), py::arg("training"),
+           py::arg("stream"), py::arg("tf32"), py::arg("chunk_bytes") = 0);
+  m.def("host_stack", &make_stack<true>, py::arg("cell"), py::arg("dtype"), py::arg("input_size"),
+        py::arg("hidden_size"), py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"));
+}
+
+}  // namespace fusedrnn::cuda

@@ -1,0 +1,30 @@
+#include "cuda/check.h"
+
+#include <stdexcept>
+#include <string>
+
+namespace fusedrnn::cuda {
+
+void check(cudaError_t status, const char* function) {
+  if (status == cudaSuccess) return;
+  std::string message = std::string("CUDA: ") + function + " failed: " + cudaGetErrorString(status) + " (" +
+                        cudaGetErrorName(status) + ")";
+  // CUDA keeps most errors until somebody reads them; after a kernel has died it reports the same one for ever.
+  cudaGetLastError();
+  const cudaError_t after = cudaStreamQuery(cudaStreamLegacy);
+  if (after != cudaSuccess && after != cudaErrorNotReady && after == status)
+    message += "; the device state of this process is lost: restart it. Arrays and models on the CPU are unaffected";
+  throw std::runtime_error(message);
+}
+
+UseDevice::UseDevice(int device) {
+  check(cudaGetDevice(&before_), "cudaGetDevice");
+  changed_ = device != before_;
+  if (changed_) check(cudaSetDevice(device), "cudaSetDevice");
+}
+
+UseDevice::~UseDevice() {
+  if (changed_) cudaSetDevice(before_);
+}
+
+}  // namespace fusedrnn::cuda

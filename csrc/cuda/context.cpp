@@ -1,0 +1,232 @@
+#include "cuda/context.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "cuda/status.h"
+
+namespace fusedrnn::cuda {
+namespace {
+
+// Never destroyed: at the end of the process the driver may be gone before static objects are.
+template <class X> X& immortal() {
+  static X* const instance = new X;
+  return *instance;
+}
+
+struct Pools {
+  std::mutex mutex;
+  std::map<int, cudaMemPool_t> by_device;
+  std::map<int, cudaStream_t> reapers;  // streams in which the memory of dead tapes is given back
+};
+
+cudaMemPool_t pool_of(int device) {
+  Pools& pools = immortal<Pools>();
+  const std::lock_guard<std::mutex> lock(pools.mutex);
+  cudaMemPool_t& pool = pools.by_device[device];
+  if (!pool) {
+    cudaMemPoolProps properties{};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location.type = cudaMemLocationTypeDevice;
+    properties.location.id = device;
+    check(cudaMemPoolCreate(&pool, &properties), "cudaMemPoolCreate");
+    // Without a threshold every synchronisation would give the memory back to the system and the next call would wait
+    // for it; without a limit other users of the device would starve.
+    size_t free_bytes = 0, total_bytes = 0;
+    check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+    uint64_t keep = total_bytes / 4;
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
+  }
+  return pool;
+}
+
+cudaStream_t reaper_of(int device) {
+  Pools& pools = immortal<Pools>();
+  const std::lock_guard<std::mutex> lock(pools.mutex);
+  cudaStream_t& stream = pools.reapers[device];
+  if (!stream) check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  return stream;
+}
+
+struct IdleContexts {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Context>> contexts;
+};
+
+}  // namespace
+
+void* allocate(int device, int64_t bytes, cudaStream_t stream, const std::string& op) {
+  const cudaMemPool_t pool = pool_of(device);
+  const size_t size = static_cast<size_t>(std::max<int64_t>(bytes, 256));
+  void* memory = nullptr;
+  cudaError_t status = cudaMallocFromPoolAsync(&memory, size, pool, stream);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // until then what was given back is not free
+    check(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
+    status = cudaMallocFromPoolAsync(&memory, size, pool, stream);
+  }
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    throw OutOfMemory(op + ": " + std::to_string(bytes) + " bytes of device memory were asked for; device " +
+                      std::to_string(device) + " has " + std::to_string(free_bytes) + " of " +
+                      std::to_string(total_bytes) + " free. Use a smaller batch or shorter sequences");
+  }
+  check(status, "cudaMallocFromPoolAsync");
+  return memory;
+}
+
+void release(void* memory, cudaStream_t stream) noexcept {
+  if (memory) cudaFreeAsync(memory, stream);
+}
+
+void release_memory() {
+  Pools& pools = immortal<Pools>();
+  const std::lock_guard<std::mutex> lock(pools.mutex);
+  for (const auto& [device, pool] : pools.by_device) {
+    const UseDevice use(device);
+    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    check(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
+  }
+}
+
+void* DeviceStore::take(int64_t bytes, cudaStream_t stream, const std::string& op) {
+  blocks_.push_back(nullptr);
+  return blocks_.back() = allocate(device_, bytes, stream, op);
+}
+
+void DeviceStore::used(cudaStream_t stream) {
+  if (!last_use_) check(cudaEventCreateWithFlags(&last_use_, cudaEventDisableTiming), "cudaEventCreate");
+  check(cudaEventRecord(last_use_, stream), "cudaEventRecord");
+}
+
+void DeviceStore::await(cudaStream_t stream) {
+  if (last_use_) check(cudaStreamWaitEvent(stream, last_use_, 0), "cudaStreamWaitEvent");
+}
+
+DeviceStore::~DeviceStore() {
+  if (blocks_.empty()) return;
+  try {
+    const UseDevice use(device_);
+    const cudaStream_t reaper = reaper_of(device_);
+    if (last_use_)
+      cudaStreamWaitEvent(reaper, last_use_, 0);
+    else
+      cudaDeviceSynchronize();  // the call that filled it failed half way
+    for (void* block : blocks_) release(block, reaper);
+    if (last_use_) cudaEventDestroy(last_use_);
+  } catch (const std::exception&) {  // the device is lost, and its memory with it
+  }
+}
+
+Context::Context(int device) : device_(device) {
+  int major = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+  workspace_bytes_ = int64_t(major >= 9 ? 32 : 8) << 20;  // what cuBLAS itself would take
+  check(cudaStreamCreateWithFlags(&capture_, cudaStreamNonBlocking), "cudaStreamCreate");
+  check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreate");
+}
+
+void Context::begin(cudaStream_t stream) {
+  check(cudaStreamWaitEvent(stream, done_, 0), "cudaStreamWaitEvent");  // at once, if it was never recorded
+  last_stream_ = stream;
+  events_used_ = 0;
+  ++call_;
+  if (lanes_.empty()) return;
+  lanes_.front()->stream = stream;
+  lanes_.front()->blas.bind(stream, lanes_.front()->workspace, workspace_bytes_);
+}
+
+void Context::end() noexcept { cudaEventRecord(done_, last_stream_); }
+
+Lane& Context::lane(int64_t index, const std::string& op) {
+  while (static_cast<int64_t>(lanes_.size()) <= index) {
+    auto lane = std::make_unique<Lane>();
+    if (lanes_.empty())
+      lane->stream = last_stream_;
+    else
+      check(cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    lane->workspace = allocate(device_, workspace_bytes_, last_stream_, op);
+    lane->blas.bind(lane->stream, lane->workspace, workspace_bytes_);
+    lanes_.push_back(std::move(lane));
+  }
+  return *lanes_[static_cast<size_t>(index)];
+}
+
+cudaEvent_t Context::next_event() {
+  if (events_used_ == events_.size()) {
+    cudaEvent_t event;
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+    events_.push_back(event);
+  }
+  return events_[events_used_++];
+}
+
+RecordedLoop& Context::loop(const LoopKey& key, int64_t bytes, cudaStream_t stream, const std::string& op) {
+  RecordedLoop& loop = loops_[key];
+  loop.last_call = call_;
+  if (loop.data) return loop;
+  forget_old_loops();
+  try {
+    loop.data = allocate(device_, bytes, stream, op);
+  } catch (...) {
+    loops_.erase(key);
+    throw;
+  }
+  loop.bytes = bytes;
+  return loop;
+}
+
+// Work in flight may still use them: memory goes back in the order of the stream, and a graph that is destroyed while
+// it runs lives until it is done.
+void Context::forget_old_loops() {
+  constexpr size_t most_loops = 128;
+  constexpr int64_t most_bytes = int64_t(256) << 20;
+  for (;;) {
+    int64_t bytes = 0;
+    auto oldest = loops_.end();
+    for (auto at = loops_.begin(); at != loops_.end(); ++at) {
+      bytes += at->second.bytes;
+      if (at->second.last_call == call_) continue;
+      if (oldest == loops_.end() || at->second.last_call < oldest->second.last_call) oldest = at;
+    }
+    if ((loops_.size() <= most_loops && bytes <= most_bytes) || oldest == loops_.end()) return;
+    for (auto& [shape, segment] : oldest->second.segments)
+      if (segment.graph) cudaGraphExecDestroy(segment.graph);
+    release(oldest->second.data, last_stream_);
+    loops_.erase(oldest);
+  }
+}
+
+std::unique_ptr<Context> borrow_context(int device, cudaStream_t stream) {
+  constexpr size_t most_idle = 4;
+  IdleContexts& idle = immortal<IdleContexts>();
+  const std::lock_guard<std::mutex> lock(idle.mutex);
+  auto best = idle.contexts.end();
+  size_t here = 0;
+  for (auto at = idle.contexts.begin(); at != idle.contexts.end(); ++at) {
+    if ((*at)->device() != device) continue;
+    ++here;
+    if ((*at)->last_stream() == stream) {
+      best = at;
+      break;
+    }
+    if (best == idle.contexts.end() && (*at)->idle()) best = at;
+  }
+  if (best == idle.contexts.end() && here < most_idle) return std::make_unique<Context>(device);
+  if (best == idle.contexts.end())  // all are busy with other streams: wait for one
+    best = std::find_if(idle.contexts.begin(), idle.contexts.end(), [&](auto& c) { return c->device() == device; });
+  std::unique_ptr<Context> context = std::move(*best);
+  idle.contexts.erase(best);
+  return context;
+}
+
+void return_context(std::unique_ptr<Context> context) noexcept {
+  IdleContexts& idle = immortal<IdleContexts>();
+  const std::lock_guard<std::mutex> lock(idle.mutex);
+  idle.contexts.push_back(std::move(context));
+}
+
+}  // namespace fusedrnn::cuda

@@ -1,0 +1,157 @@
+#include <algorithm>
+#include <cstring>
+
+#include "cuda/cuda_device.h"
+
+namespace fusedrnn::cuda {
+namespace {
+
+// Host memory that travels as an argument of a kernel: no pinned buffer that would have to stay untouched until the
+// copy is done, and no waiting for the stream.
+template <int words> struct Payload {
+  uint64_t word[words];
+};
+constexpr int block_words = 32;   // holds a ForwardBlock or BackwardBlock
+constexpr int array_words = 500;  // the arguments of a kernel may take 4 KB
+
+template <int words> __global__ void write_kernel(uint64_t* to, Payload<words> payload, int count) {
+  for (int i = threadIdx.x; i < count; i += blockDim.x) to[i] = payload.word[i];
+}
+
+template <int words> void write_words(uint64_t* to, const char* from, int count, cudaStream_t stream) {
+  Payload<words> payload;
+  std::memcpy(payload.word, from, static_cast<size_t>(count) * sizeof(uint64_t));
+  void* arguments[] = {&to, &payload, &count};
+  check(cudaLaunchKernel(reinterpret_cast<const void*>(&write_kernel<words>), dim3(1), dim3(32), arguments, 0, stream),
+        "cudaLaunchKernel");
+}
+
+cudaStream_t checked_stream(void* stream, const std::string& op) {
+  cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &capturing), "cudaStreamIsCapturing");
+  if (capturing != cudaStreamCaptureStatusNone)
+    throw std::runtime_error(op +
+                             ": the current stream is being captured into a CUDA graph; expected a stream that runs "
+                             "(the kernels record graphs of their own)");
+  return static_cast<cudaStream_t>(stream);
+}
+
+}  // namespace
+
+CudaDevice::CudaDevice(const Place& place, const std::string& op)
+    : op_(op),
+      use_(place.device),
+      main_(checked_stream(place.stream, op)),
+      tf32_(place.tf32),
+      context_(borrow_context(place.device, main_)) {
+  context_->begin(main_);
+}
+
+CudaDevice::~CudaDevice() {
+  // After an error lanes may still be at work on memory that goes back below.
+  for (int64_t lane = 1; lane < forked_; ++lane) {
+    try {
+      wait(0, record(lane));
+    } catch (const std::exception&) {  // the device is lost; the call has said so
+    }
+  }
+  for (void* memory : scratch_) release(memory, main_);
+  context_->end();
+  return_context(std::move(context_));
+}
+
+void* CudaDevice::scratch(int64_t bytes) {
+  scratch_.push_back(nullptr);
+  return scratch_.back() = allocate(context_->device(), bytes, main_, op_);
+}
+
+void CudaDevice::fork(int64_t lanes) {
+  if (lanes < 2) return;
+  lane_at(lanes - 1);  // a new lane's workspace is allocated in lane 0, so before the others wait for that
+  const Event begin = record(0);
+  forked_ = lanes;
+  for (int64_t lane = 1; lane < lanes; ++lane) wait(lane, begin);
+}
+
+void CudaDevice::join(int64_t lanes) {
+  for (int64_t lane = 1; lane < lanes; ++lane) wait(0, record(lane));
+  forked_ = 0;
+}
+
+CudaDevice::Event CudaDevice::record(int64_t lane) {
+  const Event event = context_->next_event();
+  check(cudaEventRecord(event, lane_at(lane).stream), "cudaEventRecord");
+  return event;
+}
+
+void CudaDevice::wait(int64_t lane, Event event) {
+  check(cudaStreamWaitEvent(lane_at(lane).stream, event, 0), "cudaStreamWaitEvent");
+}
+
+void CudaDevice::write(int64_t lane, void* to, const void* from, int64_t bytes) {
+  const cudaStream_t stream = lane_at(lane).stream;
+  auto* target = static_cast<uint64_t*>(to);
+  const auto* source = static_cast<const char*>(from);
+  int64_t words = bytes / static_cast<int64_t>(sizeof(uint64_t));  // everything written here is made of 8-byte words
+  if (words <= block_words) return write_words<block_words>(target, source, static_cast<int>(words), stream);
+  for (; words > 0; words -= array_words, target += array_words, source += array_words * sizeof(uint64_t))
+    write_words<array_words>(target, source, static_cast<int>(std::min<int64_t>(words, array_words)), stream);
+}
+
+CudaDevice::Loop& CudaDevice::loop(int64_t lane, LoopKey key, int64_t bytes) {
+  key.back() = lane;  // recorded products use the lane's workspace
+  return context_->loop(key, bytes, lane_at(lane).stream, op_);
+}
+
+void CudaDevice::launch(int64_t lane, const void* kernel, int64_t rows, int64_t columns, void* functor) {
+  if (rows <= 0 || columns <= 0) return;
+  constexpr int64_t threads = 128, most_y = 65535;
+  int64_t x = 32;
+  while (x < threads && x < columns) x *= 2;
+  const int64_t y = threads / x;
+  const dim3 block(static_cast<unsigned>(x), static_cast<unsigned>(y));
+  const dim3 grid(static_cast<unsigned>((columns + x - 1) / x),
+                  static_cast<unsigned>(std::min((rows + y - 1) / y, most_y)));
+  void* arguments[] = {functor, &rows, &columns};
+  check(cudaLaunchKernel(kernel, grid, block, arguments, 0, lane_at(lane).stream), "cudaLaunchKernel");
+}
+
+CudaDevice::Recording::Recording(CudaDevice& device, int64_t lane)
+    : lane_(device.lane_at(lane)),
+      capture_(device.context_->capture_stream()),
+      own_(lane_.stream),
+      workspace_bytes_(device.context_->workspace_bytes()) {
+  lane_.blas.bind(capture_, lane_.workspace, workspace_bytes_);
+  lane_.stream = capture_;
+  const cudaError_t status = cudaStreamBeginCapture(capture_, cudaStreamCaptureModeThreadLocal);
+  if (status != cudaSuccess) lane_.stream = own_;
+  check(status, "cudaStreamBeginCapture");
+}
+
+CudaDevice::Recording::~Recording() {
+  cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+  cudaStreamIsCapturing(capture_, &capturing);
+  if (capturing != cudaStreamCaptureStatusNone) {  // the recording was given up
+    cudaGraph_t graph = nullptr;
+    cudaStreamEndCapture(capture_, &graph);
+    if (graph) cudaGraphDestroy(graph);
+    cudaGetLastError();
+  }
+  lane_.stream = own_;
+  try {
+    lane_.blas.bind(own_, lane_.workspace, workspace_bytes_);
+  } catch (const std::exception&) {  // reported by the next product
+  }
+}
+
+cudaGraphExec_t CudaDevice::Recording::finish() const {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  check(cudaStreamEndCapture(capture_, &graph), "cudaStreamEndCapture");
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  check(status, "cudaGraphInstantiate");
+  return executable;
+}
+
+}  // namespace fusedrnn::cuda

@@ -1,0 +1,123 @@
+// The device of device.h on a GPU. Compiled by nvcc.
+#pragma once
+#include <type_traits>
+
+#include "cuda/context.h"
+#include "cuda/element.h"
+
+namespace fusedrnn::cuda {
+
+template <class E> constexpr cudaDataType_t data_type = std::is_same_v<E, double>          ? CUDA_R_64F
+                                                        : std::is_same_v<E, float>         ? CUDA_R_32F
+                                                        : std::is_same_v<E, __nv_bfloat16> ? CUDA_R_16BF
+                                                                                           : CUDA_R_16F;
+
+template <class F> __global__ void each_kernel(F f, int64_t rows, int64_t columns) {
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (column >= columns) return;
+  const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.y;
+  for (int64_t row = static_cast<int64_t>(blockIdx.y) * blockDim.y + threadIdx.y; row < rows; row += step)
+    f(row, column);
+}
+
+class CudaDevice {
+ public:
+  using Event = cudaEvent_t;
+  using Loop = RecordedLoop;
+
+  CudaDevice(const Place& place, const std::string& op);
+  ~CudaDevice();
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  class Store : public DeviceStore {
+   public:
+    using DeviceStore::DeviceStore;
+    void* take(CudaDevice& device, int64_t bytes) { return DeviceStore::take(bytes, device.main_, device.op_); }
+    void used(CudaDevice& device) { DeviceStore::used(device.main_); }
+    void await(CudaDevice& device) { DeviceStore::await(device.main_); }
+  };
+
+  int lanes() const { return Context::max_lanes; }
+  Store store() { return Store(context_->device()); }
+  void* scratch(int64_t bytes);
+  void fork(int64_t lanes);
+  void join(int64_t lanes);
+  Event record(int64_t lane);
+  void wait(int64_t lane, Event event);
+  void write(int64_t lane, void* to, const void* from, int64_t bytes);
+  Loop& loop(int64_t lane, LoopKey key, int64_t bytes);
+
+  template <class F> void each(int64_t lane, int64_t rows, int64_t columns, F f) {
+    launch(lane, reinterpret_cast<const void*>(&each_kernel<F>), rows, columns, &f);
+  }
+
+  template <class E, class C> void multiply(int64_t lane, const Product<E, C>& q) {
+    if (q.m == 0 || (q.k == 0 && q.beta)) return;
+    Gemm g{};
+    // A row-major matrix is the transpose of a column-major one: c^T = op(b)^T op(a)^T.
+    g.transpose_a = q.transpose_b;
+    g.transpose_b = q.transpose_a;
+    g.m = q.n;
+    g.n = q.m;
+    g.k = q.k;
+    g.a = q.b;
+    g.lda = q.ldb;
+    g.b = q.a;
+    g.ldb = q.lda;
+    g.ab_type = data_type<E>;
+    g.beta = q.beta;
+    g.c = q.c;
+    g.c_type = data_type<C>;
+    g.ldc = q.ldc;
+    g.compute = std::is_same_v<E, double>           ? Compute::f64
+                : std::is_same_v<E, float> && tf32_ ? Compute::tf32
+                                                    : Compute::f32;
+    lane_at(lane).blas.multiply(g);
+  }
+
+  // Work of a shape that comes for the first time runs as it is: that loads every kernel it needs, which must not
+  // happen while recording. The second time it is recorded.
+  template <class Body> void replay(int64_t lane, Loop& loop, int64_t steps, int64_t active, Body body) {
+    RecordedLoop::Segment& segment = loop.segments[{steps, active}];
+    if (!segment.seen) {
+      body();
+      segment.seen = true;
+      return;
+    }
+    if (!segment.graph) {
+      const Recording recording(*this, lane);
+      body();
+      segment.graph = recording.finish();
+    }
+    check(cudaGraphLaunch(segment.graph, lane_at(lane).stream), "cudaGraphLaunch");
+  }
+
+ private:
+  // Sends a lane's work into a graph instead. On a stream of its own, because the caller's may be the default one,
+  // which cannot record.
+  class Recording {
+   public:
+    Recording(CudaDevice& device, int64_t lane);
+    ~Recording();
+    cudaGraphExec_t finish() const;
+
+   private:
+    Lane& lane_;
+    cudaStream_t capture_, own_;
+    int64_t workspace_bytes_;
+  };
+
+  Lane& lane_at(int64_t lane) { return context_->lane(lane, op_); }
+  void launch(int64_t lane, const void* kernel, int64_t rows, int64_t columns, void* functor);
+
+  const std::string op_;
+  const UseDevice use_;
+  const cudaStream_t main_;
+  const bool tf32_;
+  std::unique_ptr<Context> context_;
+  std::vector<void*> scratch_;
+  int64_t forked_ = 0;
+};
+
+}  // namespace fusedrnn::cuda

@@ -1,0 +1,165 @@
+// The host twin of CudaDevice: the same work in plain loops. It is as unkind as a device may be: lanes run in turn,
+// each as far as its waits allow, in calls of even number the last lane first and in the others the first, so that a
+// wait that is missing shows. Recorded segments are kept and replayed, so that a recording that has swallowed a pointer
+// of one call shows.
+#pragma once
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+
+#include "cuda/device.h"
+#include "cuda/element.h"
+
+namespace fusedrnn::cuda {
+
+// Memory full of NaN: whatever is read before it was written shows.
+class HostMemory {
+ public:
+  void* take(int64_t bytes) {
+    blocks_.emplace_back(static_cast<size_t>(bytes), static_cast<char>(0xFF));
+    return blocks_.back().data();
+  }
+
+ private:
+  std::vector<std::vector<char>> blocks_;
+};
+
+class HostDevice {
+ public:
+  using Event = size_t;
+  using Work = std::vector<std::function<void()>>;
+
+  class Loop {
+   public:
+    explicit Loop(int64_t bytes) : memory_(static_cast<char*>(own_.take(bytes))) {}
+    char* memory() { return memory_; }
+
+   private:
+    friend HostDevice;
+    HostMemory own_;
+    char* memory_;
+    std::map<std::pair<int64_t, int64_t>, Work> recorded_;  // empty: seen once
+  };
+
+  class Store : public HostMemory {
+   public:
+    void* take(HostDevice&, int64_t bytes) { return HostMemory::take(bytes); }
+    void used(HostDevice&) {}
+    void await(HostDevice&) {}
+  };
+
+  HostDevice(const Place&, const std::string&) : turn_(mutex()), last_lane_first_(calls()++ % 2 == 0) {}
+  HostDevice(const HostDevice&) = delete;
+  HostDevice& operator=(const HostDevice&) = delete;
+
+  int lanes() const { return most_lanes; }
+  void* scratch(int64_t bytes) { return scratch_.take(bytes); }
+  Store store() { return {}; }
+
+  void fork(int64_t lanes) {
+    const Event begin = record(0);
+    for (int64_t lane = 1; lane < lanes; ++lane) wait(lane, begin);
+  }
+  void join(int64_t lanes) {
+    for (int64_t lane = 1; lane < lanes; ++lane) wait(0, record(lane));
+    run_lanes();
+  }
+  Event record(int64_t lane) {
+    const Event event = happened_.size();
+    happened_.push_back(false);
+    submit(lane, [this, event] { happened_[event] = true; });
+    return event;
+  }
+  void wait(int64_t lane, Event event) { queue_[lane].push_back({nullptr, event}); }
+
+  template <class F> void each(int64_t lane, int64_t rows, int64_t columns, F f) {
+    submit(lane, [=] {
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t column = 0; column < columns; ++column) f(row, column);
+    });
+  }
+
+  template <class E, class C> void multiply(int64_t lane, const Product<E, C>& q) {
+    submit(lane, [q] {
+      using A = Sum<E>;
+      for (int64_t i = 0; i < q.m; ++i)
+        for (int64_t j = 0; j < q.n; ++j) {
+          A sum(0);
+          for (int64_t k = 0; k < q.k; ++k)
+            sum += static_cast<A>(q.a[q.transpose_a ? k * q.lda + i : i * q.lda + k]) *
+                   static_cast<A>(q.b[q.transpose_b ? j * q.ldb + k : k * q.ldb + j]);
+          C& to = q.c[i * q.ldc + j];
+          to = static_cast<C>(q.beta ? static_cast<A>(to) + sum : sum);
+        }
+    });
+  }
+
+  void write(int64_t lane, void* to, const void* from, int64_t bytes) {
+    const auto* begin = static_cast<const char*>(from);
+    submit(lane, [to, copy = std::vector<char>(begin, begin + bytes)] { std::memcpy(to, copy.data(), copy.size()); });
+  }
+
+  Loop& loop(int64_t, const LoopKey& key, int64_t bytes) { return loops().try_emplace(key, bytes).first->second; }
+
+  template <class Body> void replay(int64_t lane, Loop& loop, int64_t steps, int64_t active, Body body) {
+    const auto [place, first_time] = loop.recorded_.try_emplace({steps, active});
+    if (first_time) return body();
+    if (place->second.empty()) {
+      recording_ = &place->second;
+      body();
+      recording_ = nullptr;
+    }
+    for (const auto& work : place->second) submit(lane, work);
+  }
+
+ private:
+  static constexpr int most_lanes = 4;
+  struct Item {
+    std::function<void()> work;  // null: waits for the event
+    Event event = 0;
+  };
+
+  void submit(int64_t lane, std::function<void()> work) {
+    if (recording_)
+      recording_->push_back(std::move(work));
+    else
+      queue_[lane].push_back({std::move(work)});
+  }
+
+  void run_lanes() {
+    for (bool moved = true; moved;) {
+      moved = false;
+      for (int i = 0; i < most_lanes; ++i) {
+        auto& lane = queue_[last_lane_first_ ? most_lanes - 1 - i : i];
+        for (; !lane.empty() && (lane.front().work || happened_[lane.front().event]); lane.pop_front()) {
+          if (lane.front().work) lane.front().work();
+          moved = true;
+        }
+      }
+    }
+  }
+
+  static int64_t& calls() {
+    static int64_t count = 0;
+    return count;
+  }
+  static std::mutex& mutex() {
+    static std::mutex instance;
+    return instance;
+  }
+  static std::map<LoopKey, Loop>& loops() {
+    static std::map<LoopKey, Loop> instance;
+    return instance;
+  }
+
+  std::lock_guard<std::mutex> turn_;  // loops are shared by all calls
+  const bool last_lane_first_;
+  std::deque<Item> queue_[most_lanes];
+  std::vector<bool> happened_;  // by event
+  HostMemory scratch_;
+  Work* recording_ = nullptr;
+};
+
+}  // namespace fusedrnn::cuda

@@ -1,0 +1,164 @@
+"""The host twin of the CUDA kernels passes the tests of the CPU kernels.
+
+What is imported from other test modules runs here once more, with the twin in the place of the CPU kernels.
+"""
+# ruff: noqa: F401
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusedrnn import _core
+from problems import Array, Case, backward, gradients, train
+from reference import CELLS
+from test_bad_operands import test_cotangents, test_foreign_tape, test_good_after_bad, test_shapes
+from test_bitwise import (
+    test_batch_position,
+    test_broadcast_views,
+    test_dtype_of_lengths,
+    test_nan_stays_in_its_sample,
+    test_padding_is_not_read,
+    test_strides,
+    test_training_is_inference,
+)
+from test_gradients import (
+    test_cotangents_of_none,
+    test_every_element,
+    test_many_steps,
+    test_no_samples,
+    test_no_steps,
+    test_padding_has_no_gradient,
+    test_relu_at_its_kink,
+    test_sizes,
+    test_zero_initial_state,
+)
+from test_kernels import test_empty, test_grid, test_integers_are_exact, test_many_rows, test_tail_is_zero
+from test_recurrent_dropout import test_gradients_through_dropout
+from test_recurrent_layers import (
+    test_backward_accumulates,
+    test_cotangent_of_outputs_or_state_alone,
+    test_default_state_is_zero,
+    test_gradients,
+    test_outputs,
+    test_state_continues_a_sequence,
+    test_two_tapes,
+    test_unbatched,
+)
+from tolerance import assert_gradient, assert_same_bits
+from twin import Operands, needs_cuda_module, twin_stack
+
+pytestmark = needs_cuda_module
+
+
+@pytest.fixture(autouse=True)
+def twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the twin in the place of the CPU kernels."""
+    monkeypatch.setattr(_core, "Stack", twin_stack)
+
+
+@pytest.mark.parametrize("batch_first", [True, False], ids=["batch_major", "time_major"])
+@pytest.mark.parametrize("directions", [1, 2], ids=["one_way", "two_way"])
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+def test_chunks(cell: str, batch_first: bool, directions: int, ragged: bool) -> None:
+    """Projecting a step, a few or all steps at a time gives the same bits, in inference and with gradients."""
+    operands = Operands(cell, "float32", layers=3, directions=directions, batch_first=batch_first, ragged=ragged)
+    whole = operands.gradients(operands.stack(twin_stack))
+    for steps in (1, 4):
+        stack = operands.stack(twin_stack, chunk_bytes=operands.step_bytes * steps)
+        for out, expected in zip(operands.gradients(stack), whole, strict=True):
+            assert_same_bits(out, expected)
+        for out, expected in zip(operands.outputs(stack), whole, strict=False):
+            assert_same_bits(out, expected)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+def test_recorded_loops_hold_for_other_arrays(cell: str, ragged: bool, reverse: bool) -> None:
+    """A loop is recorded in its second call and replayed from then on: with other inputs, lengths and tapes."""
+    first = Operands(cell, "float64", ragged=ragged, reverse=reverse, seed=1)
+    stack, fresh = first.stack(twin_stack), first.stack(_cpu_stack)
+    for seed in range(2, 6):
+        other = Operands(cell, "float64", ragged=ragged, reverse=reverse, seed=seed, weights=first.weights)
+        for out, expected in zip(other.gradients(stack), other.gradients(fresh), strict=True):
+            assert_gradient(out, expected)
+
+
+def test_outputs_belong_to_the_caller(cell: str, dtype: str) -> None:
+    """The tape does not read y again, so that it may be overwritten, and a second backward leaves it alone."""
+    case = Case(cell, ragged=True)
+    arguments, cotangents = case.arguments(dtype), case.cotangents(dtype)
+    expected = gradients(cell, arguments, cotangents)
+    outputs, tape = train(cell, arguments)
+    for out in outputs:
+        out[...] = np.nan
+    for _ in range(2):
+        actual = backward(cell, tape, cotangents)
+        assert all(np.all(np.isnan(out)) for out in outputs)
+        for name, value in actual.items():
+            assert_same_bits(value, expected[name], name)
+
+
+# Half of the spacing of numbers at 1, for the arrays; sums and states are float32. A gradient has passed a few
+# roundings of the saved gates, of dz and of its own.
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+@pytest.mark.parametrize("kind", ROUNDING)
+@pytest.mark.parametrize("directions", [1, 2], ids=["one_way", "two_way"])
+def test_half_precision(cell: str, kind: str, directions: int) -> None:
+    """16-bit arrays: outputs within two roundings of the same numbers in float64, gradients within eight."""
+    operands = Operands(cell, kind, layers=2, directions=directions, ragged=True)
+    exact = operands.astype("float64")
+    outputs = operands.gradients(operands.stack(twin_stack))
+    truth = exact.gradients(exact.stack(twin_stack))
+    states = 1 + len(CELLS[cell].states)
+    for place, (out, true) in enumerate(zip(outputs, truth, strict=True)):
+        assert out.dtype.name == kind
+        error = np.linalg.norm((out.astype(np.float64) - true).ravel()) / np.linalg.norm(true.ravel())
+        assert error <= ROUNDING[kind] * (2 if place < states else 8), place
+
+
+def _cpu_stack(*args: Any, **kwargs: Any) -> Any:
+    return CPU_STACK(*args, **kwargs)
+
+
+CPU_STACK = _core.Stack
+
+
+class Shared:
+    """An array of a library that is not known by name: it has DLPack and nothing else."""
+
+    def __init__(self, values: Array) -> None:
+        self._values = values
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._values.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+
+def test_torch_tensors(cell: str) -> None:
+    """Tensors go in without a copy, also as gradients to add into, and tensors come out."""
+    torch = pytest.importorskip("torch")
+    operands = Operands(cell, "float32", layers=2, directions=2, ragged=True)
+    expected = operands.gradients(operands.stack(twin_stack))
+    outputs = operands.gradients(operands.stack(twin_stack), torch.from_numpy)
+    for out, value in zip(outputs, expected, strict=True):
+        assert isinstance(out, torch.Tensor)
+        assert_same_bits(out.numpy(), value)
+
+
+def test_arrays_by_dlpack(cell: str) -> None:
+    """Any object with DLPack goes in; of another library than x's as well."""
+    operands = Operands(cell, "float32", ragged=True)
+    y = operands.outputs(operands.stack(twin_stack))[0]
+    assert_same_bits(operands.outputs(operands.stack(twin_stack), Shared)[0], y)
+    torch = pytest.importorskip("torch")
+    x_of_torch = operands.replaced(x=torch.from_numpy(operands.x))
+    mixed = x_of_torch.outputs(operands.stack(twin_stack))[0]
+    assert isinstance(mixed, torch.Tensor)
+    assert_same_bits(mixed.numpy(), y)
