@@ -6,6 +6,7 @@ speaks DLPack or ``__cuda_array_interface__``, such as JAX.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -18,22 +19,22 @@ from .presence import namespace
 ON_THE_CPU = -1  # in place of the ordinal of a device
 
 
-class Library:
+class Library(ABC):
     """What the kernels need of an array library."""
 
     name: ClassVar[str]
 
+    @abstractmethod
     def view(self, array: Any, device: int | None = None) -> _cuda.View:
         """Return a view of an array of this library; ``device`` is where the call runs, if that is known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dense(self, array: Any) -> Any:
         """Return the array in C order: itself, or a copy."""
-        raise NotImplementedError
 
+    @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         """Return an uninitialised array that the kernels can write."""
-        raise NotImplementedError
 
     def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         """Return an array of zeros that the kernels can write."""
@@ -49,12 +50,12 @@ class Library:
         """Return the handle of the caller's current stream."""
         return 0
 
-    def release_cached(self) -> None:
+    def release_cached(self) -> None:  # noqa: B027 (most libraries keep nothing)
         """Give memory that the library keeps for later back to the device."""
 
+    @abstractmethod
     def to_numpy(self, array: Any) -> Any:
         """Return a copy on the CPU; waits for the device."""
-        raise NotImplementedError
 
 
 class _NumPy(Library):
