@@ -96,11 +96,9 @@ class Stack:
     def __init__(self, cell: str, dtype: str, **sizes: Any) -> None:
         self._core = _core.Stack(cell, dtype, **sizes)
 
-    def forward(
-        self, weights: list[Array], x: Any, h0: Any, c0: Any, lengths: Any, batch_first: bool, training: bool
-    ) -> tuple[Any, ...]:
+    def forward(self, weights: list[Array], x: Any, h0: Any, c0: Any, *rest: Any) -> tuple[Any, ...]:
         values = [_numpy(weight) for weight in weights]
-        *outputs, tape = self._core.forward(values, _numpy(x), _numpy(h0), _numpy(c0), lengths, batch_first, training)  # type: ignore[arg-type]
+        *outputs, tape = self._core.forward(values, _numpy(x), _numpy(h0), _numpy(c0), *rest)  # type: ignore[arg-type]
         return *(None if each is None else on_device(np.array(each)) for each in outputs), tape and Tape(tape)
 
 

@@ -262,7 +262,7 @@ class Stack {
  public:
   virtual ~Stack() = default;
   virtual py::tuple forward(py::list weights, py::object x, py::object h0, py::object c0, py::object lengths,
-                            bool batch_first, bool training) = 0;
+                            bool batch_first, bool training, int64_t serial) = 0;
   virtual std::unique_ptr<Stream> stream(py::list weights, int64_t batch_size) = 0;
   virtual std::string plan(int64_t T, int64_t B) = 0;
 };
@@ -276,7 +276,7 @@ template <class T> class StackOf : public Stack {
   }
 
   py::tuple forward(py::list weights, py::object x, py::object h0, py::object c0, py::object lengths, bool batch_first,
-                    bool training) override {
+                    bool training, int64_t serial) override {
     auto tape = std::make_unique<TapeOf<T>>();
     ForwardCall<T>& call = tape->call;
     Problem& p = call.problem;
@@ -296,7 +296,8 @@ template <class T> class StackOf : public Stack {
       initial_state("c0", c0, *tape, call.c0);
     else if (!c0.is_none())
       throw TypeMismatch(p.op + ": c0 is given; this cell has no c");
-    std::vector<WeightArrays<T>> arrays = weight_arrays(weights, tape->arrays);
+    std::vector<py::array> keep;  // until they are packed
+    const std::vector<WeightArrays<T>> arrays = weight_arrays(weights, keep);
 
     for (int64_t l = 0; l < p.num_layers; ++l) {
       tape->y.push_back(new_array<T>(p.output_shape(p.num_directions * p.hidden_size)));
@@ -310,7 +311,7 @@ template <class T> class StackOf : public Stack {
       if (p.layout.has_cell_state) call.cn.push_back(writable_slab_view<T>(cn, slab));
     }
     without_gil([&] {
-      call.weights = pack(arrays, training);
+      call.weights = pack(arrays, training, serial);
       if (training) keep_for_backward(call);
       run_forward(call, python_interrupted);
     });
@@ -326,7 +327,7 @@ template <class T> class StackOf : public Stack {
     p.batch_first = false;
     p.set_input({1, batch_size, p.input_size});
     std::vector<py::array> keep;
-    return std::make_unique<StreamOf<T>>(p, pack(weight_arrays(weights, keep), false));
+    return std::make_unique<StreamOf<T>>(p, pack(weight_arrays(weights, keep), false, 0));
   }
 
   std::string plan(int64_t T_, int64_t B) override {
@@ -362,9 +363,10 @@ template <class T> class StackOf : public Stack {
     return out;
   }
 
-  std::vector<std::shared_ptr<const PackedWeights<T>>> pack(const std::vector<WeightArrays<T>>& arrays, bool training) {
+  std::vector<std::shared_ptr<const PackedWeights<T>>> pack(const std::vector<WeightArrays<T>>& arrays, bool training,
+                                                             int64_t serial) {
     std::vector<std::shared_ptr<const PackedWeights<T>>> packed;
-    for (size_t slab = 0; slab < arrays.size(); ++slab) packed.push_back(caches_[slab]->get(arrays[slab], training));
+    for (size_t slab = 0; slab < arrays.size(); ++slab) packed.push_back(caches_[slab]->get(arrays[slab], training, serial));
     return packed;
   }
 
@@ -458,7 +460,7 @@ void register_stack(py::module_& m) {
            py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"),
            py::arg("compute_dtype") = "")
       .def("forward", &Stack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
-           py::arg("lengths"), py::arg("batch_first"), py::arg("training"))
+           py::arg("lengths"), py::arg("batch_first"), py::arg("training"), py::arg("serial") = 0)
       .def("stream", &Stack::stream, py::arg("weights"), py::arg("batch_size"))
       .def("plan", &Stack::plan, py::arg("time"), py::arg("batch"));
 }

@@ -95,6 +95,12 @@ struct Team {
   void* context;
   bool (*barrier)(void* context);  // false: somebody asked to stop
   bool (*poll)(void* context);     // the same question without waiting
+
+  // Of n equal pieces of work, those that are this thread's.
+  struct Share {
+    int64_t begin, end;
+  };
+  Share share(int64_t n) const { return {n * rank / size, n * (rank + 1) / size}; }
 };
 
 }  // namespace fusedrnn

@@ -52,7 +52,7 @@ template <class C, class T, class E> struct InputGradient {
   static bool run(const Sequence<T>& q, const Team& team) {
     T* rows[chunk_rows];
     const int64_t units = ceil_div(q.H, L), total = q.ragged->first[q.ragged->steps];
-    const int64_t begin = total * team.rank / team.size, end = total * (team.rank + 1) / team.size;
+    const auto [begin, end] = team.share(total);
     typename InputGradientTile<E>::Args a{
         operands<E>(q.input_weights_t), q.I,  units * run_length, nullptr, units, total * S * L, S * L, run_length,
         transposed_units<C, T>,         rows, q.add_to_dx};
@@ -122,7 +122,7 @@ template <class C, class T, class E> struct WeightGradient {
     constexpr int slot = Recurrent ? C::recurrent_slot : C::input_slot;
     const int64_t columns = (Recurrent ? q.H : q.I) + 1, units = ceil_div(q.H, L);
     const int64_t total = q.ragged->first[q.ragged->steps];
-    const int64_t c0 = columns * team.rank / team.size, c1 = columns * (team.rank + 1) / team.size;
+    const auto [c0, c1] = team.share(columns);
     typename WeightGradientTile<E, G>::Args a{};
     a.width = c1 - c0 + ((c1 - c0) * int64_t(sizeof(T)) % 1024 == 0 ? L : 0);
     a.source = buffer;

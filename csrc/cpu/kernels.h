@@ -21,6 +21,9 @@ template <class T> struct Kernels {
   bool (*row_products)(const DenseProduct<T>&, const Team&);
   // Independent fused multiply-adds in registers for `rounds` rounds: the roof. Returns the operations done.
   int64_t (*multiply_add)(int64_t rounds);
+  // Vectors over the rows of a matrix, and back (cpu/transpose.h).
+  void (*copy_transposed)(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t step);
+  void (*add_transposed)(const T* from, int64_t step, int64_t rows, int64_t columns, T* to, int64_t stride);
   // Mixes n bytes (a multiple of 4) into state[32]: any single changed word changes the state.
   void (*fingerprint)(const void* data, int64_t n, uint64_t* state);
 };

@@ -3,6 +3,7 @@
 #include "cpu/cell_step.h"
 #include "cpu/kernels.h"
 #include "cpu/row_products.h"
+#include "cpu/transpose.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
@@ -43,21 +44,19 @@ template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
 #define FUSEDRNN_CELL_KERNELS(kind, cell, name) cell_kernels<cell, Real, Element>(),
 
 #if !defined(FUSEDRNN_OPERAND_bfloat16)
+// Chains that never leave their registers: two operations a cycle, each ready after four, so 8 are needed; 16 registers
+// hold 10.
 int64_t multiply_add(int64_t rounds) {
-  using T = Real;
-  constexpr int chains = 10;  // two a cycle, each ready after four: 8 are needed, and 16 registers hold 10
-  Vec<T> acc[chains];
-  Vec<T> a(T(0.999999)), b(T(1e-6));
-  for (int i = 0; i < chains; ++i) acc[i] = Vec<T>(T(i));
-  for (int64_t round = 0; round < rounds; ++round) {
-    asm volatile("" : "+m"(rounds));
-    for (int repeat = 0; repeat < 8; ++repeat)
-#pragma GCC unroll 16
-      for (int i = 0; i < chains; ++i) acc[i] = fma(acc[i], a, b);
-  }
-  for (int i = 1; i < chains; ++i) acc[0] = acc[0] + acc[i];
+  using V = Vec<Real>;
+  constexpr int chains = 10;
+  V acc[chains];
+  const V a(Real(0.999999)), b(Real(1e-6));
+  each<chains>([&](auto i) FUSEDRNN_BODY { acc[i] = V(Real(int(i))); });
+  for (int64_t round = 0; round < rounds; ++round)
+    each<chains>([&](auto i) FUSEDRNN_BODY { acc[i] = hidden(fma(acc[i], a, b)); });
+  each<chains>([&](auto i) FUSEDRNN_BODY { acc[0] = acc[0] + acc[i]; });
   asm volatile("" : : "m"(acc[0]));
-  return rounds * 8 * chains * Vec<T>::lanes * 2;
+  return rounds * chains * V::lanes * 2;
 }
 
 // 32 lanes of 64 bits. Each step is a bijection of a lane's state and of its input, so no single change can hide.
@@ -100,8 +99,13 @@ const CellKernels<float> cells_bf16[cell_count] = {FUSEDRNN_CELLS(FUSEDRNN_CELL_
 #define FUSEDRNN_TABLE kernels_f32
 #endif
 extern const Kernels<Real> FUSEDRNN_TABLE;
-const Kernels<Real> FUSEDRNN_TABLE = {
-    Vec<Real>::lanes, {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)}, RowProducts<Real>::run, multiply_add, fingerprint};
+const Kernels<Real> FUSEDRNN_TABLE = {Vec<Real>::lanes,
+                                      {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)},
+                                      RowProducts<Real>::run,
+                                      multiply_add,
+                                      Transpose<Real>::copy,
+                                      Transpose<Real>::add,
+                                      fingerprint};
 #endif
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

@@ -18,12 +18,7 @@ Buffer<T> pack(const T* weight, const CellLayout& layout, const int (&order)[4],
   const int64_t units = (H + lanes - 1) / lanes, G = layout.gates;
   Buffer<T> out(units * K * G * lanes);
   each_block(layout, order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
-    const T* from = weight + row * K;
-    T* to = out.get() + (u * K * G + g) * lanes;
-    for (int64_t k = 0; k < K; ++k, to += G * lanes) {
-      for (int64_t i = 0; i < used; ++i) to[i] = from[i * K + k];
-      std::fill(to + used, to + lanes, T(0));
-    }
+    kernels<T>().copy_transposed(weight + row * K, K, used, K, out.get() + (u * K * G + g) * lanes, G * lanes);
   });
   return out;
 }
@@ -95,7 +90,11 @@ template <class T> Buffer<T> paired(const Buffer<T>& panels, int64_t count, int6
 }  // namespace
 
 template <class T>
-std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T>& w, bool training) {
+std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T>& w, bool training, int64_t serial) {
+  if (serial) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (serial == serial_ && serves(training)) return packed_;
+  }
   const Kernels<T>& k = kernels<T>();
   const int64_t rows = layout_.gates * H_, size = sizeof(T);
   uint64_t state[32] = {};
@@ -107,8 +106,10 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
   }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const bool same = packed_ && std::equal(state, state + 32, fingerprint_);
-    if (same && (!training || packed_->input_t.get())) return packed_;
+    if (serves(training) && std::equal(state, state + 32, fingerprint_)) {
+      serial_ = serial;
+      return packed_;
+    }
   }
   // Outside the lock: threads that find the same change at once pack it twice, but none waits, and a fork in the
   // meantime leaves no lock held for long.
@@ -131,20 +132,19 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   std::copy(state, state + 32, fingerprint_);
+  serial_ = serial;
   packed_ = fresh;
   return fresh;
 }
 
 template <class T>
-void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, T* grad,
-                  T* bias) {
-  const int64_t lanes = kernels<T>().lanes, G = layout.gates;
+void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, int64_t begin,
+                  int64_t end, T* grad, T* bias) {
+  const int64_t lanes = kernels<T>().lanes, G = layout.gates, columns = std::min(end, K) - begin;
   each_block(layout, order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
     const T* from = packed + (u * (K + 1) * G + g) * lanes;
-    T* to = grad + row * K;
-    for (int64_t k = 0; k < K; ++k)
-      for (int64_t i = 0; i < used; ++i) to[i * K + k] += from[k * G * lanes + i];
-    if (bias)
+    kernels<T>().add_transposed(from + begin * G * lanes, G * lanes, used, columns, grad + row * K + begin, K);
+    if (bias && end > K)
       for (int64_t i = 0; i < used; ++i) bias[row + i] += from[K * G * lanes + i];
   });
 }
@@ -168,7 +168,9 @@ template Buffer<float> pack_panels(const float*, int64_t, int64_t, int64_t, int6
 template Buffer<double> pack_panels(const double*, int64_t, int64_t, int64_t, int64_t);
 template class WeightCache<float>;
 template class WeightCache<double>;
-template void add_unpacked(const float*, const CellLayout&, const int (&)[4], int64_t, int64_t, float*, float*);
-template void add_unpacked(const double*, const CellLayout&, const int (&)[4], int64_t, int64_t, double*, double*);
+template void add_unpacked(const float*, const CellLayout&, const int (&)[4], int64_t, int64_t, int64_t, int64_t,
+                           float*, float*);
+template void add_unpacked(const double*, const CellLayout&, const int (&)[4], int64_t, int64_t, int64_t, int64_t,
+                           double*, double*);
 
 }  // namespace fusedrnn

@@ -29,9 +29,10 @@ template <class T> class WeightCache {
   WeightCache(const CellLayout& layout, int64_t input_size, int64_t hidden_size, bool bfloat16)
       : layout_(layout), I_(input_size), H_(hidden_size), bfloat16_(bfloat16) {}
 
-  // The packed form of these weights; `training` asks for the transposed copies too. Safe to call from many threads:
-  // what was handed out before stays valid and unchanged.
-  std::shared_ptr<const PackedWeights<T>> get(const WeightArrays<T>& weights, bool training);
+  // The packed form of these weights; `training` asks for the transposed copies too. Weights that were given with the
+  // same serial number before, not 0, are known to be the same; others are compared by their fingerprint. Safe to call
+  // from many threads: what was handed out before stays valid and unchanged.
+  std::shared_ptr<const PackedWeights<T>> get(const WeightArrays<T>& weights, bool training, int64_t serial);
 
  private:
   const CellLayout layout_;
@@ -40,12 +41,16 @@ template <class T> class WeightCache {
   std::mutex mutex_;
   std::shared_ptr<const PackedWeights<T>> packed_;
   uint64_t fingerprint_[32] = {};
+  int64_t serial_ = 0;
+
+  bool serves(bool training) const { return packed_ && (!training || packed_->input_t.get()); }
 };
 
-// grad += the packed gradient (U, K + 1, G, lanes) of a matrix (G*H, K), and its last column to bias (may be null).
+// grad += columns [begin, end) of the packed gradient (U, K + 1, G, lanes) of a matrix (G*H, K); column K goes to bias
+// (may be null).
 template <class T>
-void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, T* grad,
-                  T* bias);
+void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, int64_t begin,
+                  int64_t end, T* grad, T* bias);
 
 // W (O, I), element (o, i) at weight[o*row + i*column], as panels of `lanes` outputs: (ceil(O / lanes), I, lanes).
 template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I);

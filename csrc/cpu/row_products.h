@@ -12,7 +12,7 @@ template <class T> struct RowProducts {
   static bool run(const DenseProduct<T>& q, const Team& team) {
     T* y[chunk_rows];
     const int64_t whole = q.I / k_block, rest = q.I - whole * k_block, panels = ceil_div(q.O, L);
-    const int64_t begin = q.rows * team.rank / team.size, end = q.rows * (team.rank + 1) / team.size;
+    const auto [begin, end] = team.share(q.rows);
     for (int64_t row0 = begin; row0 < end; row0 += chunk_rows) {
       const int64_t n = smaller(chunk_rows, end - row0);
       for (int64_t i = 0; i < n; ++i) y[i] = q.y + (row0 + i) * q.O;

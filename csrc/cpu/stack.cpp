@@ -239,14 +239,16 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
         if (!cell.weight_gradient(q, everyone)) return;
       if (!meet()) return;
     }
+    // Last, so that a call that was stopped has added nothing.
+    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+      const Sequence<T>& q = layers[static_cast<size_t>(slab / D)][static_cast<size_t>(slab % D)];
+      const auto& to = grad.gradients[static_cast<size_t>(slab)];
+      const auto inputs = everyone.share(q.I + 1), units_of_h = everyone.share(q.H + 1);
+      add_unpacked(q.dw, p.layout, p.layout.input_order, q.H, q.I, inputs.begin, inputs.end, to.weight_ih, to.bias_ih);
+      add_unpacked(q.dr, p.layout, p.layout.recurrent_order, q.H, q.H, units_of_h.begin, units_of_h.end, to.weight_hh,
+                   to.bias_hh);
+    }
   });
-
-  for (int64_t slab = 0; slab < p.slabs(); ++slab) {
-    const Sequence<T>& q = layers[static_cast<size_t>(slab / D)][static_cast<size_t>(slab % D)];
-    const auto& to = grad.gradients[static_cast<size_t>(slab)];
-    add_unpacked(q.dw, p.layout, p.layout.input_order, q.H, q.I, to.weight_ih, to.bias_ih);
-    add_unpacked(q.dr, p.layout, p.layout.recurrent_order, q.H, q.H, to.weight_hh, to.bias_hh);
-  }
 }
 
 template <class T> void run_row_products(const DenseCall<T>& call, const Interrupt& interrupt) {

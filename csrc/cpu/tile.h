@@ -37,7 +37,6 @@ template <class E> constexpr int64_t piece = k_block / Operand<E>::values;  // i
 template <int I> struct Constant {
   FUSEDRNN_INLINE constexpr operator int() const { return I; }
 };
-#define FUSEDRNN_BODY __attribute__((always_inline))
 template <int N, int I = 0, class Body> FUSEDRNN_INLINE void each(const Body& body) {
   if constexpr (I < N) {
     body(Constant<I>());

@@ -13,6 +13,7 @@
 #endif
 
 #define FUSEDRNN_INLINE inline __attribute__((always_inline))
+#define FUSEDRNN_BODY __attribute__((always_inline))  // of a lambda
 
 namespace fusedrnn::FUSEDRNN_ISA {
 

@@ -1,8 +1,8 @@
-// sigmoid and tanh of a vector, each within 4 ulp, from fused multiply-adds alone: the same bits on every machine of
-// one ISA (no division in float, no approximate-reciprocal instruction, whose bits differ between vendors).
+// sigmoid and tanh of a vector, each within 4 ulp (sigmoid below -40, where it is 4e-18: 6), without instructions whose
+// bits differ between vendors, such as approximate reciprocals: the same bits on every machine of one ISA.
 //
-//   x = n ln2 + r, |r| <= ln2/2        e^r - 1 = r + r^2 (1/2! + r/3! + r^2/4! + ...)        e^x = 2^n (e^r - 1) + 2^n
-//   sigmoid(x) = 1 / (1 + e^-x)        tanh(x) = m / (m + 2) with m = e^2x - 1, exact to the last bits near 0 too
+//   f x = n ln2 + f q, |f q| <= ln2/2      e^(f q) - 1 = f (q + q^2 (f/2! + f^2 q/3! + ...))      e^(f x) = 2^n e^(f q)
+//   sigmoid(x) = 1 / (1 + e^-x)            tanh(x) = m / (m + 1) with m = (e^2x - 1) / 2, exact to the last bits near 0
 //
 // V is Vec<T> or Group<T, N>.
 #pragma once
@@ -14,54 +14,67 @@ template <class T> struct ExpConstants;
 template <> struct ExpConstants<float> {
   static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer kept in the low bits
   static constexpr float log2_e = 1.44269504088896341f;
-  static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+  static constexpr float ln2 = 0.693147180559945309f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   static constexpr float sigmoid_flat = 87.0f;  // e^87 is the last that keeps 1/(1 + e^x) a normal number
   static constexpr float tanh_flat = 9.5f;      // beyond it tanh rounds to +-1
+  // 1/2!, 1/3! ... moved so that the largest error of e^r - 1 is least: 1.4e-8 of it.
+  static constexpr int terms = 5;
+  static constexpr float tail[terms] = {0.499999981f, 0.1666654116f, 0.04166721056f, 0.008366851663f, 0.001388245748f};
 };
 template <> struct ExpConstants<double> {
   static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr double log2_e = 1.44269504088896340736;
+  static constexpr double ln2 = 0.69314718055994530942;
   static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
   static constexpr double sigmoid_flat = 708.0;
   static constexpr double tanh_flat = 20.0;
+  // 1/2!, 1/3! ... 1/13!: what is left out is 1e-17.
+  static constexpr int terms = 12;
+  static constexpr double tail[terms] = {1.0 / 2,       1.0 / 6,        1.0 / 24,        1.0 / 120,
+                                         1.0 / 720,     1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
+                                         1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
 };
 
-// 1/2! + r/3! + ...: 6 terms leave 1.5e-8 in float, 12 leave 1e-17 in double. Terms are paired (Estrin), because a
-// batch of one waits for the length of the chain.
-template <class V> FUSEDRNN_INLINE V exp_tail(const V& r, const V& r2, float) {
-  const V a = fma(r, V(1.0f / 6), V(1.0f / 2));
-  const V b = fma(r, V(1.0f / 120), V(1.0f / 24));
-  const V c = fma(r, V(1.0f / 5040), V(1.0f / 720));
-  return fma(r2, fma(r2, c, b), a);
-}
-template <class V> FUSEDRNN_INLINE V exp_tail(const V& r, const V& r2, double) {
-  V sum = fma(r, V(1.0 / 6227020800), V(1.0 / 479001600));
-  sum = fma(r2, sum, fma(r, V(1.0 / 39916800), V(1.0 / 3628800)));
-  sum = fma(r2, sum, fma(r, V(1.0 / 362880), V(1.0 / 40320)));
-  sum = fma(r2, sum, fma(r, V(1.0 / 5040), V(1.0 / 720)));
-  sum = fma(r2, sum, fma(r, V(1.0 / 120), V(1.0 / 24)));
-  return fma(r2, sum, fma(r, V(1.0 / 6), V(1.0 / 2)));
+// f/2! + f^2 q/3! + ..., two terms at a time (Estrin), because a batch of one waits for the length of the chain.
+template <int factor, class V> FUSEDRNN_INLINE V exp_tail(const V& q, const V& q2) {
+  using K = ExpConstants<typename V::Scalar>;
+  const auto term = [](int i) FUSEDRNN_BODY {
+    typename V::Scalar power = factor;
+    for (int k = 0; k < i; ++k) power *= factor;
+    return V(K::tail[i] * power);
+  };
+  int i = K::terms - 1;
+  V sum = term(i);
+  if (i % 2) --i, sum = fma(q, sum, term(i));
+  for (i -= 2; i >= 0; i -= 2) sum = fma(q2, sum, fma(q, term(i + 1), term(i)));
+  return sum;
 }
 
-// e^(sign factor x) + offset, for arguments whose power 2^n is a normal number. Offset -1 gives expm1 without
-// cancellation; a factor that is a power of two (here -1 and 2) costs nothing and rounds nothing.
+// (e^(factor x) + offset) / |factor|, for arguments whose power 2^n is a normal number; factor is a power of two or its
+// negative. Offset -1 gives expm1 without cancellation.
 template <int factor, class V> FUSEDRNN_INLINE V exp_plus(const V& x, typename V::Scalar offset) {
   using T = typename V::Scalar;
   using K = ExpConstants<T>;
+  constexpr T size = factor < 0 ? -factor : factor;
   const V shifted = fma(x, V(T(factor) * K::log2_e), V(K::round));
   const V n = shifted - V(K::round);
-  // r/factor: dividing both constants by the factor keeps them exact.
-  const V q = fnma(n, V(K::ln2_low / factor), fnma(n, V(K::ln2_high / factor), x));
-  const V r = q * V(T(factor));
-  const V r2 = r * r;
-  const V m = fma(r2, exp_tail(r, r2, T()), r);  // e^r - 1
-  const V scale = power_of_two(shifted);
-  return fma(scale, m, scale + V(offset));
+  V q;
+  if constexpr (has_fma && sizeof(T) == 4)
+    q = fnma(n, V(K::ln2 / factor), x);  // float(ln2) is so close to ln2 that n times the rest is below 1 ulp to n = 40
+  else
+    q = fnma(n, V(K::ln2_low / factor), fnma(n, V(K::ln2_high / factor), x));
+  const V q2 = q * q, scale = power_of_two(shifted);
+  const V m = fma(q2, exp_tail<factor>(q, q2), q);  // (e^(factor q) - 1) / factor
+  const V rest = fma(scale, V(1 / size), V(offset / size));
+  if constexpr (factor < 0) return fnma(scale, m, rest);
+  return fma(scale, m, rest);
 }
 
 // 1/x for 1 <= x < 2^126. Two third-order steps  e = 1 - x r,  r <- r + r (e + e^2)  bring the guess to 1e-9, so that
-// the last rounding alone decides the result. That needs the fused e; without it, and in double, the processor divides.
-template <class V> constexpr bool divides = !has_fma || sizeof(typename V::Scalar) == 8;
+// the last rounding alone decides the result. That takes 7 operations, as long as 3 divisions of narrow vectors but
+// half of one of 64 bytes. It needs the fused e; without it, and in double, the processor divides.
+template <class V>
+constexpr bool divides = !has_fma || sizeof(typename V::Scalar) == 8 || FUSEDRNN_VECTOR_BYTES == 32;
 template <class V> FUSEDRNN_INLINE V reciprocal(const V& x) {
   if constexpr (divides<V>) {
     return V(1) / x;
@@ -84,7 +97,7 @@ template <class V> FUSEDRNN_INLINE V sigmoid(const V& x) {
 template <class V> FUSEDRNN_INLINE V tanh(const V& x) {
   using T = typename V::Scalar;
   constexpr T flat = ExpConstants<T>::tanh_flat;
-  const V m = exp_plus<2>(at_least(at_most(x, flat), -flat), T(-1)), d = m + V(T(2));
+  const V m = exp_plus<2>(at_least(at_most(x, flat), -flat), T(-1)), d = m + V(T(1));
   if constexpr (divides<V>) return m / d;  // never above 1, so that 1 - tanh^2 is not negative
   return m * reciprocal(d);
 }

@@ -59,11 +59,20 @@ class Stack:
         )
 
     def forward(
-        self, weights: list[Any], x: Any, h0: Any, c0: Any, lengths: Any, batch_first: bool, training: bool
+        self,
+        weights: list[Any],
+        x: Any,
+        h0: Any,
+        c0: Any,
+        lengths: Any,
+        batch_first: bool,
+        training: bool,
+        serial: int = 0,
     ) -> tuple[Any, Any, Any, Any]:
         """Compute (y, h, c, tape); c is None for cells without one, the tape in inference.
 
-        Arguments as those of the layers; ``weights`` in the order of ``params``. Results are arrays of x's library.
+        Arguments as those of the layers; ``weights`` in the order of ``params``, whose ``serial`` is of no use here:
+        they are read where they are. Results are arrays of x's library.
         The tape refers to x and the weights: leave them as they are until ``backward``.
         """
         library = library_of(self.op, "x", x)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .arrays import Array, as_real, parse_device, parse_dtype
 from .namespace import assign, from_host, host_copy, namespace, take_host, to_host
+from .parameters import Parameters
 from .registry import shown
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Layer(ABC):
         self.device = parse_device(self.op, device)
         if self.device != "cpu":
             self.xp = namespace(self.device)
-        self._params: dict[str, Array] = {}
+        self._params = Parameters()
         self._grads: dict[str, Array] = {}
         self._children: dict[str, Layer] = {}
         self._rng: np.random.Generator | None = None  # set by layers that draw at every forward call
@@ -226,7 +227,7 @@ class Layer(ABC):
 
     def _set_parameters(self, params: Mapping[str, Array]) -> None:
         """Take the values of these NumPy arrays as own parameters, with zero gradients."""
-        self._params = {name: from_host(self.xp, array) for name, array in params.items()}
+        self._params = Parameters({name: from_host(self.xp, array) for name, array in params.items()})
         # zeros, not zeros_like: pages that inference never touches are never paged in.
         self._grads = {name: self.xp.zeros(array.shape, dtype=array.dtype) for name, array in params.items()}
 
@@ -237,7 +238,7 @@ class Layer(ABC):
             {name: from_host(xp, to_host(array)) for name, array in arrays.items()}
             for arrays in (self._params, self._grads)
         )
-        return {"device": device, "xp": xp, "_params": own, "_grads": grads}
+        return {"device": device, "xp": xp, "_params": Parameters(own), "_grads": grads}
 
     def _needs_cpu(self, what: str) -> None:
         """Raise the RuntimeError of what has no CUDA version, unless the layer is on the cpu."""
@@ -256,6 +257,8 @@ class Layer(ABC):
 
     def _merged(self, attribute: str) -> dict[str, Array]:
         own: dict[str, Array] = getattr(self, attribute)
+        if isinstance(own, Parameters):
+            own.handed_out = True
         if not self._children:
             return own
         merged = dict(own)

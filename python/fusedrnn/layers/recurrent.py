@@ -14,6 +14,7 @@ from ..init import Init, check_init, recurrent_parameters
 from .arrays import Array, as_real, check_shape, positive_int, probability
 from .base import Layer, Tape
 from .dropout import dropout_mask
+from .parameters import serial_of
 from .stream import Stream
 
 
@@ -127,7 +128,8 @@ class Recurrent(Layer):
             For wrong shapes, lengths and dtypes; the message names the argument, what was got and what was expected.
         """
         x, h0, c0, batched = self._inputs(x, state, lengths)
-        y, h, c, _ = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, False)
+        serial = serial_of(self)  # first: a list of the arrays holds them
+        y, h, c, _ = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, False, serial)
         return self._outputs(y, h, c, batched)
 
     def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[tuple[Array, Any], Tape]:
@@ -137,8 +139,9 @@ class Recurrent(Layer):
         again: it then computes the forward once more and gives the same bits.
         """
         x, h0, c0, batched = self._inputs(x, state, lengths)
+        serial = serial_of(self)
         if not self._per_layer:
-            y, h, c, core = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, True)
+            y, h, c, core = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, True, serial)
             outputs = self._outputs(y, h, c, batched)
             return outputs, Tape(self, ((core,), (), batched, outputs[0].shape))
         y = x
@@ -158,6 +161,7 @@ class Recurrent(Layer):
                 lengths,
                 self.batch_first,
                 True,
+                serial,
             )
             tapes.append(core)
             states.append(state_l)
