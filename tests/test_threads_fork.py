@@ -130,8 +130,11 @@ def test_fork_after_use() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("direction", ["inference", "backward"])
-def test_interrupt(direction: str, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("direction", "hidden", "layers"),
+    [("inference", 512, 1), ("backward", 512, 1), ("inference", 100, 3)],  # the last one by layer
+)
+def test_interrupt(direction: str, hidden: int, layers: int, threads: int) -> None:
     """Ctrl-C during a long kernel raises KeyboardInterrupt soon, and the next call is right."""
     run_python(
         f"""
@@ -141,7 +144,7 @@ def test_interrupt(direction: str, threads: int) -> None:
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         fr.set_num_threads({threads})
-        lstm = fr.LSTM(4, 512, seed=0)
+        lstm = fr.LSTM(4, {hidden}, {layers}, seed=0)
         small = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
         expected = lstm(small)[0].tobytes()
 
@@ -150,7 +153,7 @@ def test_interrupt(direction: str, threads: int) -> None:
             if "{direction}" == "inference":
                 return lambda: lstm(x)
             y, tape = lstm.forward(x)
-            dy = np.broadcast_to(np.float32(1), (1, steps, 512))
+            dy = np.broadcast_to(np.float32(1), (1, steps, {hidden}))
             return lambda: lstm.backward(tape, dy)
 
         prepare(100)()

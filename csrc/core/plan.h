@@ -11,11 +11,13 @@ enum class Scheme {
   by_sample,     // each thread has samples of its own through all layers: no meeting between steps
   by_direction,  // each thread runs one direction of a layer; they meet between layers
   by_unit,       // each thread has hidden units of its own; they meet after every step
+  by_layer,      // each thread has layers of its own and follows the one below at a distance of a few steps
 };
 
 struct Plan {
   Scheme scheme = Scheme::single;
-  int threads = 1;
+  int threads = 1;           // of the time loops
+  int gradient_threads = 1;  // of the products after the time loops of backward, which split at any place
   std::string describe() const;
 };
 
@@ -27,7 +29,11 @@ struct Machine {
 // How many of the machine's threads this much work is worth waking.
 int worthwhile_threads(int64_t multiply_adds, int available);
 
+// Back through time, a layer needs the whole gradient of the one above.
+enum class Pass { forward, backward };
+
 // rows: steps that are really computed, over all samples. lanes, item: vector lanes and bytes of an element.
-Plan make_plan(const Problem& problem, int64_t rows, int lanes, int item, const Machine& machine);
+Plan make_plan(const Problem& problem, int64_t rows, int lanes, int item, const Machine& machine,
+               Pass pass = Pass::forward);
 
 }  // namespace fusedrnn

@@ -96,6 +96,12 @@ struct Team {
   bool (*barrier)(void* context);  // false: somebody asked to stop
   bool (*poll)(void* context);     // the same question without waiting
 
+  // Where another thread runs the layer below, or above: wait until x holds this many steps; say that y does. Null
+  // where x is complete, or nobody waits for y.
+  bool (*await_input)(void* context, int64_t steps) = nullptr;
+  void (*publish_output)(void* context, int64_t steps) = nullptr;
+  bool follows_closely() const { return await_input || publish_output; }
+
   // Of n equal pieces of work, those that are this thread's.
   struct Share {
     int64_t begin, end;

@@ -200,11 +200,14 @@ template <class C, class T, class E> struct ForwardPass {
     load_state(a, team);
     if (team.shares_steps && !team.barrier(team.context)) return false;
     const int64_t here = team.sample_end - j0;
+    constexpr int64_t close = 2 * max_rows(G);  // rows: whole tiles, but few, because another thread waits for them
+    const int64_t chunk_rows = team.follows_closely() ? close : a.space.chunk_rows;
     for (int64_t begin = 0, end; begin < ragged.steps; begin = end) {
       int64_t rows = 0;
-      for (end = begin; end < ragged.steps && (end == begin || rows + here <= a.space.chunk_rows); ++end) {
+      for (end = begin; end < ragged.steps && (end == begin || rows + here <= chunk_rows); ++end) {
         const int64_t n = smaller(count(ragged, end), team.sample_end);
         if (n <= j0) break;
+        if (team.await_input && !team.await_input(team.context, end + 1)) return false;
         for (int64_t j = j0; j < n; ++j, ++rows) {
           const T* x = row_of(q.x, q, end, j);
           if constexpr (values == 1)
@@ -225,6 +228,7 @@ template <class C, class T, class E> struct ForwardPass {
         done += n;
         if (team.shares_steps && !team.barrier(team.context)) return false;
       }
+      if (team.publish_output) team.publish_output(team.context, end);
       if (!team.poll(team.context)) return false;
     }
     store_state(a, team);

@@ -58,10 +58,17 @@ template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t l
   return q;
 }
 
-// One thread's view of a parallel region.
+// One thread's view of a parallel region, and of the threads that run the layers below and above.
 struct Seat {
   Region* region;
-  int rank;
+  int rank, size;
+  Progress *input = nullptr, *output = nullptr;
+  static bool await_input(void* seat, int64_t steps) {
+    const Seat* s = static_cast<Seat*>(seat);
+    s->input->await(steps);
+    return !s->region->stopped();
+  }
+  static void publish_output(void* seat, int64_t steps) { static_cast<Seat*>(seat)->output->advance_to(steps); }
   static bool barrier(void* seat) { return static_cast<Seat*>(seat)->region->barrier(); }
   static bool poll(void* seat) {
     const Seat* s = static_cast<Seat*>(seat);
@@ -80,6 +87,7 @@ int64_t first_sample(const Ragged& ragged, int rank, int size) {
 // The time loops of one layer, as this seat's share of the plan.
 template <class T, class Kernel>
 bool run_layer(const Plan& plan, const std::vector<Sequence<T>>& directions, int64_t units, Seat& seat, Kernel kernel) {
+  if (seat.rank >= plan.threads) return true;
   const Ragged& ragged = *directions[0].ragged;
   Team team{seat.rank, plan.threads, 0, ragged.batch, 0, units, false, &seat, Seat::barrier, Seat::poll};
   if (plan.scheme == Scheme::by_sample) {
@@ -99,6 +107,23 @@ bool run_layer(const Plan& plan, const std::vector<Sequence<T>>& directions, int
   return true;
 }
 
+// All layers, this seat's being every plan.threads-th. A layer projects its input as soon as the one below has it.
+template <class T, class Kernel>
+void follow_layers(const std::vector<std::vector<Sequence<T>>>& layers, int64_t units, std::vector<Progress>& progress,
+                   Seat& seat, Kernel kernel) {
+  constexpr int64_t all = INT64_MAX;
+  for (size_t l = static_cast<size_t>(seat.rank); l < layers.size(); l += static_cast<size_t>(seat.size)) {
+    const Sequence<T>& q = layers[l][0];
+    Team team{0, 1, 0, q.ragged->batch, 0, units, false, &seat, Seat::barrier, Seat::poll};
+    seat.input = l > 0 ? &progress[l - 1] : nullptr;
+    seat.output = &progress[l];
+    if (l > 0) team.await_input = Seat::await_input;
+    if (l + 1 < layers.size()) team.publish_output = Seat::publish_output;
+    kernel(q, team);
+    progress[l].advance_to(all);  // stopped or not: nobody waits for a thread that has left
+  }
+}
+
 // Zeros past each sample's end; samples are dealt out to the threads.
 template <class T> void clear_padding(const Ragged& ragged, const Problem& p, TimeMajorView<T> y, int64_t features,
                                       int rank, int size) {
@@ -107,12 +132,12 @@ template <class T> void clear_padding(const Ragged& ragged, const Problem& p, Ti
       std::fill_n(y.data + t * y.step + ragged.sample[j] * y.batch, features, T(0));
 }
 
-// Runs body(seat, plan) on the plan's threads, or on this one alone if the pool is taken.
-template <class Body> void run_plan(Plan plan, const Interrupt& interrupt, Body body) {
+// Runs body(seat, plan) on `size` threads, or on this one alone if the pool is taken.
+template <class Body> void run_plan(Plan plan, int size, const Interrupt& interrupt, Body body) {
   const auto attempt = [&] {
-    Region region(plan.threads, interrupt);
-    const bool ran = run_parallel(plan.threads, [&](int rank) {
-      Seat seat{&region, rank};
+    Region region(size, interrupt);
+    const bool ran = run_parallel(size, [&](int rank) {
+      Seat seat{&region, rank, size};
       body(seat, plan);
     });
     if (ran && region.stopped()) throw Interrupted();
@@ -121,15 +146,16 @@ template <class Body> void run_plan(Plan plan, const Interrupt& interrupt, Body 
   const FlushSubnormals flush;
   if (!attempt()) {
     plan = {};
+    size = 1;
     attempt();
   }
 }
 
-template <class T> int64_t workspace_size(const Plan& plan, const std::vector<std::vector<Sequence<T>>>& layers,
+template <class T> int64_t workspace_size(int threads, const std::vector<std::vector<Sequence<T>>>& layers,
                                           const Problem& p) {
   int64_t size = 0;
   for (const auto& layer : layers)
-    for (const Sequence<T>& q : layer) size = std::max(size, cell_kernels<T>(p).workspace(q, plan.threads));
+    for (const Sequence<T>& q : layer) size = std::max(size, cell_kernels<T>(p).workspace(q, threads));
   return size + kernels<T>().lanes * 4;
 }
 
@@ -142,23 +168,25 @@ template <class T> std::vector<std::vector<Sequence<T>>> sequences_of(const Forw
   return layers;
 }
 
-// One workspace a direction, used by layer after layer.
-template <class T> std::vector<Buffer<T>> attach_workspace(const Plan& plan,
+// One workspace a direction, used by layer after layer; one a layer where they run at the same time.
+template <class T> std::vector<Buffer<T>> attach_workspace(int threads, bool layers_overlap,
                                                            std::vector<std::vector<Sequence<T>>>& layers,
                                                            const Problem& p) {
-  const int64_t size = workspace_size(plan, layers, p);
+  const int64_t size = workspace_size(threads, layers, p);
   std::vector<Buffer<T>> spaces;
-  for (int64_t d = 0; d < p.num_directions; ++d) {
-    spaces.emplace_back(size);
-    for (auto& layer : layers) layer[static_cast<size_t>(d)].workspace = spaces.back().get();
-  }
+  for (size_t l = 0; l < layers.size(); ++l)
+    for (size_t d = 0; d < layers[l].size(); ++d) {
+      if (l == 0 || layers_overlap) spaces.emplace_back(size);
+      layers[l][d].workspace = spaces[layers_overlap ? l : d].get();
+    }
   return spaces;
 }
 
 }  // namespace
 
-template <class T> Plan plan_for(const ForwardCall<T>& call) {
-  return make_plan(call.problem, call.rows->rows(), kernels<T>().lanes, sizeof(T), {num_threads(), private_cache()});
+template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass) {
+  return make_plan(call.problem, call.rows->rows(), kernels<T>().lanes, sizeof(T), {num_threads(), private_cache()},
+                   pass);
 }
 
 template <class T> void keep_for_backward(ForwardCall<T>& call) {
@@ -175,12 +203,17 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
   const Ragged& ragged = call.rows->ragged();
   const Plan plan = plan_for(call);
   auto layers = sequences_of(call);
-  const auto spaces = attach_workspace(plan, layers, p);
+  const bool layers_overlap = plan.scheme == Scheme::by_layer;
+  const auto spaces = attach_workspace(plan.threads, layers_overlap, layers, p);
+  std::vector<Progress> progress(layers_overlap ? layers.size() : 0);
   const int64_t units = blocks<T>(p);
-  run_plan(plan, interrupt, [&](Seat& seat, const Plan& actual) {
-    for (size_t l = 0; l < layers.size(); ++l) {
-      if (!call.rows->full())
+  run_plan(plan, plan.threads, interrupt, [&](Seat& seat, const Plan& actual) {
+    if (!call.rows->full())
+      for (size_t l = 0; l < layers.size(); ++l)
         clear_padding(ragged, p, call.y[l], p.num_directions * p.hidden_size, seat.rank, actual.threads);
+    if (actual.scheme == Scheme::by_layer)
+      return follow_layers(layers, units, progress, seat, cell_kernels<T>(p).forward);
+    for (size_t l = 0; l < layers.size(); ++l) {
       if (!run_layer(actual, layers[l], units, seat, cell_kernels<T>(p).forward)) return;
       // By sample, the next layer reads only what this thread has written itself.
       if (actual.scheme != Scheme::by_sample && l + 1 < layers.size() && !seat.region->barrier()) return;
@@ -192,11 +225,11 @@ template <class T>
 void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Interrupt& interrupt) {
   const Problem& p = call.problem;
   const Ragged& ragged = call.rows->ragged();
-  const Plan plan = plan_for(call);
+  const Plan plan = plan_for(call, Pass::backward);
   const CellKernels<T>& cell = cell_kernels<T>(p);
   const int64_t units = blocks<T>(p), lanes = kernels<T>().lanes, D = p.num_directions, G = p.layout.gates;
   auto layers = sequences_of(call);
-  const auto spaces = attach_workspace(plan, layers, p);
+  const auto spaces = attach_workspace(plan.gradient_threads, false, layers, p);
 
   std::vector<Buffer<T>> storage;
   const auto allocate = [&](int64_t size) {
@@ -225,14 +258,14 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
     dy = {dx.data, dx.step, dx.batch};
   }
 
-  run_plan(plan, interrupt, [&](Seat& seat, const Plan& actual) {
-    Team everyone{seat.rank, actual.threads, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
-    const auto meet = [&] { return actual.threads == 1 || seat.region->barrier(); };
+  run_plan(plan, plan.gradient_threads, interrupt, [&](Seat& seat, const Plan& actual) {
+    Team everyone{seat.rank, seat.size, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
+    const auto meet = [&] { return seat.size == 1 || seat.region->barrier(); };
     for (size_t l = layers.size(); l-- > 0;) {
       if (!run_layer(actual, layers[l], units, seat, cell.backward) || !meet()) return;
       for (const Sequence<T>& q : layers[l]) {
         if (!q.dx.data) break;
-        if (!q.add_to_dx && !call.rows->full()) clear_padding(ragged, p, q.dx, q.I, seat.rank, actual.threads);
+        if (!q.add_to_dx && !call.rows->full()) clear_padding(ragged, p, q.dx, q.I, seat.rank, seat.size);
         if (!cell.input_gradient(q, everyone) || !meet()) return;
       }
       for (const Sequence<T>& q : layers[l])
@@ -255,8 +288,8 @@ template <class T> void run_row_products(const DenseCall<T>& call, const Interru
   const Buffer<T> packed = pack_panels(call.weight, call.row, call.column, call.O, call.I);
   const DenseProduct<T> product{call.rows, call.I, call.O, call.x, packed.get(), call.y};
   const int threads = worthwhile_threads(call.rows * call.I * call.O, num_threads());
-  run_plan({Scheme::by_sample, threads}, interrupt, [&](Seat& seat, const Plan& actual) {
-    const Team team{seat.rank, actual.threads, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
+  run_plan({Scheme::by_sample, threads, threads}, threads, interrupt, [&](Seat& seat, const Plan&) {
+    const Team team{seat.rank, seat.size, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
     kernels<T>().row_products(product, team);
   });
 }
@@ -308,7 +341,7 @@ template <class T> void StepRunner<T>::step(StateView<const T> x, StateView<T> o
 }
 
 #define FUSEDRNN_INSTANTIATE(T)                                                          \
-  template Plan plan_for(const ForwardCall<T>&);                                         \
+  template Plan plan_for(const ForwardCall<T>&, Pass);                                   \
   template void keep_for_backward(ForwardCall<T>&);                                      \
   template void run_forward(ForwardCall<T>&, const Interrupt&);                          \
   template void run_row_products(const DenseCall<T>&, const Interrupt&);                 \

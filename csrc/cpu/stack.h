@@ -35,7 +35,7 @@ template <class T> struct BackwardCall {
   std::vector<Gradient> gradients;  // by slab; added to
 };
 
-template <class T> Plan plan_for(const ForwardCall<T>& call);
+template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass = Pass::forward);
 
 // Room for the saved gates of every slab: makes the call a training call.
 template <class T> void keep_for_backward(ForwardCall<T>& call);

@@ -155,6 +155,15 @@ bool Region::poll(int rank) {
   return !stopped();
 }
 
+void Progress::advance_to(int64_t steps) {
+  steps_.store(steps, std::memory_order_release);
+  steps_.notify_all();
+}
+
+void Progress::await(int64_t steps) {
+  for (int64_t now; (now = steps_.load(std::memory_order_acquire)) < steps;) wait_while_equal(steps_, now);
+}
+
 bool run_parallel(int size, const std::function<void(int)>& body) {
   if (size <= 1) {
     body(0);

@@ -29,6 +29,16 @@ class Region {
   int64_t last_poll_ns_ = 0;
 };
 
+// How far a thread has come, for one that follows it.
+class Progress {
+ public:
+  void advance_to(int64_t steps);
+  void await(int64_t steps);  // returns once there are that many
+
+ private:
+  alignas(64) std::atomic<int64_t> steps_{0};
+};
+
 // Runs body(rank) for rank in [0, size) and waits; rank 0 is the caller. One region at a time: false, and nothing was
 // run, if another thread of the process holds the pool. Survives fork: the child starts workers of its own.
 bool run_parallel(int size, const std::function<void(int rank)>& body);
