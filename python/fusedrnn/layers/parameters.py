@@ -39,14 +39,15 @@ class Parameters(dict[str, Array]):
 
 def serial_of(owner: Any) -> int:
     """Return a number that stands for the contents of ``owner._params``, or 0 if they may change at any time."""
-    # No name for the dictionary before _is_alone: it would be one more reference. The note is cleared first, so that a
-    # thread that is handed the arrays in the meantime is seen: by its note, or by what it holds.
+    # No name for the dictionary before _is_alone: it would be one more reference. A fresh number and the cleared note come
+    # before the look, so that of threads that do this at once none takes the old number for the new contents, and one
+    # that is handed the arrays in the meantime is seen by its note or by what it holds.
     if owner._params.handed_out:
+        owner._params.serial = next(_serials)
         owner._params.handed_out = False
         if not _is_alone(owner):
             owner._params.handed_out = True
             return 0
-        owner._params.serial = next(_serials)
     serial: int = owner._params.serial
     return serial
 
