@@ -192,10 +192,11 @@ def test_serial_numbers() -> None:
     held = layer.params[NAME]
     assert serial_of(layer) == 0
     del held
-    assert serial_of(layer) > first
+    settled = serial_of(layer)
+    assert settled > first
     (y, _), tape = layer.forward(X)
     layer.backward(tape, y)
-    assert serial_of(layer) == first + 1, "neither a tape nor a backward is a reason to look at the weights"
+    assert serial_of(layer) == settled, "neither a tape nor a backward is a reason to look at the weights"
 
 
 @pytest.mark.parametrize("again", [lambda p: pickle.loads(pickle.dumps(p)), copy.copy, copy.deepcopy])

@@ -39,9 +39,9 @@ class Parameters(dict[str, Array]):
 
 def serial_of(owner: Any) -> int:
     """Return a number that stands for the contents of ``owner._params``, or 0 if they may change at any time."""
-    # No name for the dictionary before _is_alone: it would be one more reference. A fresh number and the cleared note come
-    # before the look, so that of threads that do this at once none takes the old number for the new contents, and one
-    # that is handed the arrays in the meantime is seen by its note or by what it holds.
+    # No name for the dictionary before _is_alone: it would be one more reference. A fresh number and the cleared note
+    # come before the look, so that of threads that do this at once none takes the old number for the new contents, and
+    # one that is handed the arrays in the meantime is seen by its note or by what it holds.
     if owner._params.handed_out:
         owner._params.serial = next(_serials)
         owner._params.handed_out = False
