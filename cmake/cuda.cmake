@@ -64,7 +64,9 @@ pybind11_add_module(_cuda NO_EXTRAS
   csrc/bind/cuda_arrays.cpp csrc/bind/cuda_module.cpp csrc/bind/cuda_stack_binding.cpp
   csrc/core/memory.cpp csrc/core/problem.cpp
   csrc/cuda/blas.cpp csrc/cuda/check.cpp csrc/cuda/context.cpp csrc/cuda/cuda_device.cu csrc/cuda/device_engines.cpp
-  csrc/cuda/host_engine.cpp csrc/cuda/status.cpp)
+  csrc/cuda/host_engine.cpp csrc/cuda/resident_plan.cpp csrc/cuda/status.cpp)
+# Only tests run the host twin; compiling it with -O3 would take longer than the whole module.
+set_property(SOURCE csrc/cuda/host_engine.cpp APPEND PROPERTY COMPILE_OPTIONS -O1)
 target_link_libraries(_cuda PRIVATE fusedrnn_flags Threads::Threads CUDA::cudart_static ${CMAKE_DL_LIBS})
 target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${FUSEDRNN_BASELINE_FLAGS}>)
 string(REPLACE ";" "," architectures "${CMAKE_CUDA_ARCHITECTURES}")
@@ -87,6 +89,8 @@ foreach(entry "f32|float" "f64|double" "bf16|__nv_bfloat16" "f16|__half")
   list(GET field 1 type)
   add_library(cuda_engine_${name} OBJECT csrc/cuda/device_engine.cu)
   target_link_libraries(cuda_engine_${name} PRIVATE fusedrnn_flags)
+  # As for C++: fused only where the source says fma, so that all kernels of a formula round alike.
+  target_compile_options(cuda_engine_${name} PRIVATE --fmad=false)
   target_compile_definitions(cuda_engine_${name} PRIVATE FUSEDRNN_ELEMENT=${type} FUSEDRNN_ENGINE=engine_${name})
   target_sources(_cuda PRIVATE $<TARGET_OBJECTS:cuda_engine_${name}>)
 endforeach()

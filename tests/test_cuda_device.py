@@ -97,10 +97,11 @@ def _lowered(*arrays: Any) -> list[Any]:
     return [None if a is None else a.get() for a in arrays]
 
 
-@pytest.fixture(autouse=True)
-def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the device in the place of the CPU kernels, with its tolerances."""
+@pytest.fixture(autouse=True, params=["auto", "stepwise"])
+def on_device(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Put the device in the place of the CPU kernels, with its tolerances, on each of its paths."""
     monkeypatch.setattr(_core, "Stack", RoundTrip)
+    monkeypatch.setenv("FUSEDRNN_CUDA_PATH", request.param)
     for name, value in ON_DEVICE.items():
         monkeypatch.setitem(tolerance.TOLERANCE, name, value)
 
@@ -134,6 +135,52 @@ def test_replays_hold_for_other_arrays(cell: str, ragged: bool) -> None:
 
 
 CPU_STACK = _core.Stack
+
+# (batch, hidden): slices of W_hh and one more, weights beyond the registers, more samples than blocks run at a time.
+RESIDENT = [(1, 1), (3, 7), (17, 33), (5, 64), (16, 100), (3, 128), (300, 64), (200, 128), (2, 256)]
+
+
+@pytest.mark.parametrize("sizes", RESIDENT, ids=str)
+@pytest.mark.parametrize("directions", [1, 2], ids=["one_way", "two_way"])
+def test_paths_agree(cell: str, dtype: str, sizes: tuple[int, int], directions: int) -> None:
+    """The resident path against the stepwise one and against the CPU, and its bits on a second run."""
+    batch, hidden = sizes
+    operands = Operands(cell, dtype, 2, directions, batch=batch, steps=20, hidden=hidden, ragged=batch % 2 == 1)
+    operands = operands.damped()
+    resident, stepwise = operands.stack(device_stack), operands.stack(device_stack)
+    resident.path, stepwise.path = "auto", "stepwise"
+    assert stepwise.plan(20, batch) == "cuda: stepwise"
+    assert hidden > 64 or resident.plan(20, batch).startswith("cuda: resident")
+    results = [[a.get() for a in operands.gradients(stack, cupy().asarray)] for stack in (resident, resident, stepwise)]
+    truth = operands.gradients(operands.stack(CPU_STACK))
+    for place, (out, again, other, true) in enumerate(zip(*results, truth, strict=True)):
+        assert_same_bits(again, out, place)
+        for expected in (other, true):
+            (assert_forward if place < 2 + (cell == "lstm") else assert_gradient)(
+                out, expected.astype(np.float64), place
+            )
+
+
+@pytest.mark.parametrize("hidden", [33, 64, 128])
+def test_resident_bits_do_not_depend_on_the_batch(cell: str, hidden: int) -> None:
+    """What the resident path adds to given input projections: the same bits alone and in batches of one or two a block.
+
+    The projections are cuBLAS's and may depend on the batch; x of zeros takes them out.
+    """
+    operands = Operands(cell, "float32", batch=300, steps=20, hidden=hidden)
+    operands.x[...] = 0
+    stack = operands.stack(device_stack)
+    stack.path = "auto"
+    weights = [cupy().asarray(w) for w in operands.weights]
+
+    def outputs(samples: slice) -> Array:
+        h0, *c0 = (cupy().asarray(s[:, samples]) for s in operands.start)
+        x = cupy().asarray(operands.x[samples])
+        return stack.forward(weights, x, h0, c0[0] if c0 else None, None, True, False)[0].get()  # type: ignore[no-any-return]
+
+    whole = outputs(slice(None))
+    for samples in (slice(0, 1), slice(7, 24), slice(100, 300)):
+        assert_same_bits(outputs(samples), whole[samples])
 
 
 @pytest.mark.parametrize("kind", ROUNDING)

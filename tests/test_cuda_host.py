@@ -53,10 +53,11 @@ from twin import Operands, needs_cuda_module, twin_stack
 pytestmark = needs_cuda_module
 
 
-@pytest.fixture(autouse=True)
-def twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the twin in the place of the CPU kernels."""
+@pytest.fixture(autouse=True, params=["auto", "stepwise"])
+def twin(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Put the twin in the place of the CPU kernels: on the resident path where it fits, and on the stepwise one."""
     monkeypatch.setattr(_core, "Stack", twin_stack)
+    monkeypatch.setenv("FUSEDRNN_CUDA_PATH", request.param)
 
 
 @pytest.mark.parametrize("batch_first", [True, False], ids=["batch_major", "time_major"])

@@ -43,6 +43,9 @@ class Stack:
     def __init__(self, cell: str, dtype: str, **sizes: Any) -> None:
         self._core = _core.Stack(cell, dtype, **sizes)
 
+    def plan(self, time: int, batch: int) -> str:
+        return self._core.plan(time, batch)
+
     def forward(self, weights: list[Any], x: Any, h0: Any, c0: Any, *rest: Any) -> tuple[Any, ...]:
         values = [weight.numpy() for weight in weights]
         y, h, c, tape = self._core.forward(values, x.numpy(), h0, c0, *rest)
@@ -74,7 +77,7 @@ def test_both_sides_agree_and_are_timed(gpu: Any, cell: str, kind: str, options:
     case = gpu("cases").Case(cell, kind, "odd", 7, 3, 5, 6, **options)
     record = run(gpu, case, Stack)
     assert "error" not in record, record
-    assert record["difference"] <= 1 and record["tflops"] > 0
+    assert record["difference"] <= 1 and record["tflops"] > 0 and record["path"]
     assert record["times"]["torch"]["ratio"] > 0 and 3 <= record["times"]["ours"]["rounds"] <= 4
 
 
@@ -168,11 +171,14 @@ def test_the_report_names_the_floors_and_what_is_below(gpu: Any) -> None:
         ratio = 0.5 if case.valid < 1 else 3.0
         time = {"seconds": 1e-3, "quartiles": [9e-4, 1.1e-3], "ratio": ratio}
         times = {"ours": time, "torch": time}
-        records.append({**machine, **gpu("gpu.run")._identity(case), "tflops": 1.0, "times": times})
+        records.append(
+            {**machine, **gpu("gpu.run")._identity(case), "path": "cuda: stepwise", "tflops": 1.0, "times": times}
+        )
     records.append({**machine, **asdict(cases[0]), "case": "lost", "error": "differs"})
     records = json.loads(json.dumps(records))
     table, summary = report.table(records), report.summary(records)
     assert "A GPU" in table and "FAILED  lost: differs" in table and table.count("0.50x<") == 2
+    assert table.count("stepwise") == len(cases)
     assert "packed batches of sequences of unlike length: 2 of 2 cases below 5x; the worst is 0.50x<" in summary
     assert re.search(r"overhead: T = 1000, H = 64: all \d+ cases above 2x; the worst is 3.00x", summary)
 

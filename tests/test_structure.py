@@ -97,7 +97,10 @@ def test_bind_sees_no_cuda(source: Path) -> None:
         assert not name.startswith(CUDA), f"{path.relative_to(CSRC)} includes <{name}>"
 
 
-@pytest.mark.parametrize("header", ["forward.h", "backward.h", "call.h", "device.h", "host_device.h"])
+@pytest.mark.parametrize(
+    "header",
+    ["forward.h", "backward.h", "call.h", "device.h", "host_device.h", "resident_plan.h", "resident_weights.h"],
+)
 def test_orchestration_knows_no_device(header: str) -> None:
     """The code that the host twin shares takes number types from CUDA's headers, and nothing that needs a GPU."""
     for path, name in library_headers(CSRC / "cuda" / header):

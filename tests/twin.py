@@ -89,6 +89,11 @@ class Operands:
         """Return these operands with another x or other weights."""
         return replace(self, **changes)
 
+    def damped(self) -> Operands:
+        """Return these operands with weights under which a large layer, too, forgets: no rounding grows with time."""
+        weights = [((w - w.mean(dtype=np.float32)) / 2).astype(w.dtype) for w in self.weights]
+        return replace(self, weights=weights)
+
     def astype(self, dtype: str) -> Operands:
         """Return the same numbers in a wider dtype."""
         wide = replace(self, dtype=dtype, weights=[w.astype(dtype) for w in self.weights], x=self.x.astype(dtype))

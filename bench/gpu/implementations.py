@@ -31,6 +31,7 @@ class Runner:
 
     call: Callable[[], Any]
     results: Callable[[], Results]
+    path: str = ""  # of our kernels, in the words of ``plan``
 
 
 def make_problem(torch: Any, case: Case, device: str) -> Problem:
@@ -80,13 +81,14 @@ def ours(torch: Any, case: Case, problem: Problem, make_stack: Any) -> Runner:
         reverse=False,
         bias=True,
     )
+    path = stack.plan(case.T, case.B)
     weights = list(problem.weights.values())
 
     def infer() -> Any:
         return stack.forward(weights, problem.x, None, None, problem.lengths, False, False)[0]
 
     if case.kind == "inference":
-        return Runner(infer, lambda: {"y": infer()})
+        return Runner(infer, lambda: {"y": infer()}, path)
     gradients = [torch.zeros_like(weight) for weight in weights]
 
     def train() -> Any:
@@ -98,7 +100,7 @@ def ours(torch: Any, case: Case, problem: Problem, make_stack: Any) -> Runner:
         y, dx = train()
         return {"y": y, "dx": dx, **{n: g.clone() for n, g in zip(problem.weights, gradients, strict=True)}}
 
-    return Runner(train, results)
+    return Runner(train, results, path)
 
 
 def theirs(torch: Any, case: Case, problem: Problem) -> Runner:

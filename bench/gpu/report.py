@@ -30,7 +30,7 @@ def table(records: list[Record]) -> str:
         first = records[0]
         versions = f"CUDA {first['cuda']}, cuDNN {first['cudnn']}, torch {first['versions'].get('torch')}"
         lines.append(f"\n{first['gpu']}, {versions}, commit {first['commit']}, {first['date']}")
-    head = f"{'T,B,I,H':<20}{'ours ms':>9}{'±':>5}{'TFLOP/s':>9}{'torch ms':>10}{'ratio':>8}  cuDNN"
+    head = f"{'T,B,I,H':<20}{'ours ms':>9}{'±':>5}{'TFLOP/s':>9}{'torch ms':>10}{'ratio':>8}  {'cuDNN':<11}our path"
     done = timed(records)
     for group in dict.fromkeys(record["group"] for record in done):
         lines += ["", group, head]
@@ -63,10 +63,11 @@ def _row(record: Record) -> str:
     mine, other = times["ours"], times["torch"]
     low, high = mine["quartiles"]
     spread = f"{50 * (high - low) / mine['seconds']:.0f}%"
+    path = record["path"].removeprefix("cuda: ")
     shape = ",".join(str(record[name]) for name in ("T", "B", "I", "H"))
     return (
         f"{shape:<20}{milliseconds(mine['seconds']):>9}{spread:>5}{record['tflops']:>9.2f}"
-        f"{milliseconds(other['seconds']):>10}{factor(other['ratio']):>8}  {record['cudnn_algorithm']}"
+        f"{milliseconds(other['seconds']):>10}{factor(other['ratio']):>8}  {record['cudnn_algorithm']:<11}{path}"
     )
 
 

@@ -80,7 +80,7 @@ def run_case(torch: Any, case: Case, device: str, make_stack: Any, clock: Clock,
             "ratio_quartiles": [low, high],
         }
     tflops = case.flops / timings["ours"].median * 1e-12
-    return {"times": times, "difference": difference, "tflops": tflops}
+    return {"path": runners["ours"].path, "times": times, "difference": difference, "tflops": tflops}
 
 
 def worst(torch: Any, dtype: str, expected: dict[str, Any], got: dict[str, Any]) -> float:

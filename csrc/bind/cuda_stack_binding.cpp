@@ -6,7 +6,9 @@
 
 #include "bind/arrays.h"
 #include "bind/cuda_arrays.h"
+#include "cuda/resident_plan.h"
 #include "cuda/stack.h"
+#include "cuda/status.h"
 
 namespace fusedrnn::cuda {
 namespace {
@@ -18,10 +20,11 @@ struct Options {
   uintptr_t stream;
   bool tf32;
   int64_t chunk_bytes;
+  bool stepwise;
 };
 
 Place place_of(const ArrayRules& rules, const Options& options) {
-  return {rules.device, reinterpret_cast<void*>(options.stream), options.tf32, options.chunk_bytes};
+  return {rules.device, reinterpret_cast<void*>(options.stream), options.tf32, options.chunk_bytes, options.stepwise};
 }
 
 TimeMajorView<const void> sequence_view(const Problem& p, const View& a) {
@@ -148,9 +151,17 @@ class DeviceStack {
                           py::tuple(py::cast(p.state_shape())), p.layout.has_cell_state);
   }
 
+  // Which path a call on the current device takes.
+  std::string plan(int64_t time, int64_t batch, bool stepwise) const {
+    Problem p = p_;
+    p.set_input({batch, time, p.input_size});
+    return engine_->plan(p, {on_host_ ? on_the_cpu : current_device(), nullptr, false, 0, stepwise});
+  }
+
   std::unique_ptr<DeviceTape> forward(const std::vector<MaybeView>& weights, const View& x, MaybeView h0, MaybeView c0,
                                       const py::object& lengths, bool batch_first, const View& y, MaybeView hn,
-                                      MaybeView cn, bool training, uintptr_t stream, bool tf32, int64_t chunk_bytes) {
+                                      MaybeView cn, bool training, uintptr_t stream, bool tf32, int64_t chunk_bytes,
+                                      bool stepwise) {
     ForwardCall call{};
     Problem& p = call.problem;
     p = p_;
@@ -179,7 +190,7 @@ class DeviceStack {
     call.hn = output_states(p, rules, "h", hn);
     if (p.layout.has_cell_state) call.cn = output_states(p, rules, "c", cn);
 
-    const Options options{stream, tf32, chunk_bytes};
+    const Options options{stream, tf32, chunk_bytes, stepwise};
     std::unique_ptr<Tape> tape;
     {
       const py::gil_scoped_release without_gil;
@@ -196,10 +207,8 @@ class DeviceStack {
   const bool on_host_;
 };
 
-template <bool on_host>
-std::unique_ptr<DeviceStack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
-                                        int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
-                                        bool bias) {
+// A problem of this cell, without sizes.
+Problem problem_of(const std::string& cell) {
   Problem p;
 #define FUSEDRNN_FIND(kind, formula, name) \
   if (cell == #kind) {                     \
@@ -209,14 +218,31 @@ std::unique_ptr<DeviceStack> make_stack(const std::string& cell, const std::stri
   FUSEDRNN_CELLS(FUSEDRNN_FIND)
   if (p.op.empty()) fail("Stack", "cell", "is '" + cell + "'", "the name of a cell in core/cell_list.h");
   p.layout = layout_of(p.cell);
+  p.batch_first = true;
+  return p;
+}
+
+template <bool on_host>
+std::unique_ptr<DeviceStack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
+                                        int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
+                                        bool bias) {
+  Problem p = problem_of(cell);
   p.input_size = input_size;
   p.hidden_size = hidden_size;
   p.num_layers = num_layers;
   p.num_directions = num_directions;
   p.reverse = reverse;
   p.bias = bias;
-  p.batch_first = true;
   return std::make_unique<DeviceStack>(p, dtype, on_host ? host_engine(dtype) : device_engine(dtype), on_host);
+}
+
+// The choice of a path for any device, for the tests.
+std::string plan_for(const std::string& cell, const std::string& dtype, int64_t hidden_size, int64_t batch,
+                     int64_t num_directions, int64_t multiprocessors, int64_t shared_bytes) {
+  const ArrayRules rules{"", dtype, on_the_cpu};
+  return plan_resident(problem_of(cell).layout, hidden_size, rules.item_bytes(), batch, num_directions,
+                       {multiprocessors, shared_bytes})
+      .describe();
 }
 
 }  // namespace
@@ -234,9 +260,12 @@ void register_stack(py::module_& m) {
       .def("outputs", &DeviceStack::outputs, py::arg("x"), py::arg("batch_first"))
       .def("forward", &DeviceStack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
            py::arg("lengths"), py::arg("batch_first"), py::arg("y"), py::arg("h"), py::arg("c"), py::arg("training"),
-           py::arg("stream"), py::arg("tf32"), py::arg("chunk_bytes") = 0);
+           py::arg("stream"), py::arg("tf32"), py::arg("chunk_bytes") = 0, py::arg("stepwise") = false)
+      .def("plan", &DeviceStack::plan, py::arg("time"), py::arg("batch"), py::arg("stepwise") = false);
   m.def("host_stack", &make_stack<true>, py::arg("cell"), py::arg("dtype"), py::arg("input_size"),
         py::arg("hidden_size"), py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"));
+  m.def("plan_for", &plan_for, py::arg("cell"), py::arg("dtype"), py::arg("hidden_size"), py::arg("batch"),
+        py::arg("num_directions"), py::arg("multiprocessors"), py::arg("shared_bytes"));
 }
 
 }  // namespace fusedrnn::cuda

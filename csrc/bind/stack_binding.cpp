@@ -364,9 +364,10 @@ template <class T> class StackOf : public Stack {
   }
 
   std::vector<std::shared_ptr<const PackedWeights<T>>> pack(const std::vector<WeightArrays<T>>& arrays, bool training,
-                                                             int64_t serial) {
+                                                            int64_t serial) {
     std::vector<std::shared_ptr<const PackedWeights<T>>> packed;
-    for (size_t slab = 0; slab < arrays.size(); ++slab) packed.push_back(caches_[slab]->get(arrays[slab], training, serial));
+    for (size_t slab = 0; slab < arrays.size(); ++slab)
+      packed.push_back(caches_[slab]->get(arrays[slab], training, serial));
     return packed;
   }
 

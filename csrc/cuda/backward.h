@@ -4,6 +4,7 @@
 // over all rows; those of the weights run in a lane of their own while the layer below goes through time.
 #pragma once
 #include "cuda/call.h"
+#include "cuda/resident_backward.h"
 
 namespace fusedrnn::cuda {
 
@@ -35,6 +36,7 @@ template <class D, class E> class Backward {
         back_(back),
         place_(place),
         order_(device, p_, *call_.rows),
+        resident_(path_of<D, E>(p_, place)),
         runs_(input_runs(p_.layout)) {}
 
   void run() {
@@ -157,6 +159,7 @@ template <class D, class E> class Backward {
   void step_back(Walk& walk, int64_t s0, int64_t s1) {
     const int64_t H = p_.hidden_size, GH = p_.layout.gates * H;
     const E* weight_hh = static_cast<const E*>(weights(walk.index).weight_hh);
+    if (resident_.fits && s1 > s0) return walk_back(walk, weight_hh, s0, s1);
     while (s1 > s0) {
       const int64_t n = segment_steps(s1 - s0), active = active_rows(p_.B, order_.count(s1 - n));
       walk.block.step = s1 - 1;
@@ -174,6 +177,19 @@ template <class D, class E> class Backward {
       });
       s1 -= n;
     }
+  }
+
+  // The same in one launch.
+  void walk_back(Walk& walk, const E* weight_hh, int64_t s0, int64_t s1) {
+    walk.block.step = s1 - 1;
+    with_cell(p_.cell, [&]<class C>() {
+      with_samples<E>(resident_.samples, [&]<int samples>() {
+        device_.walk(walk.lane, resident_, resident_.backward,
+                     ResidentBackward<C, E, samples>{resident_.backward, walk.block, static_cast<int>(s0),
+                                                     static_cast<int>(p_.hidden_size), weight_hh, walk.dh_product,
+                                                     walk.dh_bypass, walk.dc});
+      });
+    });
   }
 
   void finish(const Walk& walk) {
@@ -259,6 +275,7 @@ template <class D, class E> class Backward {
   const BackwardCall& back_;
   const Place& place_;
   const Order order_;
+  const ResidentPlan resident_;
   const std::vector<InputRun> runs_;
   int64_t walking_lanes_ = 1, weights_lane_ = 0, parts_ = 1;
   A* part_sums_ = nullptr;  // (parts, slots, H)

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cuda/device.h"
+#include "cuda/resident_plan.h"
 #include "cuda/steps.h"
 
 namespace fusedrnn::cuda {
@@ -57,6 +58,18 @@ template <class A> int64_t chunk_steps(const Problem& p, const Order& order, con
   int64_t chunk = std::max<int64_t>(bytes / a_step, 1);
   if (p.num_layers > 1 && p.num_directions == 1) chunk = std::min(chunk, std::max<int64_t>(16, (steps + 7) / 8));
   return std::min(chunk, steps);
+}
+
+template <class D, class E> ResidentPlan path_of(const Problem& p, const Place& place) {
+  if (place.stepwise || p.T * p.B > INT32_MAX) return {};  // the resident path counts rows in 32 bits
+  return plan_resident(p.layout, p.hidden_size, static_cast<int64_t>(sizeof(E)), p.B, p.num_directions,
+                       D::limits(place));
+}
+
+// Calls body.operator()<samples>() for the samples that a block of the resident path has.
+template <class E, class Body> void with_samples(int samples, Body body) {
+  if (samples == 1) return body.template operator()<1>();
+  if constexpr (most_samples(sizeof(E)) == 2) body.template operator()<2>();
 }
 
 inline bool is_reverse(const Problem& p, int64_t direction) { return p.reverse || direction == 1; }

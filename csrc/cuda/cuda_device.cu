@@ -116,6 +116,30 @@ void CudaDevice::launch(int64_t lane, const void* kernel, int64_t rows, int64_t 
   check(cudaLaunchKernel(kernel, grid, block, arguments, 0, lane_at(lane).stream), "cudaLaunchKernel");
 }
 
+void CudaDevice::launch_blocks(int64_t lane, const void* kernel, int64_t blocks, const Residence& residence,
+                               const void* functor) {
+  if (blocks <= 0) return;
+  constexpr int64_t without_asking = 48 << 10;
+  if (residence.shared_bytes > without_asking)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(residence.shared_bytes)),
+          "cudaFuncSetAttribute");
+  void* arguments[] = {const_cast<void*>(functor)};
+  check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)),
+                         dim3(static_cast<unsigned>(residence.block_threads)), arguments,
+                         static_cast<size_t>(residence.shared_bytes), lane_at(lane).stream),
+        "cudaLaunchKernel");
+}
+
+Limits CudaDevice::limits(const Place& place) {
+  int multiprocessors = 0, shared_bytes = 0;
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, place.device),
+        "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, place.device),
+        "cudaDeviceGetAttribute");
+  return {multiprocessors, shared_bytes};
+}
+
 CudaDevice::Recording::Recording(CudaDevice& device, int64_t lane)
     : lane_(device.lane_at(lane)),
       capture_(device.context_->capture_stream()),

@@ -4,6 +4,7 @@
 
 #include "cuda/context.h"
 #include "cuda/element.h"
+#include "cuda/resident_plan.h"
 
 namespace fusedrnn::cuda {
 
@@ -16,8 +17,27 @@ template <class F> __global__ void each_kernel(F f, int64_t rows, int64_t column
   const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (column >= columns) return;
   const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.y;
+#pragma unroll 1  // most launches have a thread for every row
   for (int64_t row = static_cast<int64_t>(blockIdx.y) * blockDim.y + threadIdx.y; row < rows; row += step)
     f(row, column);
+}
+
+// See resident_forward.h. 128 registers a thread.
+template <class W> __global__ void __launch_bounds__(most_threads) walk_kernel(const W w) {
+  extern __shared__ __align__(16) char shared[];
+  const int block = static_cast<int>(blockIdx.x), end = w.end_step(block);
+  int s = w.first_step(block);
+  if ((end - s) * W::stride <= 0) return;
+  typename W::Thread thread;
+  w.begin(thread, shared, block, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x));
+  __syncthreads();
+  for (; s != end; s += W::stride) {
+    w.first(thread, shared, s);
+    __syncthreads();
+    w.second(thread, shared, s);
+    __syncthreads();
+  }
+  w.finish(thread, shared);
 }
 
 class CudaDevice {
@@ -50,6 +70,12 @@ class CudaDevice {
 
   template <class F> void each(int64_t lane, int64_t rows, int64_t columns, F f) {
     launch(lane, reinterpret_cast<const void*>(&each_kernel<F>), rows, columns, &f);
+  }
+
+  static Limits limits(const Place& place);
+
+  template <class W> void walk(int64_t lane, const ResidentPlan& plan, const Residence& residence, const W& w) {
+    launch_blocks(lane, reinterpret_cast<const void*>(&walk_kernel<W>), plan.blocks, residence, &w);
   }
 
   template <class E, class C> void multiply(int64_t lane, const Product<E, C>& q) {
@@ -110,6 +136,7 @@ class CudaDevice {
 
   Lane& lane_at(int64_t lane) { return context_->lane(lane, op_); }
   void launch(int64_t lane, const void* kernel, int64_t rows, int64_t columns, void* functor);
+  void launch_blocks(int64_t lane, const void* kernel, int64_t blocks, const Residence& residence, const void* functor);
 
   const std::string op_;
   const UseDevice use_;

@@ -19,6 +19,10 @@ template <class D, class E> class EngineOf : public Engine {
     return tape;
   }
 
+  std::string plan(const Problem& problem, const Place& place) const override {
+    return path_of<D, E>(problem, place).describe();
+  }
+
   void backward(Tape& tape, const BackwardCall& call, const Place& place) const override {
     auto& kept = static_cast<TapeOf<D, E>&>(tape);
     D device(place, kept.call.problem.op);

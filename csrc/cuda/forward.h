@@ -6,13 +6,20 @@
 // directions waits for both ends.
 #pragma once
 #include "cuda/call.h"
+#include "cuda/resident_forward.h"
 
 namespace fusedrnn::cuda {
 
 template <class D, class E> class Forward {
  public:
   Forward(D& device, const ForwardCall& call, TapeOf<D, E>* tape, const Place& place)
-      : device_(device), call_(call), p_(call.problem), tape_(tape), place_(place), order_(device, p_, *call.rows) {}
+      : device_(device),
+        call_(call),
+        p_(call.problem),
+        tape_(tape),
+        place_(place),
+        order_(device, p_, *call.rows),
+        resident_(path_of<D, E>(p_, place)) {}
 
   void run() {
     const int64_t G = p_.layout.gates, H = p_.hidden_size, L = p_.num_layers;
@@ -93,7 +100,10 @@ template <class D, class E> class Forward {
         if (below.size() == 2 && s0 == 0)
           for (const auto& direction : below) device_.wait(slab.lane, direction.back());
         project(slab, input, s0, s1);
-        for (int64_t s = s0; s < s1;) s += segment(slab, s, s1);
+        if (resident_.fits)
+          walk(slab, s0, s1);
+        else
+          for (int64_t s = s0; s < s1;) s += segment(slab, s, s1);
         if (l + 1 < p_.num_layers) done[static_cast<size_t>(slab.direction)].push_back(device_.record(slab.lane));
       }
     }
@@ -163,6 +173,19 @@ template <class D, class E> class Forward {
     slab.block.zx_origin = origin;
   }
 
+  // The steps [s0, s1) in one launch.
+  void walk(Slab& slab, int64_t s0, int64_t s1) {
+    slab.block.step = s0;
+    with_cell(p_.cell, [&]<class C>() {
+      with_samples<E>(resident_.samples, [&]<int samples>() {
+        device_.walk(slab.lane, resident_, resident_.forward,
+                     ResidentForward<C, E, samples>{resident_.forward, slab.block, static_cast<int>(s1),
+                                                    static_cast<int>(p_.hidden_size),
+                                                    static_cast<const E*>(slab.weights.weight_hh), slab.h, slab.c});
+      });
+    });
+  }
+
   // The next few of the steps [s, end) as one recorded piece; returns their number.
   int64_t segment(Slab& slab, int64_t s, int64_t end) {
     const int64_t H = p_.hidden_size, GH = p_.layout.gates * H, n = segment_steps(end - s);
@@ -196,6 +219,7 @@ template <class D, class E> class Forward {
   TapeOf<D, E>* tape_;
   const Place& place_;
   const Order order_;
+  const ResidentPlan resident_;
   int64_t chunk_steps_ = 1, lanes_ = 1;
   std::vector<A*> zx_;               // by lane: (rows of a chunk, G, H)
   std::vector<E*> gathered_;         // by lane: (rows of a chunk, widest input)

@@ -3,6 +3,7 @@
 // wait that is missing shows. Recorded segments are kept and replayed, so that a recording that has swallowed a pointer
 // of one call shows.
 #pragma once
+#include <atomic>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -11,6 +12,7 @@
 
 #include "cuda/device.h"
 #include "cuda/element.h"
+#include "cuda/resident_plan.h"
 
 namespace fusedrnn::cuda {
 
@@ -96,6 +98,39 @@ class HostDevice {
     });
   }
 
+  // Shared memory as on an H100. Blocks of two calls have one sample and those of the next two, if possible, several,
+  // so that both forward and backward get either.
+  static Limits limits(const Place&) { return {calls() / 2 % 2 ? 0 : 132, 227 << 10}; }
+
+  // Threads take their turns in the opposite order in every other phase: what one of them reads in the phase in which
+  // another writes it shows.
+  template <class W> void walk(int64_t lane, const ResidentPlan& plan, const Residence& residence, const W& w) {
+    submit(lane, [w, blocks = plan.blocks, count = residence.block_threads, bytes = residence.shared_bytes] {
+      for (int block = 0; block < blocks; ++block) {
+        const int end = w.end_step(block);
+        int s = w.first_step(block);
+        if ((end - s) * W::stride <= 0) continue;
+        HostMemory memory;
+        char* shared = static_cast<char*>(memory.take(bytes));
+        std::vector<typename W::Thread> threads(static_cast<size_t>(count));
+        int phases = 0;
+        const auto phase = [&](auto run) {
+          ++phases;
+          for (int i = 0; i < count; ++i) {
+            const int thread = phases % 2 ? i : count - 1 - i;
+            run(threads[static_cast<size_t>(thread)], thread);
+          }
+        };
+        phase([&](auto& t, int thread) { w.begin(t, shared, block, thread, count); });
+        for (; s != end; s += W::stride) {
+          phase([&](auto& t, int) { w.first(t, shared, s); });
+          phase([&](auto& t, int) { w.second(t, shared, s); });
+        }
+        phase([&](auto& t, int) { w.finish(t, shared); });
+      }
+    });
+  }
+
   void write(int64_t lane, void* to, const void* from, int64_t bytes) {
     const auto* begin = static_cast<const char*>(from);
     submit(lane, [to, copy = std::vector<char>(begin, begin + bytes)] { std::memcpy(to, copy.data(), copy.size()); });
@@ -141,8 +176,8 @@ class HostDevice {
     }
   }
 
-  static int64_t& calls() {
-    static int64_t count = 0;
+  static std::atomic<int64_t>& calls() {
+    static std::atomic<int64_t> count = 0;
     return count;
   }
   static std::mutex& mutex() {

@@ -22,7 +22,11 @@ template <class P> struct Sequenced {
   bool packed;
 
   FUSEDRNN_BOTH P* at(const Rows& rows, int64_t t, int64_t j) const {
-    return data + (packed ? rows.row(t, j) * batch : t * step + rows.sample_of(j) * batch);
+    return packed ? at(rows.row(t, j), 0, 0) : at(0, t, rows.sample_of(j));
+  }
+  // The same where the packed row and the caller's sample are known.
+  FUSEDRNN_BOTH P* at(int64_t row, int64_t t, int64_t sample) const {
+    return data + (packed ? row * batch : t * step + sample * batch);
   }
 };
 

@@ -48,6 +48,7 @@ struct Place {
   void* stream;         // cudaStream_t of the caller
   bool tf32;            // float32 products may round their inputs to TF32
   int64_t chunk_bytes;  // of input projections kept at a time; 0: the default
+  bool stepwise;        // never the resident path
 };
 
 // What a training call keeps for its backward: x packed, the activated gates, h before and c after every step.
@@ -63,6 +64,8 @@ class Engine {
   virtual std::unique_ptr<Tape> forward(const ForwardCall& call, const Place& place, bool training) const = 0;
   // Consumes the saved gates; another backward on the same tape first runs the forward again.
   virtual void backward(Tape& tape, const BackwardCall& call, const Place& place) const = 0;
+  // Which path a call takes, in words.
+  virtual std::string plan(const Problem& problem, const Place& place) const = 0;
 };
 
 // "float32", "float64", "bfloat16", "float16"; null for any other name.

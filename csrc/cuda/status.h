@@ -23,6 +23,8 @@ Status status();
 // The device on which an address lies, or -1 for memory of the host.
 int device_of(const void* address);
 
+int current_device();
+
 // Gives memory that no call uses back to the system.
 void release_memory();
 

@@ -66,7 +66,9 @@ class Stack:
         stream: int,
         tf32: bool,
         chunk_bytes: int = 0,
+        stepwise: bool = False,
     ) -> Tape | None: ...
+    def plan(self, time: int, batch: int, stepwise: bool = False) -> str: ...
 
 def host_stack(
     cell: str,
@@ -78,6 +80,15 @@ def host_stack(
     reverse: bool,
     bias: bool,
 ) -> Stack: ...
+def plan_for(
+    cell: str,
+    dtype: str,
+    hidden_size: int,
+    batch: int,
+    num_directions: int,
+    multiprocessors: int,
+    shared_bytes: int,
+) -> str: ...
 def status() -> dict[str, Any]: ...
 def device_of(address: int) -> int: ...
 def release_memory() -> None: ...

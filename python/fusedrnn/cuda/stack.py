@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,20 @@ from .presence import require_device
 from .tf32 import get_tf32
 
 T = TypeVar("T")
+
+
+def path_from_environment() -> str:
+    """Return the path that FUSEDRNN_CUDA_PATH asks for: "auto" if it is not set.
+
+    Raises
+    ------
+    ValueError
+        If it is neither "auto" nor "stepwise".
+    """
+    path = os.environ.get("FUSEDRNN_CUDA_PATH") or "auto"
+    if path not in ("auto", "stepwise"):
+        raise ValueError(f"FUSEDRNN_CUDA_PATH is {path!r}; expected 'auto' or 'stepwise'")
+    return path
 
 
 class Stack:
@@ -54,6 +69,7 @@ class Stack:
         self.op = {"lstm": "LSTM", "gru": "GRU"}.get(cell, "RNN")
         self.dtype = dtype
         self.chunk_bytes = 0  # of input projections kept at a time; 0: the default
+        self.path = path_from_environment()  # "auto", or "stepwise": never the resident path
         self._kernels = (make or _cuda.Stack)(
             cell, dtype, input_size, hidden_size, num_layers, num_directions, reverse, bias
         )
@@ -101,6 +117,7 @@ class Stack:
                 library.stream(device),
                 tf32,
                 self.chunk_bytes,
+                self.path == "stepwise",
             )
 
         core = _with_free_memory(library, run)
@@ -108,8 +125,8 @@ class Stack:
         return library.result(y), library.result(h), None if c is None else library.result(c), tape
 
     def plan(self, time: int, batch: int) -> str:
-        """Return where a call runs."""
-        return "cuda"
+        """Return which path a call on the current device takes, in words."""
+        return self._kernels.plan(time, batch, self.path == "stepwise")
 
     def stream(self, weights: list[Any], batch_size: int) -> Any:
         """Raise: single steps are served by the CPU."""
