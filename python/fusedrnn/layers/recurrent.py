@@ -241,7 +241,10 @@ class Recurrent(Layer):
         return self
 
     def plan(self, time: int, batch: int) -> str:
-        """Return how a (batch, time) call is split over threads, e.g. "by_sample x2"; "cuda" there."""
+        """Return how an inference call of (batch, time) runs: "by_sample x2" on two threads; on cuda, which path.
+
+        The others are "single", "by_unit", "by_direction" and "by_layer"; the same bits come from all of them.
+        """
         return self._stack.plan(time, batch)
 
     def _placed(self, device: str) -> dict[str, Any]:
