@@ -207,26 +207,12 @@ class DeviceStack {
   const bool on_host_;
 };
 
-// A problem of this cell, without sizes.
-Problem problem_of(const std::string& cell) {
-  Problem p;
-#define FUSEDRNN_FIND(kind, formula, name) \
-  if (cell == #kind) {                     \
-    p.cell = CellKind::kind;               \
-    p.op = name;                           \
-  }
-  FUSEDRNN_CELLS(FUSEDRNN_FIND)
-  if (p.op.empty()) fail("Stack", "cell", "is '" + cell + "'", "the name of a cell in core/cell_list.h");
-  p.layout = layout_of(p.cell);
-  p.batch_first = true;
-  return p;
-}
-
 template <bool on_host>
 std::unique_ptr<DeviceStack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
                                         int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
                                         bool bias) {
   Problem p = problem_of(cell);
+  p.layout = layout_of(p.cell);
   p.input_size = input_size;
   p.hidden_size = hidden_size;
   p.num_layers = num_layers;
@@ -240,7 +226,7 @@ std::unique_ptr<DeviceStack> make_stack(const std::string& cell, const std::stri
 std::string plan_for(const std::string& cell, const std::string& dtype, int64_t hidden_size, int64_t batch,
                      int64_t num_directions, int64_t multiprocessors, int64_t shared_bytes) {
   const ArrayRules rules{"", dtype, on_the_cpu};
-  return plan_resident(problem_of(cell).layout, hidden_size, rules.item_bytes(), batch, num_directions,
+  return plan_resident(layout_of(problem_of(cell).cell), hidden_size, rules.item_bytes(), batch, num_directions,
                        {multiprocessors, shared_bytes})
       .describe();
 }

@@ -413,22 +413,14 @@ py::array row_products(const py::array& x, const py::array& weight) {
 std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
                                   int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
                                   bool bias, const std::string& compute_dtype) {
-  Problem p;
-#define FUSEDRNN_FIND(kind, formula, name)                                     \
-  if (cell == #kind) {                                                         \
-    p.cell = CellKind::kind;                                                   \
-    p.op = name;                                                               \
-    p.layout = kernels<float>().cell[static_cast<int>(CellKind::kind)].layout; \
-  }
-  FUSEDRNN_CELLS(FUSEDRNN_FIND)
-  if (p.op.empty()) fail("Stack", "cell", "is '" + cell + "'", "the name of a cell in core/cell_list.h");
+  Problem p = problem_of(cell);
+  p.layout = kernels<float>().cell[static_cast<int>(p.cell)].layout;
   p.input_size = input_size;
   p.hidden_size = hidden_size;
   p.num_layers = num_layers;
   p.num_directions = num_directions;
   p.reverse = reverse;
   p.bias = bias;
-  p.batch_first = true;
   p.check_sizes();
   p.bfloat16 = compute_dtype == "bfloat16";
   if (!compute_dtype.empty() && compute_dtype != dtype && !(p.bfloat16 && dtype == "float32"))

@@ -24,6 +24,19 @@ void check_shape(const Problem& p, const std::string& name, const Shape& got, co
 
 }  // namespace
 
+Problem problem_of(const std::string& cell) {
+  Problem p{};
+#define FUSEDRNN_FIND(kind, formula, name) \
+  if (cell == #kind) {                     \
+    p.cell = CellKind::kind;               \
+    p.op = name;                           \
+  }
+  FUSEDRNN_CELLS(FUSEDRNN_FIND)
+  if (p.op.empty()) fail("Stack", "cell", "is '" + cell + "'", "the name of a cell in core/cell_list.h");
+  p.batch_first = true;
+  return p;
+}
+
 std::string to_string(const Shape& shape) {
   std::string out = "(";
   for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);

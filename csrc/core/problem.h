@@ -39,6 +39,9 @@ struct Problem {
   std::string describe() const;
 };
 
+// A problem of the cell of this name, batch-major, without layout and sizes.
+Problem problem_of(const std::string& cell);
+
 // The rows of a batch in the order of core/sequence.h, with the storage that Ragged points into.
 class RowOrder {
  public:
