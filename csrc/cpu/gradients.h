@@ -91,7 +91,8 @@ template <class E, int G> struct WeightGradientTile {
     T* dw = a.dw + (at.unit * a.columns + a.column0 + at.row) * G * L;
     for (int r = 0; r < Rows; ++r) x[r] = a.source + at.row + r;
     const E* dz = a.dz + at.unit * a.unit_stride;
-    t.multiply(x, {1, a.n, 0, a.width}, dz, a.row_stride, a.unit_stride, {dz, 0});
+    const Ahead<E> sums{reinterpret_cast<const E*>(dw), L};
+    t.multiply(x, {1, a.n, 0, a.width}, dz, a.row_stride, a.unit_stride, sums);
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
       for (int j = 0; j < Units * G; ++j) {
@@ -104,7 +105,10 @@ template <class E, int G> struct WeightGradientTile {
 template <class C, class T, class E> struct WeightGradient {
   using V = Vec<T>;
   static constexpr int L = V::lanes, G = C::gates, S = C::slots, values = Operand<E>::values;
-  static constexpr int64_t chunk_rows = 96, chunk = chunk_rows / values;  // rows; elements of E over them
+  // Many rows at a time, because dW is read and written once a chunk. A tile of less than 6 columns takes the gate
+  // gradients of a unit from the first-level cache; more rows than that would not fit there.
+  static constexpr int64_t chunk_rows = max_rows(G) < 6 ? 192 : 320;
+  static constexpr int64_t chunk = chunk_rows / values;  // elements of E over the rows
 
   // Elements of workspace that one thread needs beside the shared state: the inputs of a chunk, and with Pairs the gate
   // gradients of one unit, two rows side by side.

@@ -7,7 +7,7 @@ namespace fusedrnn::FUSEDRNN_ISA {
 
 // The transposed weights have one vector a k, not G; k counts units and gates.
 template <class C, class T>
-constexpr int64_t transposed_units = k_block * 2 / (C::gates * Vec<T>::lanes);
+constexpr int64_t transposed_units = k_block / (C::gates * Vec<T>::lanes);
 
 // Weights as the products read them: elements of E in the storage of T (cpu/pack.h).
 template <class E, class T> FUSEDRNN_INLINE const E* operands(const T* storage) {

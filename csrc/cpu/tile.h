@@ -14,7 +14,8 @@
 namespace fusedrnn::FUSEDRNN_ISA {
 
 // Tile shapes. With 32 registers 24 accumulators leave room for the 4 vectors of w and one of a; with 16 registers 12.
-// Fewer than ~8 accumulators cannot hide the latency of the fma, so small row counts take several units at once.
+// Fewer than ~8 accumulators cannot hide the latency of the fma, so small row counts take several units at once; not
+// more than two, so that a row alone finds some of the weights of the step before in the first-level cache.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int max_accumulators = 24;
 #else
@@ -22,14 +23,15 @@ constexpr int max_accumulators = 12;
 #endif
 constexpr int max_rows(int gates) { return gates == 1 ? 6 : max_accumulators / gates; }
 constexpr int max_units(int rows, int gates) {
+  const int most = rows > 1 ? 4 : gates > 1 ? 2 : 8;
   int units = 1;
-  while (2 * units * rows * gates <= max_accumulators && 2 * units <= (rows * gates == 1 ? 8 : 4)) units *= 2;
+  while (2 * units * rows * gates <= max_accumulators && 2 * units <= most) units *= 2;
   return units;
 }
 
 // Pieces of k: short enough that a group of weights stays in the second-level cache while all rows pass over it, and
-// that a float sum of one piece keeps its last bits.
-constexpr int64_t k_block = 256;
+// that a float sum of one piece keeps its last bits; long, because every piece costs a pass over the sums.
+constexpr int64_t k_block = 512;
 template <class E> constexpr int64_t piece = k_block / Operand<E>::values;  // in elements of E
 
 // Calls body(0), ..., body(N - 1) with constants, so that arrays indexed by them live in registers from the compiler's
@@ -70,8 +72,9 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
     each<Rows * vectors>([&](auto i) FUSEDRNN_BODY { sum[i] = V(typename V::Scalar(0)); });
     for (int64_t run = 0; run < a.runs; ++run) {
       int64_t at = run * a.jump;
+      if (run + 1 < a.runs) fetch_run(p, at + a.jump, a.length);
       for (int64_t k = 0; k < a.length; ++k, at += a.step, w += w_step, ahead.at += ahead.step) {
-        __builtin_prefetch(ahead.at, 0, 2);
+        if constexpr (Rows > 1) __builtin_prefetch(ahead.at, 0, 2);  // of one row's weights it would fetch little
         add_product(sum, p, at, w, w_unit);
       }
     }
@@ -79,6 +82,13 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
   }
 
  private:
+  // The hardware does not foresee where the next stretch of the rows begins.
+  static FUSEDRNN_INLINE void fetch_run(const E* const (&p)[Rows], int64_t at, int64_t length) {
+    constexpr int64_t line = 64 / int64_t(sizeof(E));
+    for (int64_t i = 0; i < length; i += line)
+      each<Rows>([&](auto r) FUSEDRNN_BODY { __builtin_prefetch(p[r] + at + i, 0, 3); });
+  }
+
   // Whichever operand has fewer vectors stays in registers, the other one passes through.
   static FUSEDRNN_INLINE void add_product(V (&sum)[Rows * vectors], const E* const (&p)[Rows], int64_t at, const E* w,
                                           int64_t w_unit) {

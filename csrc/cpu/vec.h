@@ -166,11 +166,6 @@ template <class T> FUSEDRNN_INLINE Vec<T> power_of_two(Vec<T> shifted) {
   return {(typename V::Type)(((typename V::Bits)shifted.v << Native<T>::mantissa_bits) + (typename V::Bits)one.v)};
 }
 
-// 1/x within 12 %: subtracting the bits from a constant negates the exponent.
-FUSEDRNN_INLINE Vec<float> reciprocal_guess(Vec<float> x) {
-  return {(Vec<float>::Type)(0x7EF311C7 - (Vec<float>::Bits)x.v)};
-}
-
 // c + a1 b1 + a0 b0: two fused multiply-adds, the upper half first, as AVX512_BF16 documents its instruction. The
 // product of two bfloat16 is exact in float.
 FUSEDRNN_INLINE Vec<float> fma(Vec<Pair> a, Vec<Pair> b, Vec<float> c) {
@@ -269,7 +264,6 @@ FUSEDRNN_LIFT(at_most(FUSEDRNN_GROUP x, T high), at_most(x.v[i], high))
 FUSEDRNN_LIFT(at_least(FUSEDRNN_GROUP x, T low), at_least(x.v[i], low))
 FUSEDRNN_LIFT(where_positive(FUSEDRNN_GROUP gate, FUSEDRNN_GROUP x), where_positive(gate.v[i], x.v[i]))
 FUSEDRNN_LIFT(power_of_two(FUSEDRNN_GROUP shifted), power_of_two(shifted.v[i]))
-FUSEDRNN_LIFT(reciprocal_guess(FUSEDRNN_GROUP x), reciprocal_guess(x.v[i]))
 #undef FUSEDRNN_GROUP
 #undef FUSEDRNN_LIFT
 

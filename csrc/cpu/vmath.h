@@ -70,36 +70,19 @@ template <int factor, class V> FUSEDRNN_INLINE V exp_plus(const V& x, typename V
   return fma(scale, m, rest);
 }
 
-// 1/x for 1 <= x < 2^126. Two third-order steps  e = 1 - x r,  r <- r + r (e + e^2)  bring the guess to 1e-9, so that
-// the last rounding alone decides the result. That takes 7 operations, as long as 3 divisions of narrow vectors but
-// half of one of 64 bytes. It needs the fused e; without it, and in double, the processor divides.
-template <class V>
-constexpr bool divides = !has_fma || sizeof(typename V::Scalar) == 8 || FUSEDRNN_VECTOR_BYTES == 32;
-template <class V> FUSEDRNN_INLINE V reciprocal(const V& x) {
-  if constexpr (divides<V>) {
-    return V(1) / x;
-  } else {
-    V r = reciprocal_guess(x);
-    for (int i = 0; i < 2; ++i) {
-      const V e = fnma(x, r, V(1));
-      r = fma(r, fma(e, e, e), r);
-    }
-    return r;
-  }
-}
-
+// Both divide. A quotient is rounded once, so that tanh never exceeds 1, and a division waits for fewer operations than
+// the refinement of an estimate: of the LSTM's gate functions it saves a fifth to a third on a Zen 4.
 template <class V> FUSEDRNN_INLINE V sigmoid(const V& x) {
   using T = typename V::Scalar;
   constexpr T flat = ExpConstants<T>::sigmoid_flat;
-  return reciprocal(exp_plus<-1>(at_least(at_most(x, flat), -flat), T(1)));
+  return V(T(1)) / exp_plus<-1>(at_least(at_most(x, flat), -flat), T(1));
 }
 
 template <class V> FUSEDRNN_INLINE V tanh(const V& x) {
   using T = typename V::Scalar;
   constexpr T flat = ExpConstants<T>::tanh_flat;
-  const V m = exp_plus<2>(at_least(at_most(x, flat), -flat), T(-1)), d = m + V(T(1));
-  if constexpr (divides<V>) return m / d;  // never above 1, so that 1 - tanh^2 is not negative
-  return m * reciprocal(d);
+  const V m = exp_plus<2>(at_least(at_most(x, flat), -flat), T(-1));
+  return m / (m + V(T(1)));
 }
 
 // x where x > 0, else 0; NaN stays NaN (as torch.relu).
