@@ -19,8 +19,8 @@ TAKEN = {
     ("by_direction", 2): (1, 60, 65, 2, True),
     ("by_unit", 2): (2, 33, 161, 1, False),
     ("by_unit", 3): (5, 20, 161, 2, False),
-    ("by_layer", 2): (1, 70, 65, 2, False),
-    ("by_layer", 3): (2, 50, 65, 5, False),
+    ("by_layer", 2): (1, 140, 20, 2, False),
+    ("by_layer", 3): (2, 100, 20, 6, False),
 }
 
 
@@ -54,12 +54,24 @@ def test_schemes(plan: tuple[str, int], cell: str, ragged: bool) -> None:
             assert_same_bits(value, same)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_layers_follow_each_other(threads: int) -> None:
+def test_more_threads_than_parts() -> None:
+    """Fewer threads walk through time than there are for the products after it."""
+    layer = fr.LSTM(7, 65, seed=1)
+    x = np.random.default_rng(2).standard_normal((1, 60, 7)).astype(np.float32)
+    fr.set_num_threads(1)
+    expected = results(layer, x, None)
+    fr.set_num_threads(7)
+    assert layer.plan(60, 1) in [f"by_unit x{walkers}" for walkers in range(2, 7)]
+    for value, same in zip(results(layer, x, None), expected, strict=True):
+        assert_same_bits(value, same)
+
+
+@pytest.mark.parametrize(("threads", "layers"), [(2, 4), (3, 3)])
+def test_layers_follow_each_other(threads: int, layers: int) -> None:
     """Reversed and time-major stacks, float64, initial states and zero lengths, by layer."""
-    layer = fr.LSTM(5, 65, 3, dtype="float64", batch_first=False, seed=3).reversed_copy(seed=4)
+    layer = fr.LSTM(5, 20, layers, dtype="float64", batch_first=False, seed=3).reversed_copy(seed=4)
     rng = np.random.default_rng(5)
-    x, state = rng.standard_normal((50, 2, 5)), tuple(rng.standard_normal((2, 3, 2, 65)))
+    x, state = rng.standard_normal((50, 2, 5)), tuple(rng.standard_normal((2, layers, 2, 20)))
     lengths = np.array([0, 41])
     fr.set_num_threads(1)
     y, final = layer(x, state, lengths)

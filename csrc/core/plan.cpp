@@ -1,6 +1,7 @@
 #include "core/plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace fusedrnn {
 
@@ -9,29 +10,74 @@ int worthwhile_threads(int64_t multiply_adds, int available) {
   return static_cast<int>(std::min<int64_t>(available, 1 + multiply_adds / worth_waking_a_thread));
 }
 
+namespace {
+
+// What a step of all layers takes the slowest thread, counted in multiply-adds (~60 a ns on an AVX-512 core). Rough,
+// but enough to rank the schemes.
+class Estimate {
+ public:
+  Estimate(const Problem& p, int lanes, int item, const Machine& machine)
+      : p_(p), lanes_(lanes), item_(item), cache_(machine.private_cache * 3 / 4) {}
+
+  int64_t blocks() const { return (p_.hidden_size + lanes_ - 1) / lanes_; }
+
+  // One thread's part of one direction of each of `layers` layers: `rows` samples, `blocks` vectors of units.
+  double layers(int64_t layers, int64_t rows, int64_t blocks) const {
+    constexpr double gate_function = 25;  // of one unit
+    const double H = static_cast<double>(p_.hidden_size), r = static_cast<double>(rows);
+    const double inputs = static_cast<double>(p_.layer_input(0) + (p_.num_layers - 1) * p_.layer_input(1)) /
+                          static_cast<double>(p_.num_layers);
+    const double gates = static_cast<double>(blocks * lanes_ * p_.layout.gates);
+    // One or two rows wait for the weights, more so where those come from far away at every step.
+    const bool near = gates * H * item_ <= static_cast<double>(cache_);
+    const double waiting = near ? std::max(r, 2.0) : std::max(r, 4.0) + 0.4;
+    return static_cast<double>(layers) * gates * (H * waiting + inputs * r + gate_function * r);
+  }
+
+  // The threads meet, and read of each other what they have computed: h of every sample.
+  double meeting(int threads) const {
+    constexpr double exchange = 3'000, value = 5;  // 50 ns a round of the barrier; the cache lines of h
+    return exchange * std::ceil(std::log2(threads)) + value * static_cast<double>(p_.B * p_.hidden_size);
+  }
+
+ private:
+  const Problem& p_;
+  const int64_t lanes_, item_, cache_;
+};
+
+}  // namespace
+
 Plan make_plan(const Problem& p, int64_t rows, int lanes, int item, const Machine& machine, Pass pass) {
   const int64_t multiply_adds = rows * p.layout.gates * p.hidden_size * (p.layer_input(0) + p.hidden_size) * p.slabs();
   const int threads = worthwhile_threads(multiply_adds, machine.threads);
   if (threads <= 1) return {};
 
-  const int64_t units = (p.hidden_size + lanes - 1) / lanes;
-  const int64_t recurrent_bytes = p.layout.gates * p.hidden_size * p.hidden_size * item;
-  const bool weights_fit = recurrent_bytes <= machine.private_cache * 3 / 4;
-  constexpr int64_t full_tile_rows = 4;  // fewer rows leave a thread waiting for its weights
-  const int64_t samples_each = p.B / threads;
+  const Estimate estimate(p, lanes, item, machine);
+  const int64_t units = estimate.blocks(), layers = p.num_layers, slabs = p.slabs();
+  const auto at_most = [&](int64_t parts) { return static_cast<int>(std::min<int64_t>(threads, parts)); };
+  Plan best{Scheme::single, 1, threads};
+  // Another thread has to save more than what the estimate may be wrong by.
+  double least = 0.8 * estimate.layers(slabs, p.B, units);
+  const auto consider = [&](Scheme scheme, int size, double cost) {
+    if (size < 2 || cost >= least) return;
+    best = {scheme, size, threads};
+    least = cost;
+  };
+  const auto share = [](int64_t n, int parts) { return (n + parts - 1) / std::max(parts, 1); };
 
-  if (samples_each >= full_tile_rows && weights_fit) return {Scheme::by_sample, threads, threads};
-  if (p.num_directions == 2 && threads <= 3) return {Scheme::by_direction, 2, threads};
-  constexpr int64_t meeting_pays = 40'000;  // multiply-adds a step and thread: several times a barrier
-  const int64_t step = p.layout.gates * p.hidden_size * p.hidden_size * std::max<int64_t>(p.B, 1) / threads;
-  constexpr int64_t long_enough = 32;  // steps, so that filling and emptying the row of layers takes little of it
-  const bool layers = p.num_layers > 1 && p.num_directions == 1 && p.T >= long_enough;
-  const Plan by_layer{Scheme::by_layer, static_cast<int>(std::min<int64_t>(p.num_layers, threads)), threads};
-  if (pass == Pass::forward && layers && weights_fit && p.num_layers >= threads) return by_layer;
-  if (units >= 2 * threads && step >= meeting_pays) return {Scheme::by_unit, threads, threads};
-  if (layers) return pass == Pass::forward ? by_layer : Plan{Scheme::single, 1, threads};
-  if (samples_each >= 1) return {Scheme::by_sample, threads, threads};
-  return {};
+  const int by_sample = at_most(p.B);
+  consider(Scheme::by_sample, by_sample, estimate.layers(slabs, share(p.B, by_sample), units));
+  if (p.num_directions == 2) consider(Scheme::by_direction, 2, estimate.layers(layers, p.B, units));
+  // Back through time, a layer needs the whole gradient of the one above. A long sequence, so that filling and emptying
+  // the row of layers takes little of it; following closely takes smaller pieces of the input.
+  if (pass == Pass::forward && p.num_directions == 1 && p.T >= 32) {
+    const int by_layer = at_most(layers);
+    consider(Scheme::by_layer, by_layer, 1.15 * estimate.layers(share(layers, by_layer), p.B, units));
+  }
+  for (int size = 2; size <= at_most(units / 2); ++size)
+    consider(Scheme::by_unit, size,
+             estimate.layers(slabs, p.B, share(units, size)) + static_cast<double>(slabs) * estimate.meeting(size));
+  return best;
 }
 
 std::string Plan::describe() const {

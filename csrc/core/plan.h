@@ -29,7 +29,6 @@ struct Machine {
 // How many of the machine's threads this much work is worth waking.
 int worthwhile_threads(int64_t multiply_adds, int available);
 
-// Back through time, a layer needs the whole gradient of the one above.
 enum class Pass { forward, backward };
 
 // rows: steps that are really computed, over all samples. lanes, item: vector lanes and bytes of an element.

@@ -69,7 +69,10 @@ struct Seat {
     return !s->region->stopped();
   }
   static void publish_output(void* seat, int64_t steps) { static_cast<Seat*>(seat)->output->advance_to(steps); }
-  static bool barrier(void* seat) { return static_cast<Seat*>(seat)->region->barrier(); }
+  static bool barrier(void* seat) {
+    const Seat* s = static_cast<Seat*>(seat);
+    return s->region->meet_walkers(s->rank);
+  }
   static bool poll(void* seat) {
     const Seat* s = static_cast<Seat*>(seat);
     return s->region->poll(s->rank);
@@ -135,7 +138,7 @@ template <class T> void clear_padding(const Ragged& ragged, const Problem& p, Ti
 // Runs body(seat, plan) on `size` threads, or on this one alone if the pool is taken.
 template <class Body> void run_plan(Plan plan, int size, const Interrupt& interrupt, Body body) {
   const auto attempt = [&] {
-    Region region(size, interrupt);
+    Region region(size, plan.threads, interrupt);
     const bool ran = run_parallel(size, [&](int rank) {
       Seat seat{&region, rank, size};
       body(seat, plan);
@@ -216,7 +219,7 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
     for (size_t l = 0; l < layers.size(); ++l) {
       if (!run_layer(actual, layers[l], units, seat, cell_kernels<T>(p).forward)) return;
       // By sample, the next layer reads only what this thread has written itself.
-      if (actual.scheme != Scheme::by_sample && l + 1 < layers.size() && !seat.region->barrier()) return;
+      if (actual.scheme != Scheme::by_sample && l + 1 < layers.size() && !seat.region->meet_all(seat.rank)) return;
     }
   });
 }
@@ -260,7 +263,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
 
   run_plan(plan, plan.gradient_threads, interrupt, [&](Seat& seat, const Plan& actual) {
     Team everyone{seat.rank, seat.size, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
-    const auto meet = [&] { return seat.size == 1 || seat.region->barrier(); };
+    const auto meet = [&] { return seat.region->meet_all(seat.rank); };
     for (size_t l = layers.size(); l-- > 0;) {
       if (!run_layer(actual, layers[l], units, seat, cell.backward) || !meet()) return;
       for (const Sequence<T>& q : layers[l]) {

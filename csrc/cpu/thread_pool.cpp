@@ -27,13 +27,16 @@ inline void pause() {
 #endif
 }
 
-// Spins for some tens of microseconds while `value` equals `old`, then sleeps on it.
-template <class A, class V> void wait_while_equal(A& value, V old) {
-  for (int i = 0; i < 2000; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
+constexpr int most_spins = 2000;  // some tens of microseconds
+
+// Spins while `value` equals `old`, then sleeps on it. True: it had to sleep.
+template <class A, class V> bool wait_while_equal(A& value, V old, int spins = most_spins) {
+  for (int i = 0; i < spins; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return false;
     pause();
   }
   value.wait(old, std::memory_order_acquire);
+  return true;
 }
 
 // CPUs that the cgroup's quota pays for, or a large number.
@@ -125,17 +128,33 @@ int num_threads() {
 
 void set_num_threads(int n) { thread_count = n; }
 
-bool Region::barrier() {
-  const int phase = phase_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    phase_.notify_all();
-  } else {
-    // A thread that stops wakes the others by moving the phase on.
-    while (phase_.load(std::memory_order_acquire) == phase && !stopped()) wait_while_equal(phase_, phase);
+Barrier::Barrier(int size) : size_(size), seats_(static_cast<size_t>(size > 1 ? size : 0)) {
+  for (Seat& seat : seats_) seat.spins = most_spins;
+}
+
+// Dissemination (Hensgen, Finkel & Manber 1988): in each round a thread tells the one 1, 2, 4 ... places on that it has
+// come, and so whom it has heard of, and waits to be told the same. Two threads exchange one cache line each.
+void Barrier::wait(int rank, const std::atomic<bool>& stop) {
+  if (size_ == 1) return;
+  Seat& seat = seats_[static_cast<size_t>(rank)];
+  const int phase = ++seat.phase;
+  for (int round = 0, distance = 1; distance < size_; ++round, distance *= 2) {
+    std::atomic<int>& told = seats_[static_cast<size_t>((rank + distance) % size_)].heard[round].phase;
+    told.store(phase, std::memory_order_release);
+    told.notify_one();
+    const std::atomic<int>& heard = seat.heard[round].phase;
+    // Who spins in vain may be holding the core that the other one needs: next time it waits less.
+    for (int now; (now = heard.load(std::memory_order_acquire)) < phase && !stop.load(std::memory_order_acquire);)
+      seat.spins = wait_while_equal(heard, now, seat.spins) ? seat.spins / 8 : most_spins;
   }
-  return !stopped();
+}
+
+void Barrier::release() {
+  for (Seat& seat : seats_)
+    for (Flag& flag : seat.heard) {
+      flag.phase.fetch_add(1, std::memory_order_release);
+      flag.phase.notify_one();
+    }
 }
 
 bool Region::poll(int rank) {
@@ -147,8 +166,8 @@ bool Region::poll(int rank) {
       last_poll_ns_ = now;
       if (interrupted_()) {
         stop_.store(true, std::memory_order_release);
-        phase_.fetch_add(1, std::memory_order_release);
-        phase_.notify_all();
+        all_.release();
+        walkers_.release();
       }
     }
   }

@@ -3,6 +3,7 @@
 #pragma once
 #include <atomic>
 #include <functional>
+#include <vector>
 
 namespace fusedrnn {
 
@@ -11,22 +12,50 @@ int available_threads();
 int num_threads();
 void set_num_threads(int n);
 
-// What the threads of one parallel region share: a barrier, and a way to stop early.
+// A place where threads meet: nobody goes on before everybody has come.
+class Barrier {
+ public:
+  explicit Barrier(int size);
+  void wait(int rank, const std::atomic<bool>& stop);
+  void release();  // after stop was set: wakes those who sleep
+
+ private:
+  // A cache line each, with one thread that writes it and one that waits for it.
+  struct alignas(64) Flag {
+    std::atomic<int> phase{0};
+  };
+  struct Seat {
+    int phase = 0;   // times it was here
+    int spins;       // before it sleeps
+    Flag heard[10];  // by round: 2^10 threads
+  };
+
+  const int size_;
+  std::vector<Seat> seats_;
+};
+
+// What the threads of one parallel region share: two barriers, and a way to stop early.
 class Region {
  public:
-  // interrupted is asked now and then, by the calling thread alone.
-  Region(int size, std::function<bool()> interrupted) : size_(size), interrupted_(std::move(interrupted)) {}
-  bool barrier();       // false: stop
-  bool poll(int rank);  // false: stop
+  // The first `walkers` of `size` threads walk through time. interrupted is asked now and then, by the calling thread
+  // alone.
+  Region(int size, int walkers, std::function<bool()> interrupted)
+      : all_(size), walkers_(walkers), interrupted_(std::move(interrupted)) {}
+  bool meet_all(int rank) { return meet(all_, rank); }          // false: stop
+  bool meet_walkers(int rank) { return meet(walkers_, rank); }  // the same
+  bool poll(int rank);                                          // the same without waiting
   bool stopped() const { return stop_.load(std::memory_order_acquire); }
 
  private:
-  const int size_;
+  Barrier all_, walkers_;
   std::function<bool()> interrupted_;
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int> phase_{0};
   alignas(64) std::atomic<bool> stop_{false};
   int64_t last_poll_ns_ = 0;
+
+  bool meet(Barrier& barrier, int rank) {
+    barrier.wait(rank, stop_);
+    return !stopped();
+  }
 };
 
 // How far a thread has come, for one that follows it.
