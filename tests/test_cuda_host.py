@@ -6,6 +6,7 @@ What is imported from other test modules runs here once more, with the twin in t
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,69 @@ def test_outputs_belong_to_the_caller(cell: str, dtype: str) -> None:
         assert all(np.all(np.isnan(out)) for out in outputs)
         for name, value in actual.items():
             assert_same_bits(value, expected[name], name)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+def test_memory_runs_out_in_forward(monkeypatch: pytest.MonkeyPatch, cell: str, training: bool) -> None:
+    """Whichever piece is refused: the call is made again, and what it had put out is done before its tape goes."""
+    from fusedrnn import _cuda
+    from fusedrnn.cuda.arrays import _NumPy
+
+    operands = Operands(cell, "float32", layers=3, directions=2, ragged=True)
+    expected = operands.outputs(operands.stack(twin_stack))
+    again: list[int] = []
+    monkeypatch.setattr(_NumPy, "release_cached", lambda _: again.append(pieces))
+    alive = []  # at an address of their own each, weights have loops of their own
+    for pieces in count():
+        fresh = operands.replaced(weights=[w.copy() for w in operands.weights])
+        alive.append(fresh)
+        stack = fresh.stack(twin_stack)
+        _cuda.refuse_on_host(pieces)
+        outputs = fresh.train(stack)[0] if training else fresh.outputs(stack)
+        _cuda.refuse_on_host(-1)
+        for out, value in zip(outputs, expected, strict=True):
+            assert_same_bits(out, value, pieces)
+        if pieces not in again:
+            break
+    assert again
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["first_call", "recording"])
+@pytest.mark.parametrize("directions", [1, 2], ids=["one_way", "two_way"])
+def test_memory_runs_out_in_backward(
+    monkeypatch: pytest.MonkeyPatch, cell: str, directions: int, seen: bool, request: pytest.FixtureRequest
+) -> None:
+    """Whichever piece is refused: the call is made again and adds nothing twice, or says that it must not be."""
+    from fusedrnn import _cuda
+    from fusedrnn.cuda.arrays import _NumPy
+
+    operands = Operands(cell, "float32", layers=3, directions=directions, ragged=True)
+    expected = operands.gradients(operands.stack(twin_stack))
+    again: list[int] = []
+    monkeypatch.setattr(_NumPy, "release_cached", lambda _: again.append(pieces))
+    half_way: list[int] = []
+    alive = []  # as above
+    for pieces in count():
+        fresh = operands.replaced(weights=[w.copy() for w in operands.weights])
+        alive.append(fresh)
+        stack = fresh.stack(twin_stack)
+        if seen:
+            fresh.gradients(stack)
+        outputs, tape = fresh.train(stack)
+        _cuda.refuse_on_host(pieces)
+        try:
+            gradients = fresh.backward(tape)
+        except RuntimeError as error:
+            assert "set all of them to zero before you try again" in str(error)
+            half_way.append(pieces)
+            gradients = fresh.backward(tape)
+        _cuda.refuse_on_host(-1)
+        for place, (out, value) in enumerate(zip(outputs + gradients, expected, strict=True)):
+            assert_same_bits(out, value, (pieces, place))
+        if pieces not in again + half_way:
+            break
+    assert again
+    assert bool(half_way) == (seen and request.node.callspec.params["twin"] == "stepwise")
 
 
 # Half of the spacing of numbers at 1, for the arrays; sums and states are float32. A gradient has passed a few

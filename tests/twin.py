@@ -112,12 +112,19 @@ class Operands:
 
     def gradients(self, stack: Any, lift: Callable[[Any], Any] = _same) -> list[Any]:
         """Return the outputs of a training call, then the gradients of x, of the states and of the weights."""
-        weights = self._lifted_weights(lift)
-        outputs, tape = self._forward(stack, lift, weights, True)
+        outputs, tape = self.train(stack, lift)
+        return outputs + self.backward(tape, lift)
+
+    def train(self, stack: Any, lift: Callable[[Any], Any] = _same) -> tuple[list[Any], Any]:
+        """Return the outputs of a training call and its tape."""
+        return self._forward(stack, lift, self._lifted_weights(lift), True)
+
+    def backward(self, tape: Any, lift: Callable[[Any], Any] = _same) -> list[Any]:
+        """Return the gradients of x, of the states and of the weights."""
         grads = [lift(np.zeros(w.shape, _dtype(self.dtype))) for w in self.weights]
         dy, dh, *dc = (lift(d) for d in self.cotangents)
         inputs = tape.backward(dy, dh, dc[0] if dc else None, grads)
-        return outputs + [g for g in inputs if g is not None] + grads
+        return [g for g in inputs if g is not None] + grads
 
     def _lifted_weights(self, lift: Callable[[Any], Any]) -> list[Any]:
         return [lift(w) if isinstance(w, np.ndarray) else w for w in self.weights]

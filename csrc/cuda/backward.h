@@ -50,14 +50,20 @@ template <class D, class E> class Backward {
     prepare_caller_gradient();
 
     device_.fork(weights_lane_ + 1);
-    std::vector<Event> above;  // by chunk: when the layer above has written dx
-    for (int64_t l = L - 1; l >= 0; --l) {
-      above = p_.num_directions == 1 ? one_direction(l, above) : two_directions(l, above);
-      for (int64_t d = 0; d < p_.num_directions; ++d) weight_gradients(l, d);
+    // The last memory that is asked for: where there is not enough, nothing has been added yet and the caller may try
+    // again.
+    for (int64_t l = 0; l < L; ++l)
+      for (int64_t d = 0; d < p_.num_directions; ++d) walks_.push_back(begin(l, d));
+    tape_.consumed = true;
+    try {
+      walk_layers();
+      device_.join(weights_lane_ + 1);
+    } catch (const OutOfMemory& error) {  // of a recording, say
+      if (!added_) throw;
+      throw std::runtime_error(
+          std::string(error.what()) +
+          "; some gradients have been added by then: set all of them to zero before you try again");
     }
-    if (scatter_dx_)  // lane 0 is where the first layer has written its dx
-      device_.each(0, p_.T * p_.B, p_.input_size, Scatter<A, E>{order_.rows, dx_rows_, p_.input_size, dx_});
-    device_.join(weights_lane_ + 1);
   }
 
  private:
@@ -80,12 +86,24 @@ template <class D, class E> class Backward {
   // (R, directions*H): dx of layer l, dy of the one below.
   A* inner(int64_t l) const { return inner_[static_cast<size_t>(l) % inner_.size()]; }
 
+  Walk& walk_of(int64_t l, int64_t d) { return walks_[static_cast<size_t>(slab_of(l, d))]; }
+
+  void walk_layers() {
+    std::vector<Event> above;  // by chunk: when the layer above has written dx
+    for (int64_t l = p_.num_layers - 1; l >= 0; --l) {
+      above = p_.num_directions == 1 ? one_direction(l, above) : two_directions(l, above);
+      for (int64_t d = 0; d < p_.num_directions; ++d) weight_gradients(l, d);
+    }
+    if (scatter_dx_)  // lane 0 is where the first layer has written its dx
+      device_.each(0, p_.T * p_.B, p_.input_size, Scatter<A, E>{order_.rows, dx_rows_, p_.input_size, dx_});
+  }
+
   // Returns by chunk when dx is written.
   std::vector<Event> one_direction(int64_t l, const std::vector<Event>& above) {
     const int64_t steps = order_.ragged->steps;
     const bool wavefront = order_.runs_are_packed(p_.reverse);
     const int64_t chunk = wavefront ? chunk_steps<A>(p_, order_, place_) : std::max<int64_t>(steps, 1);
-    Walk walk = begin(l, 0);
+    Walk& walk = walk_of(l, 0);
     std::vector<Event> done;
     for (int64_t s0 = (steps - 1) / chunk * chunk; s0 >= 0 && steps > 0; s0 -= chunk) {
       const int64_t s1 = std::min(s0 + chunk, steps);
@@ -102,7 +120,7 @@ template <class D, class E> class Backward {
 
   std::vector<Event> two_directions(int64_t l, const std::vector<Event>& above) {
     for (int64_t d = 0; d < 2; ++d) {
-      Walk walk = begin(l, d);
+      Walk& walk = walk_of(l, d);
       for (const Event& written : above) device_.wait(walk.lane, written);
       step_back(walk, 0, order_.ragged->steps);
       finish(walk);
@@ -246,6 +264,7 @@ template <class D, class E> class Backward {
     const WeightGradients& to = back_.gradients[static_cast<size_t>(index)];
     const Sequenced<const E> x = layer_input(l);
     if (order_.R == 0) return;
+    added_ = true;
     E* weight_ih = static_cast<E*>(to.weight_ih);
     for (const InputRun& run : runs_)
       device_.multiply(weights_lane_, Product<E, E>{run.count * H, I, order_.R, kept.gates + run.column * H, S * H,
@@ -278,9 +297,11 @@ template <class D, class E> class Backward {
   const ResidentPlan resident_;
   const std::vector<InputRun> runs_;
   int64_t walking_lanes_ = 1, weights_lane_ = 0, parts_ = 1;
-  A* part_sums_ = nullptr;  // (parts, slots, H)
-  std::vector<A*> inner_;   // gradients between layers
-  Sequenced<E> dx_{};       // of the caller
+  A* part_sums_ = nullptr;   // (parts, slots, H)
+  std::vector<A*> inner_;    // gradients between layers
+  std::vector<Walk> walks_;  // by slab
+  bool added_ = false;       // to the gradients of weights
+  Sequenced<E> dx_{};        // of the caller
   bool scatter_dx_ = false;
   A* dx_rows_ = nullptr;  // (R, I)
 };

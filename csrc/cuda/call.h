@@ -145,7 +145,7 @@ template <class D, class E> struct TapeOf : Tape {
   E* packed_x;  // (R, I); null where the caller's x is packed already
   std::vector<Slab> slabs;
   std::vector<E*> inner;  // (R, directions*H) of every layer but the last
-  bool consumed = false;
+  bool consumed = false;  // the saved gates are gradients by now
 };
 
 }  // namespace fusedrnn::cuda

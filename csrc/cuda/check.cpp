@@ -3,6 +3,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/stack.h"
+
 namespace fusedrnn::cuda {
 
 void check(cudaError_t status, const char* function) {
@@ -14,6 +16,7 @@ void check(cudaError_t status, const char* function) {
   const cudaError_t after = cudaStreamQuery(cudaStreamLegacy);
   if (after != cudaSuccess && after != cudaErrorNotReady && after == status)
     message += "; the device state of this process is lost: restart it. Arrays and models on the CPU are unaffected";
+  if (status == cudaErrorMemoryAllocation) throw OutOfMemory(message);
   throw std::runtime_error(message);
 }
 

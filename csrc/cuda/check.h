@@ -4,7 +4,8 @@
 
 namespace fusedrnn::cuda {
 
-// Throws std::runtime_error naming the function, CUDA's words and, where the device state of the process is lost, that.
+// Throws std::runtime_error naming the function, CUDA's words and, where the device state of the process is lost, that;
+// OutOfMemory where memory is what is missing.
 void check(cudaError_t status, const char* function);
 
 // Makes a device the current one and goes back to the one before.

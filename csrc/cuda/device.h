@@ -12,6 +12,7 @@
 //   record(lane), wait(lane, e)  a point in a lane's work, and waiting for it
 //   loop(lane, key, bytes)       memory and recorded segments that outlive the call, for one time loop of this key
 //   replay(lane, loop, n, active, body)   body's work; recorded for (n, active), later replayed without calling body
+// scratch, loop, store().take and replay may throw OutOfMemory.
 #pragma once
 #include <array>
 

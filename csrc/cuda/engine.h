@@ -8,12 +8,13 @@ namespace fusedrnn::cuda {
 template <class D, class E> class EngineOf : public Engine {
  public:
   std::unique_ptr<Tape> forward(const ForwardCall& call, const Place& place, bool training) const override {
+    std::unique_ptr<TapeOf<D, E>> tape;  // outlives the device, which may work on it until it is gone
     D device(place, call.problem.op);
     if (!training) {
       Forward<D, E>(device, call, nullptr, place).run();
       return nullptr;
     }
-    auto tape = std::make_unique<TapeOf<D, E>>(call, device);
+    tape = std::make_unique<TapeOf<D, E>>(call, device);
     Forward<D, E>(device, tape->call, tape.get(), place).run();
     tape->store.used(device);
     return tape;
@@ -28,7 +29,6 @@ template <class D, class E> class EngineOf : public Engine {
     D device(place, kept.call.problem.op);
     kept.store.await(device);
     if (kept.consumed) restore(kept, device, place);
-    kept.consumed = true;
     Backward<D, E>(device, kept, call, place).run();
     kept.store.used(device);
   }

@@ -1,7 +1,7 @@
 // The host twin of CudaDevice: the same work in plain loops. It is as unkind as a device may be: lanes run in turn,
 // each as far as its waits allow, in calls of even number the last lane first and in the others the first, so that a
 // wait that is missing shows. Recorded segments are kept and replayed, so that a recording that has swallowed a pointer
-// of one call shows.
+// of one call shows. What was put out before an error is done all the same, as on a device.
 #pragma once
 #include <atomic>
 #include <cstring>
@@ -47,17 +47,24 @@ class HostDevice {
 
   class Store : public HostMemory {
    public:
-    void* take(HostDevice&, int64_t bytes) { return HostMemory::take(bytes); }
+    void* take(HostDevice&, int64_t bytes) {
+      ask();
+      return HostMemory::take(bytes);
+    }
     void used(HostDevice&) {}
     void await(HostDevice&) {}
   };
 
   HostDevice(const Place&, const std::string&) : turn_(mutex()), last_lane_first_(calls()++ % 2 == 0) {}
+  ~HostDevice() { run_lanes(); }
   HostDevice(const HostDevice&) = delete;
   HostDevice& operator=(const HostDevice&) = delete;
 
   int lanes() const { return most_lanes; }
-  void* scratch(int64_t bytes) { return scratch_.take(bytes); }
+  void* scratch(int64_t bytes) {
+    ask();
+    return scratch_.take(bytes);
+  }
   Store store() { return {}; }
 
   void fork(int64_t lanes) {
@@ -136,18 +143,25 @@ class HostDevice {
     submit(lane, [to, copy = std::vector<char>(begin, begin + bytes)] { std::memcpy(to, copy.data(), copy.size()); });
   }
 
-  Loop& loop(int64_t, const LoopKey& key, int64_t bytes) { return loops().try_emplace(key, bytes).first->second; }
+  Loop& loop(int64_t, const LoopKey& key, int64_t bytes) {
+    if (!loops().contains(key)) ask();
+    return loops().try_emplace(key, bytes).first->second;
+  }
 
   template <class Body> void replay(int64_t lane, Loop& loop, int64_t steps, int64_t active, Body body) {
     const auto [place, first_time] = loop.recorded_.try_emplace({steps, active});
     if (first_time) return body();
     if (place->second.empty()) {
+      ask();
       recording_ = &place->second;
       body();
       recording_ = nullptr;
     }
     for (const auto& work : place->second) submit(lane, work);
   }
+
+  // Memory is refused once, after so many more pieces; a recording counts as one.
+  static void refuse(int64_t after) { granted() = after; }
 
  private:
   static constexpr int most_lanes = 4;
@@ -176,6 +190,13 @@ class HostDevice {
     }
   }
 
+  static void ask() {
+    if (granted()-- == 0) throw OutOfMemory("a test refuses memory");
+  }
+  static std::atomic<int64_t>& granted() {
+    static std::atomic<int64_t> count = -1;
+    return count;
+  }
   static std::atomic<int64_t>& calls() {
     static std::atomic<int64_t> count = 0;
     return count;

@@ -16,6 +16,8 @@ const Engine* host_engine(const std::string& dtype) {
   return nullptr;
 }
 
+void refuse_on_host(int64_t after) { HostDevice::refuse(after); }
+
 CellLayout layout_of(CellKind cell) {
   CellLayout layout{};
   with_cell(cell, [&]<class C>() { layout = C::layout; });

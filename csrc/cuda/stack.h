@@ -12,7 +12,7 @@
 
 namespace fusedrnn::cuda {
 
-// Not enough device memory; nothing is left allocated.
+// Not enough device memory; nothing is left allocated, nothing was added to gradients: the call may be made again.
 struct OutOfMemory : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -71,6 +71,7 @@ class Engine {
 // "float32", "float64", "bfloat16", "float16"; null for any other name.
 const Engine* device_engine(const std::string& dtype);
 const Engine* host_engine(const std::string& dtype);  // the same code in plain loops, for tests
+void refuse_on_host(int64_t after);                   // that of memory after so many more, once; for tests as well
 CellLayout layout_of(CellKind cell);
 
 }  // namespace fusedrnn::cuda

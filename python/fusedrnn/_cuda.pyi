@@ -80,6 +80,7 @@ def host_stack(
     reverse: bool,
     bias: bool,
 ) -> Stack: ...
+def refuse_on_host(after: int) -> None: ...
 def plan_for(
     cell: str,
     dtype: str,

@@ -218,7 +218,10 @@ def _lengths(lengths: Any) -> Any:
 
 
 def _with_free_memory(library: Library, run: Callable[[], T]) -> T:
-    """Run a call; if the device has no memory for it, once more after the caller's library gave up what it hoards."""
+    """Run a call; if the device has no memory for it, once more after the caller's library gave up what it hoards.
+
+    That is safe for gradients too: once the kernels have added to one, they raise another error.
+    """
     try:
         return run()
     except MemoryError:
