@@ -97,13 +97,15 @@ def test_what_disagrees_is_not_timed(gpu: Any, kind: str) -> None:
     assert re.fullmatch(r"y: ours and torch differ by .* times the tolerance; not timed", record["error"])
 
 
-def test_what_cannot_run_is_recorded(gpu: Any) -> None:
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [("out of memory: 9 GiB\nsee above", "out of memory: 9 GiB"), ("", "MemoryError"), ("\n", "MemoryError")],
+)
+def test_what_cannot_run_is_recorded(gpu: Any, message: str, error: str) -> None:
     def no_memory(*_: Any, **__: Any) -> None:
-        raise MemoryError("out of memory: 9 GiB")
+        raise MemoryError(message)
 
-    assert run(gpu, gpu("cases").Case("lstm", "training", "odd", 7, 3, 5, 6), no_memory) == {
-        "error": "out of memory: 9 GiB"
-    }
+    assert run(gpu, gpu("cases").Case("lstm", "training", "odd", 7, 3, 5, 6), no_memory) == {"error": error}
 
 
 def test_the_grid_holds_what_is_promised(gpu: Any) -> None:

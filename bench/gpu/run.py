@@ -68,7 +68,7 @@ def run_case(torch: Any, case: Case, device: str, make_stack: Any, clock: Clock,
         difference = worst(torch, case.dtype, *(runner.results() for runner in runners.values()))
         timings = interleave({name: runner.call for name, runner in runners.items()}, clock, budget)
     except (Mismatch, RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        return {"error": str(error).splitlines()[0] or type(error).__name__}
+        return {"error": (str(error).strip() or type(error).__name__).splitlines()[0]}
     times = {}
     for name, timing in timings.items():
         ratio, low, high = harness.paired_ratio(timing, timings["ours"])
