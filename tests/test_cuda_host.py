@@ -6,8 +6,10 @@ What is imported from other test modules runs here once more, with the twin in t
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import count
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -227,3 +229,56 @@ def test_arrays_by_dlpack(cell: str) -> None:
     mixed = x_of_torch.outputs(operands.stack(twin_stack))[0]
     assert isinstance(mixed, torch.Tensor)
     assert_same_bits(mixed.numpy(), y)
+
+
+def _of_another_library() -> Any:
+    """Return the library of an x whose current stream is not CuPy's: 100 on device 0, 101 on device 1."""
+    from fusedrnn.cuda.arrays import _NumPy
+
+    class Elsewhere(_NumPy):
+        name = "elsewhere"
+
+        def stream(self, device: int) -> int:
+            return 100 + device
+
+    return Elsewhere()
+
+
+def test_arrays_by_dlpack_are_ready_in_the_stream_of_the_call() -> None:
+    """Their library is told the current stream of x's library, which the call runs on."""
+    from fusedrnn.cuda.stack import _Call
+
+    class OnDevice(Shared):
+        streams: ClassVar[list[int]] = []
+
+        def __dlpack__(self, *, stream: int) -> Any:
+            self.streams.append(stream)
+            return super().__dlpack__()
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 1
+
+    array = OnDevice(np.zeros((2, 3), np.float32))
+    call = _Call("LSTM", _of_another_library(), 1)
+    call.input("h0", array)
+    call.target("gradients[0]", array)
+    assert array.streams == [101, 101]
+
+
+def test_arrays_by_interface_are_ready_in_the_stream_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream of the call waits for the one that the interface names."""
+    from fusedrnn.cuda import arrays
+    from fusedrnn.cuda.stack import _Call
+
+    done: list[tuple[str, int, int]] = []
+    runtime = SimpleNamespace(
+        eventRecord=lambda event, stream: done.append(("record", event, stream)),
+        streamWaitEvent=lambda stream, event: done.append(("wait", stream, event)),
+    )
+    cuda = SimpleNamespace(
+        Device=lambda ordinal: nullcontext(), Event=lambda disable_timing: SimpleNamespace(ptr=9), runtime=runtime
+    )
+    monkeypatch.setattr(arrays, "namespace", lambda: SimpleNamespace(cuda=cuda))
+    interface = {"data": (0, False), "typestr": "<f4", "shape": (0, 3), "strides": None, "stream": 7}
+    _Call("LSTM", _of_another_library()).input("h0", SimpleNamespace(__cuda_array_interface__=interface))
+    assert done == [("record", 9, 7), ("wait", 100, 9)]

@@ -7,6 +7,7 @@ speaks DLPack or ``__cuda_array_interface__``, such as JAX.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -144,12 +145,15 @@ class _Other(Library):
     ----------
     example : object
         An array of it; its ``__array_namespace__().from_dlpack`` takes the results. Without one they stay CuPy arrays.
+    consumer : Library, optional
+        Whose current stream the call runs on, where that is another library's than CuPy's.
     """
 
     name = "other"
 
-    def __init__(self, example: Any) -> None:
+    def __init__(self, example: Any, consumer: Library | None = None) -> None:
         self._namespace = example.__array_namespace__() if hasattr(example, "__array_namespace__") else None
+        self._consumer = consumer
 
     @staticmethod
     def _maker(device: int) -> Library:
@@ -157,7 +161,7 @@ class _Other(Library):
 
     def view(self, array: Any, device: int | None = None) -> _cuda.View:
         if not hasattr(array, "__dlpack__"):
-            return _interface_view(array.__cuda_array_interface__)
+            return _interface_view(array.__cuda_array_interface__, self.stream)
         kind, ordinal = array.__dlpack_device__()
         if kind == 1:  # the CPU: has no streams
             return _cuda.View.from_dlpack(array.__dlpack__())
@@ -177,7 +181,7 @@ class _Other(Library):
         return array if self._namespace is None else self._namespace.from_dlpack(array)
 
     def stream(self, device: int) -> int:
-        return self._maker(device).stream(device)
+        return (self._consumer or self._maker(device)).stream(device)
 
     def release_cached(self) -> None:
         _CuPy().release_cached()
@@ -208,9 +212,9 @@ def library_of(op: str, name: str, array: Any) -> Library:
     )
 
 
-def by_protocol(array: Any) -> Library:
-    """Return how an array is read by DLPack, which orders the work of two libraries on different streams."""
-    return _Other(array)
+def by_protocol(array: Any, consumer: Library) -> Library:
+    """Return how an array is read by DLPack, which orders its library's work before the consumer's current stream."""
+    return _Other(array, consumer)
 
 
 def _strided_view(array: Any, pointer: int, device: int, read_only: bool) -> _cuda.View:
@@ -220,19 +224,24 @@ def _strided_view(array: Any, pointer: int, device: int, read_only: bool) -> _cu
     return _cuda.View(pointer, array.shape, strides, dtype, device, read_only)
 
 
-def _interface_view(interface: dict[str, Any]) -> _cuda.View:
-    """Return the view of a ``__cuda_array_interface__``."""
+def _interface_view(interface: dict[str, Any], consumer_stream: Callable[[int], int]) -> _cuda.View:
+    """Return the view of a ``__cuda_array_interface__``, ready in the consumer's stream on the device of the array."""
     pointer, read_only = interface["data"]
     dtype = np.dtype(interface["typestr"])
     strides = interface.get("strides")
     if strides is not None:
         strides = tuple(stride // dtype.itemsize for stride in strides)
+    device = _cuda.device_of(pointer) if pointer else 0
     stream = interface.get("stream")
     if stream is not None:
-        # The array is ready once this stream has come so far. It names the default streams 1 and 2.
-        namespace().cuda.get_current_stream().wait_event(namespace().cuda.ExternalStream(stream).record())
+        # The array is ready once this stream has come so far. It names the default streams 1 and 2, as CUDA does.
+        cuda = namespace().cuda
+        with cuda.Device(device):
+            ready = cuda.Event(disable_timing=True)
+            # Handles, and no ExternalStream around them: CuPy 14 warns of that.
+            cuda.runtime.eventRecord(ready.ptr, stream)
+            cuda.runtime.streamWaitEvent(consumer_stream(device), ready.ptr)
     name = dtype.name if dtype.isnative else dtype.str
-    device = _cuda.device_of(pointer) if pointer else 0
     return _cuda.View(pointer, tuple(interface["shape"]), strides, name, device, read_only)
 
 

@@ -194,7 +194,7 @@ class _Call:
         library = library_of(self.op, name, array)
         if library.name == self.library.name:
             return self.library
-        return library if library.name == "numpy" else by_protocol(array)
+        return library if library.name == "numpy" else by_protocol(array, self.library)
 
 
 def _needs_copy(view: _cuda.View, dense: bool) -> bool:
