@@ -63,6 +63,7 @@ class Context {
   explicit Context(int device);
   int device() const { return device_; }
   int64_t workspace_bytes() const { return workspace_bytes_; }
+  int block_shared_bytes() const { return block_shared_bytes_; }  // the most that a block may ask for
   cudaStream_t capture_stream() const { return capture_; }
   cudaStream_t last_stream() const { return last_stream_; }
   bool idle() const { return cudaEventQuery(done_) == cudaSuccess; }
@@ -79,6 +80,7 @@ class Context {
 
   int device_;
   int64_t workspace_bytes_;
+  int block_shared_bytes_ = 0;
   cudaStream_t capture_ = nullptr, last_stream_ = nullptr;
   cudaEvent_t done_ = nullptr;
   std::vector<std::unique_ptr<Lane>> lanes_;

@@ -120,9 +120,9 @@ void CudaDevice::launch_blocks(int64_t lane, const void* kernel, int64_t blocks,
                                const void* functor) {
   if (blocks <= 0) return;
   constexpr int64_t without_asking = 48 << 10;
+  // The limit is the kernel's: if it were what this launch needs, another thread might lower it before the launch.
   if (residence.shared_bytes > without_asking)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(residence.shared_bytes)),
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, context_->block_shared_bytes()),
           "cudaFuncSetAttribute");
   void* arguments[] = {const_cast<void*>(functor)};
   check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)),
