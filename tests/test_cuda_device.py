@@ -368,3 +368,34 @@ def test_two_threads_share_a_stack() -> None:
     with ThreadPoolExecutor(4) as pool:
         for y in pool.map(work, range(32)):
             assert_forward(y, expected)
+
+
+def test_others_may_synchronise_the_device() -> None:
+    """A thread that waits for the device again and again spoils what is being recorded, but no call."""
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Event
+
+    operands = Operands("lstm", "float32", layers=2, batch=9, steps=70, hidden=32)
+    stack = operands.stack(device_stack)
+    expected = [a.get() for a in operands.gradients(stack, cupy().asarray)]
+    done = Event()
+
+    def synchronise() -> None:
+        while not done.is_set():
+            try:
+                cupy().cuda.Device().synchronize()
+            except cupy().cuda.runtime.CUDARuntimeError:  # CUDA refuses while a recording goes on
+                pass
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(synchronise)
+        try:
+            alive = []  # weights at other addresses are recorded anew
+            for _ in range(10):
+                alive.append(operands.replaced(weights=[cupy().asarray(w) for w in operands.weights]))
+                for _ in range(3):
+                    for out, value in zip(alive[-1].gradients(stack, cupy().asarray), expected, strict=True):
+                        assert_same_bits(out.get(), value)
+        finally:
+            done.set()
+        other.result()

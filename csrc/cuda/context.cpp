@@ -48,12 +48,23 @@ cudaStream_t reaper_of(int device) {
   return stream;
 }
 
+std::shared_mutex& recordings() { return immortal<std::shared_mutex>(); }
+
+void synchronize_device() {
+  const std::unique_lock<std::shared_mutex> lock(recordings());
+  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
 struct IdleContexts {
   std::mutex mutex;
   std::vector<std::unique_ptr<Context>> contexts;
 };
 
 }  // namespace
+
+std::shared_lock<std::shared_mutex> hold_synchronisation_off() {
+  return std::shared_lock<std::shared_mutex>(recordings());
+}
 
 void* allocate(int device, int64_t bytes, cudaStream_t stream, const std::string& op) {
   const cudaMemPool_t pool = pool_of(device);
@@ -62,7 +73,7 @@ void* allocate(int device, int64_t bytes, cudaStream_t stream, const std::string
   cudaError_t status = cudaMallocFromPoolAsync(&memory, size, pool, stream);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // until then what was given back is not free
+    synchronize_device();  // until then what was given back is not free
     check(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
     status = cudaMallocFromPoolAsync(&memory, size, pool, stream);
   }
@@ -87,7 +98,7 @@ void release_memory() {
   const std::lock_guard<std::mutex> lock(pools.mutex);
   for (const auto& [device, pool] : pools.by_device) {
     const UseDevice use(device);
-    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    synchronize_device();
     check(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
   }
 }
@@ -114,7 +125,7 @@ DeviceStore::~DeviceStore() {
     if (last_use_)
       cudaStreamWaitEvent(reaper, last_use_, 0);
     else
-      cudaDeviceSynchronize();  // the call that filled it failed half way
+      synchronize_device();  // the call that filled it failed half way
     for (void* block : blocks_) release(block, reaper);
     if (last_use_) cudaEventDestroy(last_use_);
   } catch (const std::exception&) {  // the device is lost, and its memory with it

@@ -2,6 +2,7 @@
 #pragma once
 #include <map>
 #include <memory>
+#include <shared_mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,9 @@
 #include "cuda/device.h"
 
 namespace fusedrnn::cuda {
+
+// To synchronise a device spoils what any thread is recording: our own synchronisations wait until nobody holds this.
+std::shared_lock<std::shared_mutex> hold_synchronisation_off();
 
 // Memory in the order of a stream, from one pool a device, which keeps what it is given back. Throws OutOfMemory after
 // one more try with an emptied pool; `op` leads the message.

@@ -111,11 +111,8 @@ class CudaDevice {
       segment.seen = true;
       return;
     }
-    if (!segment.graph) {
-      const Recording recording(*this, lane);
-      body();
-      segment.graph = recording.finish();
-    }
+    if (!segment.graph) segment.graph = recorded(lane, body);
+    if (!segment.graph) return body();
     check(cudaGraphLaunch(segment.graph, lane_at(lane).stream), "cudaGraphLaunch");
   }
 
@@ -129,10 +126,25 @@ class CudaDevice {
     cudaGraphExec_t finish() const;
 
    private:
+    const std::shared_lock<std::shared_mutex> unspoilt_ = hold_synchronisation_off();
     Lane& lane_;
     cudaStream_t capture_, own_;
     int64_t workspace_bytes_;
   };
+
+  // Null where others have spoiled it: a device that a user's thread synchronises fails whatever is being recorded. The
+  // next call tries again. What is wrong with the work itself comes out when it runs as it is.
+  template <class Body> cudaGraphExec_t recorded(int64_t lane, Body& body) {
+    try {
+      const Recording recording(*this, lane);
+      body();
+      return recording.finish();
+    } catch (const OutOfMemory&) {
+      throw;
+    } catch (const std::runtime_error&) {
+      return nullptr;
+    }
+  }
 
   Lane& lane_at(int64_t lane) { return context_->lane(lane, op_); }
   void launch(int64_t lane, const void* kernel, int64_t rows, int64_t columns, void* functor);
