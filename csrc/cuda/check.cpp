@@ -20,6 +20,12 @@ void check(cudaError_t status, const char* function) {
   throw std::runtime_error(message);
 }
 
+ApartFromCaptures::ApartFromCaptures() {
+  check(cudaThreadExchangeStreamCaptureMode(&other_), "cudaThreadExchangeStreamCaptureMode");
+}
+
+ApartFromCaptures::~ApartFromCaptures() { cudaThreadExchangeStreamCaptureMode(&other_); }
+
 UseDevice::UseDevice(int device) {
   check(cudaGetDevice(&before_), "cudaGetDevice");
   changed_ = device != before_;

@@ -8,7 +8,20 @@ namespace fusedrnn::cuda {
 // OutOfMemory where memory is what is missing.
 void check(cudaError_t status, const char* function);
 
-// Makes a device the current one and goes back to the one before.
+// While it lives, what other threads capture is no concern of this one. A capture in CUDA's global mode (torch's) would
+// otherwise forbid it cudaEventQuery and the making of streams, and be spoilt by them itself.
+class ApartFromCaptures {
+ public:
+  ApartFromCaptures();
+  ~ApartFromCaptures();
+  ApartFromCaptures(const ApartFromCaptures&) = delete;
+  ApartFromCaptures& operator=(const ApartFromCaptures&) = delete;
+
+ private:
+  cudaStreamCaptureMode other_ = cudaStreamCaptureModeThreadLocal;  // the mode that is not in force
+};
+
+// Makes a device the current one for calls of ours, and goes back to the one before.
 class UseDevice {
  public:
   explicit UseDevice(int device);
@@ -17,6 +30,7 @@ class UseDevice {
   UseDevice& operator=(const UseDevice&) = delete;
 
  private:
+  const ApartFromCaptures apart_;
   int before_ = 0;
   bool changed_ = false;
 };
