@@ -140,16 +140,14 @@ Limits CudaDevice::limits(const Place& place) {
   return {multiprocessors, shared_bytes};
 }
 
-CudaDevice::Recording::Recording(CudaDevice& device, int64_t lane)
-    : lane_(device.lane_at(lane)),
-      capture_(device.context_->capture_stream()),
-      own_(lane_.stream),
-      workspace_bytes_(device.context_->workspace_bytes()) {
+CudaDevice::Recording::Recording(Lane& lane, const Context& context)
+    : lane_(lane), capture_(context.capture_stream()), own_(lane.stream), workspace_bytes_(context.workspace_bytes()) {}
+
+// Delegates first, so that the destructor puts the lane back if what follows throws.
+CudaDevice::Recording::Recording(CudaDevice& device, int64_t lane) : Recording(device.lane_at(lane), *device.context_) {
   lane_.blas.bind(capture_, lane_.workspace, workspace_bytes_);
   lane_.stream = capture_;
-  const cudaError_t status = cudaStreamBeginCapture(capture_, cudaStreamCaptureModeThreadLocal);
-  if (status != cudaSuccess) lane_.stream = own_;
-  check(status, "cudaStreamBeginCapture");
+  check(cudaStreamBeginCapture(capture_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
 }
 
 CudaDevice::Recording::~Recording() {

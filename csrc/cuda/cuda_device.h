@@ -126,6 +126,8 @@ class CudaDevice {
     cudaGraphExec_t finish() const;
 
    private:
+    Recording(Lane& lane, const Context& context);
+
     const std::shared_lock<std::shared_mutex> unspoilt_ = hold_synchronisation_off();
     Lane& lane_;
     cudaStream_t capture_, own_;
