@@ -104,6 +104,7 @@ void release_memory() {
 }
 
 void* DeviceStore::take(int64_t bytes, cudaStream_t stream, const std::string& op) {
+  in_use_ = true;
   blocks_.push_back(nullptr);
   return blocks_.back() = allocate(device_, bytes, stream, op);
 }
@@ -111,9 +112,11 @@ void* DeviceStore::take(int64_t bytes, cudaStream_t stream, const std::string& o
 void DeviceStore::used(cudaStream_t stream) {
   if (!last_use_) check(cudaEventCreateWithFlags(&last_use_, cudaEventDisableTiming), "cudaEventCreate");
   check(cudaEventRecord(last_use_, stream), "cudaEventRecord");
+  in_use_ = false;
 }
 
 void DeviceStore::await(cudaStream_t stream) {
+  in_use_ = true;
   if (last_use_) check(cudaStreamWaitEvent(stream, last_use_, 0), "cudaStreamWaitEvent");
 }
 
@@ -122,10 +125,10 @@ DeviceStore::~DeviceStore() {
   try {
     const UseDevice use(device_);
     const cudaStream_t reaper = reaper_of(device_);
-    if (last_use_)
-      cudaStreamWaitEvent(reaper, last_use_, 0);
+    if (in_use_)
+      synchronize_device();  // the last call failed half way
     else
-      synchronize_device();  // the call that filled it failed half way
+      cudaStreamWaitEvent(reaper, last_use_, 0);
     for (void* block : blocks_) release(block, reaper);
     if (last_use_) cudaEventDestroy(last_use_);
   } catch (const std::exception&) {  // the device is lost, and its memory with it

@@ -35,6 +35,7 @@ class DeviceStore {
  private:
   int device_;
   std::vector<void*> blocks_;
+  bool in_use_ = false;  // by a call that has not said where its work ends
   cudaEvent_t last_use_ = nullptr;
 };
 
