@@ -112,7 +112,7 @@ SHAPES = [{"layers": 3}, {"layers": 2, "directions": 2, "ragged": True}, {"rever
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_same_bits_on_every_run(cell: str, dtype: str, shape: dict[str, Any]) -> None:
     """Run as it is, recorded, replayed: the same bits, whatever the lanes do beside each other."""
-    operands = Operands(cell, dtype, batch=33, steps=70, inputs=40, hidden=64, **shape)
+    operands = Operands(cell, dtype, batch=33, steps=70, inputs=40, hidden=64, **shape).damped()
     stack = operands.stack(device_stack)
     expected = [a.get() for a in operands.gradients(stack, cupy().asarray)]
     for _ in range(4):
@@ -188,23 +188,22 @@ def test_resident_bits_do_not_depend_on_the_batch(cell: str, hidden: int) -> Non
 def test_half_precision(cell: str, kind: str, directions: int) -> None:
     """16-bit tensors: outputs within two roundings of the same numbers in float64, gradients within eight."""
     torch = pytest.importorskip("torch")
-    operands = Operands(cell, "float32", layers=2, directions=directions, ragged=True, inputs=40, hidden=64)
+    pytest.importorskip("ml_dtypes")
+    operands = Operands(cell, kind, 2, directions, ragged=True, inputs=40, hidden=64).damped()
 
     def lift(array: Array) -> Any:
-        return torch.from_numpy(array).to("cuda", getattr(torch, kind))
+        return torch.from_numpy(array.astype(np.float32)).to("cuda", getattr(torch, kind))  # torch knows no ml_dtypes
 
-    rounded = operands.replaced(
-        x=lift(operands.x).float().cpu().numpy(),
-        weights=[lift(w).float().cpu().numpy() for w in operands.weights],
-    ).astype("float64")
-    operands.dtype = kind
+    exact = operands.astype("float64")
     outputs = operands.gradients(operands.stack(device_stack), lift)
-    truth = rounded.gradients(rounded.stack(CPU_STACK))
+    truth = exact.gradients(exact.stack(CPU_STACK))
     states = 2 + (cell == "lstm")
     for place, (out, true) in enumerate(zip(outputs, truth, strict=True)):
+        if cell == "rnn_relu" and place >= states:
+            break  # a rounding may put a unit on the other side of its kink, where its gradient is another
         assert out.dtype == getattr(torch, kind)
         error = np.linalg.norm((out.double().cpu().numpy() - true).ravel()) / np.linalg.norm(true.ravel())
-        assert error <= ROUNDING[kind] * (4 if place < states else 10), place
+        assert error <= ROUNDING[kind] * (2 if place < states else 8), place
 
 
 def test_tf32() -> None:
@@ -233,7 +232,7 @@ def test_callers_stream(library: str) -> None:
         xp = cupy()
         stream = xp.cuda.Stream(non_blocking=True)
         with stream:
-            noise = xp.random.default_rng(0).normal(size=(4096, 4096), dtype=np.float32)
+            noise = xp.random.default_rng(0).standard_normal((4096, 4096), dtype=np.float32)
             for _ in range(20):  # keeps the stream busy while the call below is put on it
                 noise = noise @ noise / 64
             x = xp.zeros_like(xp.asarray(operands.x)) * noise[0, 0]
