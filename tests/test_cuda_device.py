@@ -136,6 +136,20 @@ def test_replays_hold_for_other_arrays(cell: str, ragged: bool) -> None:
 
 CPU_STACK = _core.Stack
 
+
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+def test_two_samples_of_a_block(cell: str, ragged: bool) -> None:
+    """More samples than blocks run at a time, and one block half empty. Few steps: compute-sanitizer runs this too."""
+    batch = 2 * cupy().cuda.Device().attributes["MultiProcessorCount"] + 1
+    operands = Operands(cell, "float32", batch=batch, steps=3, hidden=100, ragged=ragged).damped()
+    stack = operands.stack(device_stack)
+    stack.path = "auto"
+    assert "(2 x " in stack.plan(3, batch)
+    truth = operands.gradients(operands.stack(CPU_STACK))
+    for place, (out, true) in enumerate(zip(operands.gradients(stack, cupy().asarray), truth, strict=True)):
+        (assert_forward if place < 2 + (cell == "lstm") else assert_gradient)(out.get(), true.astype(np.float64), place)
+
+
 # (batch, hidden): slices of W_hh and one more, weights beyond the registers, more samples than blocks run at a time.
 RESIDENT = [(1, 1), (3, 7), (17, 33), (5, 64), (16, 100), (3, 128), (300, 64), (200, 128), (2, 256)]
 
