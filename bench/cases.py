@@ -208,6 +208,8 @@ def grid() -> list[Case]:
             Case("lstm", kind, "medium", 100, 16, 128, 128, layers=2, quick=quick),
             Case("lstm", kind, "large", 50, 32, 512, 512, layers=2),
             Case("gru", kind, "medium", 100, 16, 128, 128, layers=2),
+            Case("lstm", kind, "large", 100, 1, 512, 512, dtype="bfloat16"),
+            Case("lstm", kind, "odd", 60, 7, 123, 300, dtype="bfloat16"),
             Case("lstm", kind, "medium", 100, 32, 256, 256, dtype="bfloat16"),
             Case("lstm", kind, "large", 50, 64, 512, 512, dtype="bfloat16"),
             Case("lstm", kind, "large", 25, 32, 1024, 1024, dtype="bfloat16"),
