@@ -64,6 +64,21 @@ def test_one_step_rounds_the_operands_only(cell: str, sizes: tuple[int, int, int
 
 
 @needs_kernels
+@pytest.mark.parametrize("inputs", [1, 2, 7, 64, 501])
+def test_order_of_the_sums(inputs: int) -> None:
+    """The instruction and its emulation give the bits of two multiply-adds a pair, the upper half first."""
+    layer = fr.RNN(inputs, 37, nonlinearity="relu", bias=False, compute_dtype="bfloat16", seed=4, init="torch")
+    x = np.random.default_rng(5).standard_normal((9, 1, inputs)).astype(np.float32)
+    sums = np.zeros((9, 37), np.float32)
+    columns = as_bfloat16(layer.params["weight_ih_l0"]).T
+    for k in (pair + half for pair in range(0, inputs, 2) for half in (1, 0)):
+        if k < inputs:  # a product of bfloat16 is exact in float64, and so, but for one rounding, is a multiply-add
+            product = as_bfloat16(x[:, 0, k])[:, np.newaxis].astype(np.float64) * columns[k]
+            sums = (sums + product).astype(np.float32)
+    assert_same_bits(layer(x)[0][:, 0], np.maximum(sums, 0))
+
+
+@needs_kernels
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_close_to_float32(cell: str, sizes: tuple[int, int, int, int]) -> None:
     """Ragged two-way stacks: outputs within 1.5 % and gradients within 2 % of float32, and not equal to it.
