@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 import fusedrnn as fr
+from fusedrnn import _core
 from reference import CELLS
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers: what test_every_isa.py selects by, and what needs a GPU."""
+    """Register the markers: what test_every_isa.py selects by, and what needs a GPU. Keep the threads together."""
+    _core.wait_for_workers(True)  # a test with several threads does not fall back to one where the machine is busy
     config.addinivalue_line("markers", "every_isa: repeated on every instruction set that this machine can run")
     config.addinivalue_line("markers", "cuda: needs a GPU that the CUDA backend can use")
 

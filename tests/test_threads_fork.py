@@ -49,6 +49,38 @@ def test_streams_in_threads() -> None:
         list(pool.map(work, range(16)))
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that binds processes to cores")
+def test_threads_that_do_not_come() -> None:
+    """Two threads on one core would wait for each other in every step: the call goes on alone, with the same bits."""
+    run_python(
+        """
+        import os, time
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        import numpy as np
+        import fusedrnn as fr
+
+        layer = fr.LSTM(8, 130, seed=1)
+        x = np.random.default_rng(0).standard_normal((1, 200, 8), dtype=np.float32)
+
+        def measured(threads):
+            fr.set_num_threads(threads)
+            times = []
+            for _ in range(20):
+                start = time.perf_counter()
+                y, _ = layer(x)
+                times.append(time.perf_counter() - start)
+            return np.median(times), y
+
+        alone, expected = measured(1)
+        assert layer.plan(200, 1) == "single x1"
+        together, y = measured(2)
+        assert layer.plan(200, 1) == "by_unit x2"
+        assert np.array_equal(y, expected)
+        assert together < 2 * alone, (together, alone)
+        """
+    )
+
+
 @pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_set_num_threads(n: int) -> None:

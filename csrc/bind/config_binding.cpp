@@ -38,6 +38,7 @@ void register_config(py::module_& m) {
   m.def("available_threads", &available_threads);
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("wait_for_workers", &wait_for_workers, py::arg("always"));
   m.def(
       "fma_peak",
       [](const std::string& dtype, double seconds) {

@@ -10,6 +10,11 @@ int worthwhile_threads(int64_t multiply_adds, int available) {
   return static_cast<int>(std::min<int64_t>(available, 1 + multiply_adds / worth_waking_a_thread));
 }
 
+int64_t patience_for(int64_t multiply_adds) {
+  constexpr int64_t a_ns = 40;
+  return multiply_adds / a_ns / 10;
+}
+
 namespace {
 
 // What a step of all layers takes the slowest thread, counted in multiply-adds (~60 a ns on an AVX-512 core). Rough,
@@ -55,12 +60,13 @@ Plan make_plan(const Problem& p, int64_t rows, int lanes, int item, const Machin
   const Estimate estimate(p, lanes, item, machine);
   const int64_t units = estimate.blocks(), layers = p.num_layers, slabs = p.slabs();
   const auto at_most = [&](int64_t parts) { return static_cast<int>(std::min<int64_t>(threads, parts)); };
-  Plan best{Scheme::single, 1, threads};
+  const int64_t patience_ns = patience_for(multiply_adds);
+  Plan best{Scheme::single, 1, threads, patience_ns};
   // Another thread has to save more than what the estimate may be wrong by.
   double least = 0.8 * estimate.layers(slabs, p.B, units);
   const auto consider = [&](Scheme scheme, int size, double cost) {
     if (size < 2 || cost >= least) return;
-    best = {scheme, size, threads};
+    best = {scheme, size, threads, patience_ns};
     least = cost;
   };
   const auto share = [](int64_t n, int parts) { return (n + parts - 1) / std::max(parts, 1); };

@@ -18,6 +18,7 @@ struct Plan {
   Scheme scheme = Scheme::single;
   int threads = 1;           // of the time loops
   int gradient_threads = 1;  // of the products after the time loops of backward, which split at any place
+  int64_t patience_ns = 0;   // how long the call waits for threads that sleep before it goes on alone
   std::string describe() const;
 };
 
@@ -28,6 +29,9 @@ struct Machine {
 
 // How many of the machine's threads this much work is worth waking.
 int worthwhile_threads(int64_t multiply_adds, int available);
+
+// A tenth of what this work takes one thread: what a call may lose by waiting in vain.
+int64_t patience_for(int64_t multiply_adds);
 
 enum class Pass { forward, backward };
 

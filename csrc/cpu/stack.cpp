@@ -135,11 +135,11 @@ template <class T> void clear_padding(const Ragged& ragged, const Problem& p, Ti
       std::fill_n(y.data + t * y.step + ragged.sample[j] * y.batch, features, T(0));
 }
 
-// Runs body(seat, plan) on `size` threads, or on this one alone if the pool is taken.
+// Runs body(seat, plan) on `size` threads, or on this one alone if those are not to be had.
 template <class Body> void run_plan(Plan plan, int size, const Interrupt& interrupt, Body body) {
   const auto attempt = [&] {
     Region region(size, plan.threads, interrupt);
-    const bool ran = run_parallel(size, [&](int rank) {
+    const bool ran = run_parallel(size, plan.patience_ns, [&](int rank) {
       Seat seat{&region, rank, size};
       body(seat, plan);
     });
@@ -290,11 +290,13 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
 template <class T> void run_row_products(const DenseCall<T>& call, const Interrupt& interrupt) {
   const Buffer<T> packed = pack_panels(call.weight, call.row, call.column, call.O, call.I);
   const DenseProduct<T> product{call.rows, call.I, call.O, call.x, packed.get(), call.y};
-  const int threads = worthwhile_threads(call.rows * call.I * call.O, num_threads());
-  run_plan({Scheme::by_sample, threads, threads}, threads, interrupt, [&](Seat& seat, const Plan&) {
-    const Team team{seat.rank, seat.size, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
-    kernels<T>().row_products(product, team);
-  });
+  const int64_t multiply_adds = call.rows * call.I * call.O;
+  const int threads = worthwhile_threads(multiply_adds, num_threads());
+  run_plan({Scheme::by_sample, threads, threads, patience_for(multiply_adds)}, threads, interrupt,
+           [&](Seat& seat, const Plan&) {
+             const Team team{seat.rank, seat.size, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
+             kernels<T>().row_products(product, team);
+           });
 }
 
 template <class T>

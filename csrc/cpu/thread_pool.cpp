@@ -4,10 +4,12 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -49,21 +51,34 @@ int quota_threads() {
   return quota > 0 && period > 0 ? static_cast<int>(std::ceil(quota / period)) : 1 << 20;
 }
 
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+std::atomic<bool> always_wait{false};
+
 class Pool {
  public:
-  bool run(int size, const std::function<void(int)>& body) {
+  bool run(int size, int64_t patience_ns, const std::function<void(int)>& body) {
     std::unique_lock<std::mutex> lock(busy_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
     while (static_cast<int>(workers_.size()) < size - 1) {
       const int rank = static_cast<int>(workers_.size()) + 1;
-      workers_.emplace_back([this, rank, seen = job_.load()] { work(rank, seen); });
+      here_.emplace_back();
+      workers_.emplace_back([this, rank, &here = here_.back().serial, seen = job_.load()] { work(rank, here, seen); });
       workers_.back().detach();
     }
     body_ = &body;
     pending_.store(size - 1, std::memory_order_relaxed);
+    patience_ns_.store(patience_ns, std::memory_order_relaxed);
     const uint64_t serial = job_.load(std::memory_order_relaxed) / max_size + 1;
     job_.store(serial * max_size + static_cast<uint64_t>(size), std::memory_order_release);
     job_.notify_all();
+    const bool go = have_come(size, serial, patience_ns);
+    decision_.store(serial * 2 + go, std::memory_order_release);
+    decision_.notify_all();
+    if (!go) return false;
     body(0);
     for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while_equal(pending_, left);
     return true;
@@ -72,23 +87,60 @@ class Pool {
   static constexpr uint64_t max_size = 1024;
 
  private:
-  void work(int rank, uint64_t seen) {
+  // Says that it has come, and works if the caller has waited for all.
+  void work(int rank, std::atomic<uint64_t>& here, uint64_t seen) {
     FlushSubnormals flush;
     for (;;) {
       wait_while_equal(job_, seen);
       seen = job_.load(std::memory_order_acquire);
       if (static_cast<uint64_t>(rank) >= seen % max_size) continue;
+      const uint64_t serial = seen / max_size;
+      here.store(serial, std::memory_order_release);
+      uint64_t decision;
+      while ((decision = decision_.load(std::memory_order_acquire)) / 2 < serial) wait_while_equal(decision_, decision);
+      if (decision != serial * 2 + 1) {
+        linger(seen);
+        continue;
+      }
       (*body_)(rank);
       if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_all();
     }
   }
 
+  // A worker that came too late stays awake for as long as the caller takes alone, and half of that: then it is there
+  // if the next call follows at once.
+  void linger(uint64_t seen) const {
+    const int64_t until = now_ns() + std::min<int64_t>(15 * patience_ns_.load(std::memory_order_relaxed), 2'000'000);
+    for (int i = 1; job_.load(std::memory_order_acquire) == seen; ++i) {
+      if (i % 16 == 0 && now_ns() > until) return;
+      pause();
+    }
+  }
+
+  bool have_come(int size, uint64_t serial, int64_t patience_ns) const {
+    const int64_t deadline = now_ns() + patience_ns;
+    for (int rank = 1; rank < size; ++rank)
+      for (int i = 1; here_[static_cast<size_t>(rank - 1)].serial.load(std::memory_order_acquire) != serial; ++i) {
+        if (i % 16 == 0 && now_ns() > deadline && !always_wait.load(std::memory_order_relaxed)) return false;
+        pause();
+      }
+    return true;
+  }
+
+  // A cache line of each worker: the last job for which it has come.
+  struct alignas(64) Here {
+    std::atomic<uint64_t> serial{0};
+  };
+
   std::mutex busy_;
   std::vector<std::thread> workers_;
+  std::deque<Here> here_;  // by rank - 1
   const std::function<void(int)>* body_ = nullptr;
   // Serial number and team size of the current job in one word, so that a late riser never mixes two jobs.
   alignas(64) std::atomic<uint64_t> job_{0};
+  alignas(64) std::atomic<uint64_t> decision_{0};  // twice the serial number, and 1 if that job is done by all
   alignas(64) std::atomic<int> pending_{0};
+  std::atomic<int64_t> patience_ns_{0};
 };
 
 // Never destroyed: workers may outlive static destruction. A forked child has no workers, so it gets a new pool.
@@ -102,11 +154,6 @@ Pool& the_pool() {
     pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
   });
   return *pool;
-}
-
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
 }
 
 }  // namespace
@@ -127,6 +174,8 @@ int num_threads() {
 }
 
 void set_num_threads(int n) { thread_count = n; }
+
+void wait_for_workers(bool always) { always_wait = always; }
 
 Barrier::Barrier(int size) : size_(size), seats_(static_cast<size_t>(size > 1 ? size : 0)) {
   for (Seat& seat : seats_) seat.spins = most_spins;
@@ -183,12 +232,12 @@ void Progress::await(int64_t steps) {
   for (int64_t now; (now = steps_.load(std::memory_order_acquire)) < steps;) wait_while_equal(steps_, now);
 }
 
-bool run_parallel(int size, const std::function<void(int)>& body) {
+bool run_parallel(int size, int64_t patience_ns, const std::function<void(int)>& body) {
   if (size <= 1) {
     body(0);
     return true;
   }
-  return the_pool().run(size, body);
+  return the_pool().run(size, patience_ns, body);
 }
 
 FlushSubnormals::FlushSubnormals() {

@@ -68,9 +68,13 @@ class Progress {
   alignas(64) std::atomic<int64_t> steps_{0};
 };
 
-// Runs body(rank) for rank in [0, size) and waits; rank 0 is the caller. One region at a time: false, and nothing was
-// run, if another thread of the process holds the pool. Survives fork: the child starts workers of its own.
-bool run_parallel(int size, const std::function<void(int rank)>& body);
+// Runs body(rank) for rank in [0, size) and waits; rank 0 is the caller. False, and nothing was run, if another thread
+// of the process holds the pool, or if not all workers have come after patience_ns: waking one takes 5 to 300 us, and
+// on a busy machine any time. Survives fork: the child starts workers of its own.
+bool run_parallel(int size, int64_t patience_ns, const std::function<void(int rank)>& body);
+
+// For tests that are about several threads: patience has no end.
+void wait_for_workers(bool always);
 
 // Sets flush-to-zero and denormals-are-zero for its lifetime: subnormal numbers would slow the kernels 20-fold.
 class FlushSubnormals {
