@@ -1,7 +1,7 @@
 """Say what got slower: python bench/check_baseline.py RESULTS.jsonl [--update].
 
-The baseline holds ratios to peers, not seconds: a busy machine slows all of them down. It is kept apart per CPU, ISA and
-number of threads. Exit code 0: nothing got slower; 1: something did, or a case failed; 2: nothing to compare with.
+The baseline holds ratios to peers, not seconds: a busy machine slows all of them down. It is kept apart per CPU, ISA
+and number of threads. Exit code 0: nothing got slower; 1: something did, or a case failed; 2: nothing to compare with.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ def _judged(records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if record["foreign"] <= report.FOREIGN_LIMIT:
             yield record
         else:
-            print(
-                f"not judged  {_key(record)}  {record['case']}: other work took {record['foreign']:.0%} of the cores"
-            )
+            print(f"not judged  {_key(record)}  {record['case']}: other work took {record['foreign']:.0%} of the cores")
 
 
 def _update(records: list[dict[str, Any]], baseline: dict[str, Any], path: Path) -> int:

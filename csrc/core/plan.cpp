@@ -11,8 +11,8 @@ int worthwhile_threads(int64_t multiply_adds, int available) {
 }
 
 int64_t patience_for(int64_t multiply_adds) {
-  constexpr int64_t a_ns = 40;
-  return multiply_adds / a_ns / 10;
+  constexpr int64_t per_ns = 40;  // on one AVX-512 core
+  return multiply_adds / per_ns / 10;
 }
 
 namespace {

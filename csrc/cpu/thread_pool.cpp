@@ -65,7 +65,7 @@ class Pool {
     if (!lock.owns_lock()) return false;
     while (static_cast<int>(workers_.size()) < size - 1) {
       const int rank = static_cast<int>(workers_.size()) + 1;
-      here_.emplace_back();
+      if (here_.size() < static_cast<size_t>(rank)) here_.emplace_back();  // else: no thread was to be had last time
       workers_.emplace_back([this, rank, &here = here_.back().serial, seen = job_.load()] { work(rank, here, seen); });
       workers_.back().detach();
     }
