@@ -136,8 +136,10 @@ def test_fork_after_use() -> None:
         import os, warnings
         import numpy as np
         import fusedrnn as fr
+        from fusedrnn import _core
 
         warnings.simplefilter("ignore", DeprecationWarning)  # about fork beside threads, which is the point here
+        _core.wait_for_workers(True)  # a child without workers would otherwise go on alone
         fr.set_num_threads(2)
         lstm = fr.LSTM(16, 128, 2, seed=0)
         x = np.random.default_rng(0).normal(size=(8, 20, 16)).astype(np.float32)
@@ -173,8 +175,10 @@ def test_interrupt(direction: str, hidden: int, layers: int, threads: int) -> No
         import os, signal, threading, time
         import numpy as np
         import fusedrnn as fr
+        from fusedrnn import _core
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        _core.wait_for_workers(True)
         fr.set_num_threads({threads})
         lstm = fr.LSTM(4, {hidden}, {layers}, seed=0)
         small = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
