@@ -69,7 +69,7 @@ def test_threads_that_do_not_come() -> None:
                 start = time.perf_counter()
                 y, _ = layer(x)
                 times.append(time.perf_counter() - start)
-            return np.median(times), y
+            return min(times), y  # other work can only make a call longer
 
         alone, expected = measured(1)
         assert layer.plan(200, 1) == "single x1"
