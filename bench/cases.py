@@ -221,6 +221,33 @@ def grid() -> list[Case]:
     return cases
 
 
+def random_cases(count: int, seed: int) -> list[Case]:
+    """Draw cases that nobody tuned for: sizes log-uniform, every cell and variant, at most about 0.1 s a call."""
+    rng = np.random.default_rng(seed)
+
+    def size(low: int, high: int) -> int:
+        return int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
+
+    cases: list[Case] = []
+    while len(cases) < count:
+        case = Case(
+            str(rng.choice(["lstm", "lstm", "gru", "rnn"])),
+            str(rng.choice(_BOTH)),
+            "random",
+            T=size(5, 500),
+            B=size(1, 128),
+            I=size(2, 1024),
+            H=size(8, 1024),
+            layers=int(rng.choice([1, 1, 1, 1, 2, 3])),
+            bidirectional=bool(rng.random() < 0.15),
+        )
+        if case.B >= 4 and rng.random() < 0.15:
+            case = replace(case, valid=0.55)
+        if case.flops < 8e9:
+            cases.append(case)
+    return cases
+
+
 def select(filters: list[str], *, quick: bool) -> list[Case]:
     """Return the cases whose name or size contains all words of one filter ("lstm+training", "odd")."""
     return select_from([case for case in grid() if case.quick or not quick], filters)

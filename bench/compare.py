@@ -39,6 +39,7 @@ def main() -> int:
             raise SystemExit(str(error)) from None
         command = [sys.executable, str(HERE / "worker.py"), "--threads", str(threads), "--out", str(out)]
         command += ["--peers", *options.peers, "--filter", *options.filter] + ["--quick"] * options.quick
+        command += ["--random", str(options.random), "--seed", str(options.seed)]
         status |= subprocess.run(command, env=harness.environment(threads, options.isa)).returncode
     if not out.exists():
         return 1
@@ -72,6 +73,10 @@ def _arguments() -> argparse.Namespace:
         metavar="WORDS",
         help="cases with these words: lstm+training odd gru+inference+100,1",
     )
+    parser.add_argument(
+        "--random", type=int, default=0, metavar="N", help="N cases of random cells, variants and sizes, not the grid"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which random cases")
     parser.add_argument("--isa", help="force an ISA (FUSEDRNN_ISA); avx2 also holds the peers to it that can be held")
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: beside torch (cuDNN) on a GPU, see README.md"

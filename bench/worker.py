@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", required=True)
     parser.add_argument("--filter", nargs="*", default=[])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     CPUS[:] = harness.pin(options.threads)
@@ -41,7 +43,7 @@ def main() -> None:
 
     import fusedrnn as fr
     import peers
-    from cases import make_problem, select
+    from cases import make_problem, random_cases, select, select_from
 
     threadpool_limits(options.threads)
     implementations = {}
@@ -65,7 +67,10 @@ def main() -> None:
     }
     budget = harness.QUICK if options.quick else harness.FULL
     roof = harness.Roof(fr._core.fma_peak, options.threads)
-    chosen = select(options.filter, quick=options.quick)
+    if options.random:
+        chosen = select_from(random_cases(options.random, options.seed), options.filter)
+    else:
+        chosen = select(options.filter, quick=options.quick)
     with options.out.open("a") as out:
         for number, case in enumerate(chosen, 1):
             print(

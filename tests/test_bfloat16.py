@@ -17,7 +17,15 @@ from tolerance import assert_same_bits
 available = fr.config()["bfloat16"] != "none"
 needs_kernels = pytest.mark.skipif(not available, reason="no bfloat16 kernels for this instruction set")
 
-SIZES = [(1, 1, 1, 1), (5, 3, 7, 20), (6, 7, 33, 65), (3, 13, 131, 300), (9, 32, 64, 48)]  # T, B, I, H
+SIZES = [
+    (1, 1, 1, 1),
+    (5, 3, 7, 20),
+    (6, 7, 33, 65),
+    (3, 13, 131, 300),
+    (9, 32, 64, 48),
+    (4, 9, 5, 25),
+    (4, 1, 9, 43),
+]  # T, B, I, H
 
 
 def as_bfloat16(array: Array) -> Array:

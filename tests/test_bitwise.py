@@ -33,7 +33,7 @@ def assert_same(actual: dict[str, Array], expected: dict[str, Array]) -> None:
         assert_same_bits(value, expected[name], name)
 
 
-@pytest.mark.parametrize("sizes", [(1, 40, 9, 33), (7, 5, 17, 15), (33, 4, 65, 129)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 40, 9, 33), (7, 5, 17, 15), (33, 4, 65, 129), (9, 5, 7, 43)], ids=str)
 @pytest.mark.usefixtures("restore_threads")
 def test_runs_and_threads(cell: str, dtype: str, sizes: tuple[int, int, int, int]) -> None:
     """Outputs and gradients do not depend on the run or on the number of threads."""
@@ -44,6 +44,34 @@ def test_runs_and_threads(cell: str, dtype: str, sizes: tuple[int, int, int, int
     for threads in (1, 2, 3, 2):
         fr.set_num_threads(threads)
         assert_same(everything(cell, arguments, cotangents), expected)
+
+
+@pytest.mark.parametrize("hidden", [3, 17, 18, 20, 23, 27, 28, 29, 44, 100])
+def test_idle_units(cell: str, dtype: str, hidden: int) -> None:
+    """Units without weights, and so without output, change no bit: full blocks of units and others agree."""
+    case = Case(cell, batch=8, steps=3, inputs=5, hidden=hidden)
+    more = 128 - hidden
+
+    def widened(name: str, value: Array) -> Array:
+        """Return `value` with zeros for the idle units."""
+        if name in ("x", "dx"):
+            return value
+        if name.removeprefix("d")[0] in "wb":  # (gates * units, ...)
+            value = value.reshape(CELLS[cell].gates, hidden, *value.shape[1:])
+            value = np.pad(value, [(0, 0), (0, more)] + [(0, 0)] * (value.ndim - 2))
+            value = value.reshape(-1, *value.shape[2:])
+        if name.removeprefix("d")[0] != "b" and not name.endswith("weight_ih"):  # (..., units)
+            value = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, more)])
+        return value
+
+    for batch in (1, 2, 8):
+        case = replace(case, batch=batch)
+        arguments, cotangents = case.arguments(dtype), case.cotangents(dtype)
+        wide = arguments | {name: widened(name, arguments[name]) for name in differentiable(arguments)}
+        actual = everything(cell, wide, tuple(widened("y", d) for d in cotangents))
+        for name, value in everything(cell, arguments, cotangents).items():
+            used = np.nonzero(widened(name, np.ones_like(value)))
+            assert_same_bits(actual[name][used], value.ravel(), f"{name} of {case}")
 
 
 def test_training_is_inference(cell: str, dtype: str) -> None:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.every_isa
 # Batch, steps, inputs, hidden: the last two around the vector widths, the batch around the row blocks of a GEMM.
 SIZES = [(1, 9, 1, 1), (2, 2, 4, 3), (7, 9, 3, 4), (5, 3, 5, 7), (17, 2, 8, 8), (4, 9, 7, 9), (33, 2, 16, 15)]
 SIZES += [(6, 3, 17, 16), (9, 5, 15, 17), (8, 3, 33, 31), (3, 2, 31, 33), (17, 9, 129, 127), (2, 3, 127, 129)]
+SIZES += [(1, 5, 20, 20), (9, 3, 5, 23), (7, 4, 9, 43), (5, 3, 2, 28)]  # every number of vectors for the last units
 
 
 def check_slopes(case: Case, actual: dict[str, Array]) -> None:

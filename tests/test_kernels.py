@@ -12,8 +12,9 @@ import reference
 from problems import Case, as_float64, differentiable, forward
 from tolerance import assert_forward, assert_same_bits
 
-# Around the vector widths of all instruction sets (2 to 16 lanes), two vectors, and past a cache line of gates.
-SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 127, 129)
+# Around the vector widths of all instruction sets (2 to 16 lanes), two vectors, past a cache line of gates, and every
+# number of vectors for the last units.
+SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 23, 26, 28, 29, 33, 127, 129)
 BATCHES = (0, 1, 2, 7, 17, 33)
 STEPS = (0, 1, 2, 9, 9)
 
@@ -44,10 +45,11 @@ def test_grid(cell: str, dtype: str, batch_first: bool, reverse: bool, ragged: b
 
 
 @pytest.mark.every_isa
-@pytest.mark.parametrize(("inputs", "hidden"), [(3, 1025), (1025, 3)])
-def test_1025(cell: str, dtype: str, inputs: int, hidden: int) -> None:
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("inputs", "hidden"), [(3, 1025), (1025, 3), (1025, 21)])
+def test_1025(cell: str, dtype: str, batch: int, inputs: int, hidden: int) -> None:
     """Sums over more than a thousand products, one past a power of two."""
-    check(Case(cell, batch=2, steps=2, inputs=inputs, hidden=hidden), dtype)
+    check(Case(cell, batch=batch, steps=2, inputs=inputs, hidden=hidden), dtype)
 
 
 @pytest.mark.every_isa

@@ -73,8 +73,8 @@ template <class T> struct Sequence {
   StateView<T> dh0, dc0;
   TimeMajorView<T> dx;  // data may be null: not wanted
   bool add_to_dx;       // the second direction adds to what the first one wrote
-  T* dw;                // (U, I + 1, gates, lanes): packed gradient of W_ih; row I is the bias
-  T* dr;                // (U, H + 1, gates, lanes): packed gradient of W_hh; row H is the bias
+  T* dw;                // (U, I + 1, vectors, lanes): packed gradient of W_ih; row I is the bias
+  T* dr;                // (U, H + 1, vectors, lanes): packed gradient of W_hh; row H is the bias
 
   T* workspace;  // shared by the team; size from CellKernels::workspace
 };

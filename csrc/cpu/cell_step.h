@@ -86,11 +86,13 @@ template <class C, class T, class E> struct BackwardCell {
     const W bypass = C::backward(s, h0, c0, c1, dh, dc);
     for (int n = 0; n < N; ++n) {
       T* dz = q.gates + here[n] * S * L;
+      const int64_t distance = a.blocks.distance(unit0 + ((first + n) & (units - 1)));
+      // In this order: in a dense block each gate overwrites what the vector of the one before left behind its end.
       for (int i = 0; i < S; ++i) {
         if constexpr (values == 1)
-          s[i].v[n].store(dz + i * L);
+          s[i].v[n].store(dz + i * distance);
         else
-          store_rounded(s[i].v[n], reinterpret_cast<uint16_t*>(dz) + i * L);
+          store_rounded(s[i].v[n], reinterpret_cast<uint16_t*>(dz) + i * distance);
       }
       bypass.v[n].store(a.carry + at[n]);
       if constexpr (C::layout.has_cell_state) dc.v[n].store(a.dc + at[n]);

@@ -14,24 +14,24 @@ template <class E> struct InputGradientTile {
 
   struct Args {
     const E* weights;  // packed W_ih^T: (panels of I, K, L)
-    int64_t I, K;      // K = U * run
-    const E* dz;       // gradient of row i of unit u at dz + u*unit_stride + i*row_stride: `run` scalars
-    int64_t units, unit_stride, row_stride, run;
-    int64_t units_per_block;
+    int64_t I, K;      // K: of the units and gates
+    const E* dz;       // gradients of row i at dz + i*row_stride
+    RowRun run;        // and from there on
+    int64_t row_stride, runs_per_block;
     T** dx;  // row of dx of the i-th row of the chunk
     bool add;
   };
 
   template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
-    const int64_t unit0 = at.block * a.units_per_block, unit1 = smaller(a.units, unit0 + a.units_per_block);
+    const int64_t run0 = at.block * a.runs_per_block, run1 = smaller(a.run.runs, run0 + a.runs_per_block);
     Tile<E, Rows, Units, 1> t;
     const E* dz[Rows];
-    for (int r = 0; r < Rows; ++r) dz[r] = a.dz + unit0 * a.unit_stride + (at.row + r) * a.row_stride;
-    const int64_t k0 = unit0 * a.run, k = (unit1 - unit0) * a.run;
+    for (int r = 0; r < Rows; ++r) dz[r] = a.dz + run0 * a.run.jump + (at.row + r) * a.row_stride;
+    const int64_t k0 = run0 * a.run.length, k = smaller(a.K - k0, (run1 - run0) * a.run.length);
     const E* w = a.weights + (at.unit * a.K + k0) * L;
     const int64_t panel = at.next_unit + at.turn % Units;  // a line a k: of one panel
-    const E* next = a.weights + (panel * a.K + at.next_block * a.units_per_block * a.run) * L;
-    t.multiply(dz, {unit1 - unit0, a.run, a.unit_stride, 1}, w, L, a.K * L,
+    const E* next = a.weights + (panel * a.K + at.next_block * a.runs_per_block * a.run.length) * L;
+    t.multiply(dz, a.run.part(run0, run1), w, L, a.K * L,
                fetch(w, next, 1, k, at.turn / Units, a.K * a.I * int64_t(sizeof(T))));
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
@@ -46,22 +46,29 @@ template <class E> struct InputGradientTile {
 };
 
 template <class C, class T, class E> struct InputGradient {
-  static constexpr int L = Vec<T>::lanes, G = C::gates, S = C::slots, run_length = G * L / Operand<E>::values;
+  static constexpr int L = Vec<T>::lanes, S = C::slots, values = Operand<E>::values;
   static constexpr int64_t chunk_rows = 96;
 
   static bool run(const Sequence<T>& q, const Team& team) {
     T* rows[chunk_rows];
-    const int64_t units = ceil_div(q.H, L), total = q.ragged->first[q.ragged->steps];
+    const Blocks blocks(q.H, C::gates, L, values);
+    const int64_t total = q.ragged->first[q.ragged->steps];
     const auto [begin, end] = team.share(total);
-    typename InputGradientTile<E>::Args a{
-        operands<E>(q.input_weights_t), q.I,  units * run_length, nullptr, units, total * S * L, S * L, run_length,
-        transposed_units<C, T>,         rows, q.add_to_dx};
+    typename InputGradientTile<E>::Args a{operands<E>(q.input_weights_t),
+                                          q.I,
+                                          ceil_div(blocks.columns, values),
+                                          nullptr,
+                                          gate_run(blocks, values, C::input_slot, total * S * L),
+                                          S * L,
+                                          transposed_units<C, T>,
+                                          rows,
+                                          q.add_to_dx};
     RowCursor cursor(q.ragged, begin);
     for (int64_t row0 = begin; row0 < end; row0 += chunk_rows) {
       const int64_t n = smaller(chunk_rows, end - row0);
       for (int64_t i = 0; i < n; ++i, cursor.advance()) rows[i] = row_of(q.dx, q, cursor.step, cursor.sample());
-      a.dz = operands<E>(q.gates + row0 * S * L) + C::input_slot * L / Operand<E>::values;
-      Sweep<InputGradientTile<E>>::run(a, n, 0, ceil_div(q.I, L), ceil_div(units, a.units_per_block));
+      a.dz = operands<E>(q.gates + row0 * S * L) + C::input_slot * L / values;
+      Sweep<InputGradientTile<E>>::run(a, n, 0, ceil_div(q.I, L), ceil_div(blocks.units, a.runs_per_block));
       if (!team.poll(team.context)) return false;
     }
     return true;
@@ -76,6 +83,7 @@ template <class E, int G> struct WeightGradientTile {
   static constexpr int L = V::lanes, gates = G;
 
   struct Args {
+    const Blocks* blocks;
     const E* dz;  // gate gradients of row i of unit u at dz + u*unit_stride + i*row_stride
     int64_t unit_stride, row_stride;
     const E* source;  // (n, width): columns [column0, column0 + width) of the inputs of these rows
@@ -92,13 +100,24 @@ template <class E, int G> struct WeightGradientTile {
     for (int r = 0; r < Rows; ++r) x[r] = a.source + at.row + r;
     const E* dz = a.dz + at.unit * a.unit_stride;
     const Ahead<E> sums{reinterpret_cast<const E*>(dw), L};
-    t.multiply(x, {1, a.n, 0, a.width}, dz, a.row_stride, a.unit_stride, sums);
+    t.multiply(x, RowRun::single(a.n, a.width), dz, a.row_stride, a.unit_stride, sums);
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
       for (int j = 0; j < Units * G; ++j) {
         T* sum = dw + ((j / G) * a.columns * G + r * G + j % G) * L;
         (a.first_chunk ? t.acc[r * t.vectors + j] : V::load(sum) + t.acc[r * t.vectors + j]).store(sum);
       }
+  }
+
+  static void dense(const Args& a, const Place& at, int rows) {
+    DenseTile<E> t;
+    const E* x[t.rows_max];
+    const int64_t vectors = a.blocks->vectors;
+    for (int r = 0; r < rows; ++r) x[r] = a.source + at.row + r;
+    t.multiply(rows, *a.blocks, x, RowRun::single(a.n, a.width), a.dz + at.unit * a.unit_stride, a.row_stride);
+    T* dw = a.dw + at.unit * a.columns * G * L + (a.column0 + at.row) * vectors * L;
+    for (int64_t i = 0; i < rows * vectors * L; i += L)
+      (a.first_chunk ? V::load(t.acc + i) : V::load(dw + i) + V::load(t.acc + i)).store(dw + i);
   }
 };
 
@@ -124,10 +143,12 @@ template <class C, class T, class E> struct WeightGradient {
  private:
   template <bool Recurrent> static bool accumulate(const Sequence<T>& q, const Team& team, E* buffer) {
     constexpr int slot = Recurrent ? C::recurrent_slot : C::input_slot;
-    const int64_t columns = (Recurrent ? q.H : q.I) + 1, units = ceil_div(q.H, L);
+    const Blocks blocks(q.H, G, L, values);
+    const int64_t columns = (Recurrent ? q.H : q.I) + 1;
     const int64_t total = q.ragged->first[q.ragged->steps];
     const auto [c0, c1] = team.share(columns);
     typename WeightGradientTile<E, G>::Args a{};
+    a.blocks = &blocks;
     a.width = c1 - c0 + ((c1 - c0) * int64_t(sizeof(T)) % 1024 == 0 ? L : 0);
     a.source = buffer;
     a.column0 = c0;
@@ -147,17 +168,20 @@ template <class C, class T, class E> struct WeightGradient {
       }
       const T* gates = q.gates + row0 * S * L;
       if constexpr (values == 1) {
-        a.dz = gates + slot * L;
         a.unit_stride = total * S * L;
         a.row_stride = S * L;
-        Sweep<WeightGradientTile<E, G>>::run(a, c1 - c0, 0, units, 1);
+        a.dz = gates + slot * L;
+        sweep_blocks<WeightGradientTile<E, G>, E, false>(a, blocks, c1 - c0, 0, blocks.wide, 1);
+        a.dz = gates + slot * blocks.slot;
+        sweep_blocks<WeightGradientTile<E, G>, E, false>(a, blocks, c1 - c0, blocks.wide, blocks.units, 1);
       } else {
         E* dz = buffer + chunk * a.width;
         a.dz = dz;
-        a.row_stride = G * L;
-        for (int64_t unit = 0; unit < units; ++unit) {
-          pair_rows(gates + unit * total * S * L, slot, rows, dz);
-          Sweep<WeightGradientTile<E, G>>::run(a, c1 - c0, unit, unit + 1, 1);
+        for (int64_t unit = 0; unit < blocks.units; ++unit) {
+          const int64_t vectors = unit < blocks.wide ? G : blocks.vectors;
+          pair_rows(gates + unit * total * S * L, slot * blocks.distance(unit), vectors, rows, dz);
+          a.row_stride = vectors * L;
+          sweep_blocks<WeightGradientTile<E, G>, E, false>(a, blocks, c1 - c0, unit, unit + 1, 1);
         }
       }
       if (!team.poll(team.context)) return false;
@@ -192,11 +216,12 @@ template <class C, class T, class E> struct WeightGradient {
     if (ones < c1) to[ones - c0] = Pair{one << 16 | one};
   }
 
-  // The gate gradients of rows 2i and 2i + 1 of one unit, lane by lane side by side; zero past the last row.
-  static FUSEDRNN_INLINE void pair_rows(const T* gates, int slot, int64_t rows, Pair* to) {
+  // `vectors` of gate gradients, from column `first` on, of rows 2i and 2i + 1 of one unit, lane by lane side by side;
+  // zero past the last row.
+  static FUSEDRNN_INLINE void pair_rows(const T* gates, int64_t first, int64_t vectors, int64_t rows, Pair* to) {
     for (int64_t row = 0; row < rows; row += 2)
-      for (int g = 0; g < G; ++g, to += L) {
-        const uint16_t* dz = reinterpret_cast<const uint16_t*>(gates + row * S * L) + (slot + g) * L;
+      for (int64_t v = 0; v < vectors; ++v, to += L) {
+        const uint16_t* dz = reinterpret_cast<const uint16_t*>(gates + row * S * L) + first + v * L;
         const Vec<Pair> next = row + 1 < rows ? load_halves(dz + 2 * S * L) : Vec<Pair>(Pair{0});
         interleave(load_halves(dz), next).store(to);
       }

@@ -13,26 +13,35 @@ void each_block(const CellLayout& layout, const int (&order)[4], int64_t H, int6
     for (int g = 0; g < layout.gates; ++g) visit(u, g, std::min(lanes, H - u * lanes), order[g] * H + u * lanes);
 }
 
+// Elements of a k of this block.
+int64_t row_width(const Blocks& blocks, int64_t u) {
+  return (u < blocks.wide ? blocks.gates : blocks.vectors) * blocks.lanes;
+}
+
 template <class T>
-Buffer<T> pack(const T* weight, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, int64_t lanes) {
-  const int64_t units = (H + lanes - 1) / lanes, G = layout.gates;
-  Buffer<T> out(units * K * G * lanes);
-  each_block(layout, order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
-    kernels<T>().copy_transposed(weight + row * K, K, used, K, out.get() + (u * K * G + g) * lanes, G * lanes);
+Buffer<T> pack(const T* weight, const CellLayout& layout, const int (&order)[4], const Blocks& blocks, int64_t H,
+               int64_t K) {
+  const int64_t block = K * blocks.gates * blocks.lanes, last = blocks.units - 1;
+  Buffer<T> out(last * block + K * row_width(blocks, last));
+  std::fill_n(out.get() + last * block, K * row_width(blocks, last), T(0));
+  each_block(layout, order, H, blocks.lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+    T* to = out.get() + u * block + g * blocks.distance(u);
+    kernels<T>().copy_transposed(weight + row * K, K, used, K, to, row_width(blocks, u));
   });
   return out;
 }
 
 template <class T>
-Buffer<T> pack_transposed(const T* weight, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K,
-                          int64_t lanes) {
-  const int64_t units = (H + lanes - 1) / lanes, G = layout.gates, panels = (K + lanes - 1) / lanes;
-  const int64_t panel = units * G * lanes * lanes;
+Buffer<T> pack_transposed(const T* weight, const CellLayout& layout, const int (&order)[4], const Blocks& blocks,
+                          int64_t H, int64_t K) {
+  const int64_t lanes = blocks.lanes, panels = (K + lanes - 1) / lanes, panel = blocks.columns * lanes;
   Buffer<T> out(panels * panel);
   each_block(layout, order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
-    for (int64_t i = 0; i < lanes; ++i)
+    const int64_t first = u * blocks.gates * lanes + g * blocks.distance(u);
+    const int64_t columns_of_gate = std::min(blocks.distance(u), blocks.columns - first);
+    for (int64_t i = 0; i < columns_of_gate; ++i)
       for (int64_t p = 0; p < panels; ++p) {
-        T* to = out.get() + p * panel + ((u * G + g) * lanes + i) * lanes;
+        T* to = out.get() + p * panel + (first + i) * lanes;
         const int64_t columns = i < used ? std::min(lanes, K - p * lanes) : 0;
         if (columns) std::memcpy(to, weight + (row + i) * K + p * lanes, static_cast<size_t>(columns) * sizeof(T));
         std::fill(to + columns, to + lanes, T(0));
@@ -72,18 +81,22 @@ uint32_t bfloat16_bits(float x) {
   return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;  // nearest, ties to even
 }
 
-// Each of `count` panels holds K rows of `width` elements: rows k and k + 1 side by side in one. K odd: with zeros.
-template <class T> Buffer<T> paired(const Buffer<T>& panels, int64_t count, int64_t K, int64_t width) {
+// Each of `count` panels holds K rows, of `width` elements but for the last: rows k and k + 1 side by side in one. K
+// odd: with zeros.
+template <class T>
+Buffer<T> paired(const Buffer<T>& panels, int64_t count, int64_t K, int64_t width, int64_t last_width) {
   const int64_t pairs = (K + 1) / 2;
-  Buffer<T> out(count * pairs * width);
-  for (int64_t panel = 0; panel < count; ++panel)
+  Buffer<T> out(pairs * ((count - 1) * width + last_width));
+  for (int64_t panel = 0; panel < count; ++panel) {
+    const int64_t here = panel + 1 < count ? width : last_width;
     for (int64_t pair = 0; pair < pairs; ++pair)
-      for (int64_t i = 0; i < width; ++i) {
-        const T* low = panels.get() + (panel * K + 2 * pair) * width + i;
-        const uint32_t high = 2 * pair + 1 < K ? bfloat16_bits(static_cast<float>(low[width])) : 0;
+      for (int64_t i = 0; i < here; ++i) {
+        const T* low = panels.get() + panel * K * width + 2 * pair * here + i;
+        const uint32_t high = 2 * pair + 1 < K ? bfloat16_bits(static_cast<float>(low[here])) : 0;
         const uint32_t bits = bfloat16_bits(static_cast<float>(*low)) | high << 16;
-        std::memcpy(out.get() + (panel * pairs + pair) * width + i, &bits, sizeof(bits));
+        std::memcpy(out.get() + panel * pairs * width + pair * here + i, &bits, sizeof(bits));
       }
+  }
   return out;
 }
 
@@ -114,20 +127,21 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
   // Outside the lock: threads that find the same change at once pack it twice, but none waits, and a fork in the
   // meantime leaves no lock held for long.
   auto fresh = std::make_shared<PackedWeights<T>>();
-  fresh->input = pack(w.weight_ih, layout_, layout_.input_order, H_, I_, k.lanes);
-  fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, H_, H_, k.lanes);
+  const Blocks blocks(H_, layout_.gates, k.lanes, bfloat16_ ? 2 : 1);
+  fresh->input = pack(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_);
+  fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_);
   pack_bias(w, layout_, H_, k.lanes, *fresh);
   if (training) {
-    fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, H_, I_, k.lanes);
-    fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, H_, H_, k.lanes);
+    fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_);
+    fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_);
   }
   if (bfloat16_) {
-    const int64_t L = k.lanes, G = layout_.gates, units = (H_ + L - 1) / L, inputs = (I_ + L - 1) / L;
-    fresh->input = paired(fresh->input, units, I_, G * L);
-    fresh->recurrent = paired(fresh->recurrent, units, H_, G * L);
+    const int64_t L = k.lanes, width = layout_.gates * L, last_width = row_width(blocks, blocks.units - 1);
+    fresh->input = paired(fresh->input, blocks.units, I_, width, last_width);
+    fresh->recurrent = paired(fresh->recurrent, blocks.units, H_, width, last_width);
     if (training) {
-      fresh->input_t = paired(fresh->input_t, inputs, units * G * L, L);
-      fresh->recurrent_t = paired(fresh->recurrent_t, units, units * G * L, L);
+      fresh->input_t = paired(fresh->input_t, (I_ + L - 1) / L, blocks.columns, L, L);
+      fresh->recurrent_t = paired(fresh->recurrent_t, blocks.units, blocks.columns, L, L);
     }
   }
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -138,14 +152,15 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
 }
 
 template <class T>
-void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, int64_t begin,
-                  int64_t end, T* grad, T* bias) {
-  const int64_t lanes = kernels<T>().lanes, G = layout.gates, columns = std::min(end, K) - begin;
-  each_block(layout, order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
-    const T* from = packed + (u * (K + 1) * G + g) * lanes;
-    kernels<T>().add_transposed(from + begin * G * lanes, G * lanes, used, columns, grad + row * K + begin, K);
+void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], const Blocks& blocks, int64_t H,
+                  int64_t K, int64_t begin, int64_t end, T* grad, T* bias) {
+  const int64_t columns = std::min(end, K) - begin;
+  each_block(layout, order, H, blocks.lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+    const T* from = packed + u * (K + 1) * blocks.gates * blocks.lanes + g * blocks.distance(u);
+    const int64_t step = row_width(blocks, u);
+    kernels<T>().add_transposed(from + begin * step, step, used, columns, grad + row * K + begin, K);
     if (bias && end > K)
-      for (int64_t i = 0; i < used; ++i) bias[row + i] += from[K * G * lanes + i];
+      for (int64_t i = 0; i < used; ++i) bias[row + i] += from[K * step + i];
   });
 }
 
@@ -168,9 +183,9 @@ template Buffer<float> pack_panels(const float*, int64_t, int64_t, int64_t, int6
 template Buffer<double> pack_panels(const double*, int64_t, int64_t, int64_t, int64_t);
 template class WeightCache<float>;
 template class WeightCache<double>;
-template void add_unpacked(const float*, const CellLayout&, const int (&)[4], int64_t, int64_t, int64_t, int64_t,
-                           float*, float*);
-template void add_unpacked(const double*, const CellLayout&, const int (&)[4], int64_t, int64_t, int64_t, int64_t,
-                           double*, double*);
+template void add_unpacked(const float*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t,
+                           int64_t, float*, float*);
+template void add_unpacked(const double*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t,
+                           int64_t, double*, double*);
 
 }  // namespace fusedrnn

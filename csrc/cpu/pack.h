@@ -1,15 +1,16 @@
 // Weights in the order in which the kernels read them, rebuilt only when the weights have changed.
 //
 // torch's matrices are (G*H, K), gate after gate. Packed, block u of `lanes` units holds for each k the vectors of its
-// gates, [U][K][G][lanes], so that the time loop reads memory straight through. The transposed copies for backward are
-// [K/lanes][U][G][lanes][lanes]: for each panel of `lanes` columns one vector per row, rows in the order of the saved
-// gates. Units and columns beyond the end are zero. For bfloat16 products, k and k + 1 share one 32-bit element, k in
-// its low half; the buffers are half as long.
+// gates, [U][K][G][lanes], so that the time loop reads memory straight through; a dense block (cpu/blocks.h) has fewer.
+// The transposed copies for backward are [K/lanes][U][G][lanes][lanes]: for each panel of `lanes` columns one vector
+// per row, rows in the order of the gate gradients, up to the last. Units and columns beyond the end are zero. For
+// bfloat16 products, k and k + 1 share one 32-bit element, k in its low half; the buffers are half as long.
 #pragma once
 #include <memory>
 #include <mutex>
 
 #include "core/memory.h"
+#include "cpu/blocks.h"
 #include "cpu/isa.h"
 
 namespace fusedrnn {
@@ -49,8 +50,8 @@ template <class T> class WeightCache {
 // grad += columns [begin, end) of the packed gradient (U, K + 1, G, lanes) of a matrix (G*H, K); column K goes to bias
 // (may be null).
 template <class T>
-void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], int64_t H, int64_t K, int64_t begin,
-                  int64_t end, T* grad, T* bias);
+void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], const Blocks& blocks, int64_t H,
+                  int64_t K, int64_t begin, int64_t end, T* grad, T* bias);
 
 // W (O, I), element (o, i) at weight[o*row + i*column], as panels of `lanes` outputs: (ceil(O / lanes), I, lanes).
 template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I);

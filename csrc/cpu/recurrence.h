@@ -1,5 +1,6 @@
 // The time loops: forward and backpropagation through time of one direction of one layer.
 #pragma once
+#include "cpu/dense_block.h"
 #include "cpu/rows.h"
 #include "cpu/vmath.h"
 
@@ -8,6 +9,13 @@ namespace fusedrnn::FUSEDRNN_ISA {
 // The transposed weights have one vector a k, not G; k counts units and gates.
 template <class C, class T>
 constexpr int64_t transposed_units = k_block / (C::gates * Vec<T>::lanes);
+
+// dz as the rows of a product: for each block of units the columns from the gate in `slot` on, `jump` apart.
+FUSEDRNN_INLINE RowRun gate_run(const Blocks& blocks, int64_t values, int64_t slot, int64_t jump) {
+  const int64_t length = blocks.gates * blocks.lanes, last = blocks.units - 1;
+  return {blocks.units, length / values, jump, ceil_div(blocks.columns - last * length, values),
+          slot * (blocks.distance(last) - blocks.lanes) / values};
+}
 
 // Weights as the products read them: elements of E in the storage of T (cpu/pack.h).
 template <class E, class T> FUSEDRNN_INLINE const E* operands(const T* storage) {
@@ -64,6 +72,7 @@ template <class E, int G> struct Project {
   static constexpr int L = V::lanes, gates = G;
 
   struct Args {
+    const Blocks* blocks;
     const E* weights;  // packed
     const T* bias;
     int64_t K;        // of I, in elements of E
@@ -76,23 +85,45 @@ template <class E, int G> struct Project {
 
   template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
     Tile<E, Rows, Units, G> t;
-    T* z[Rows];
     const E* x[Rows];
     const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
-    for (int r = 0; r < Rows; ++r) {
-      z[r] = a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride;
-      x[r] = a.x_row[at.row + r] + k0;
-    }
+    for (int r = 0; r < Rows; ++r) x[r] = a.x_row[at.row + r] + k0;
     const E* w = a.weights + (at.unit * a.K + k0) * G * L;
     const E* next = a.weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
-    t.multiply(x, {1, k1 - k0, 0, 1}, w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
-    // Sums over earlier pieces of k wait in z.
+    t.multiply(x, RowRun::single(k1 - k0), w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
 #pragma GCC unroll 1
-    for (int r = 0; r < Rows; ++r)
-      for (int j = 0; j < Units * G; ++j) {
-        T* to = z[r] + (j / G) * a.z_unit + (j % G) * L;
-        (V::load(at.block ? to : a.bias + (at.unit * G + j) * L) + t.acc[r * t.vectors + j]).store(to);
-      }
+    for (int r = 0; r < Rows; ++r) add_to_z(a, at, r, Units, [&](int j) { return t.acc[r * t.vectors + j]; });
+  }
+
+  static void dense(const Args& a, const Place& at, int rows) {
+    DenseTile<E> t;
+    const E* x[t.rows_max];
+    const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>), step = a.blocks->vectors * L;
+    for (int r = 0; r < rows; ++r) x[r] = a.x_row[at.row + r] + k0;
+    t.multiply(rows, *a.blocks, x, RowRun::single(k1 - k0), a.weights + at.unit * a.K * G * L + k0 * step, step);
+    for (int r = 0; r < rows; ++r) add_to_z(a, at, r, 1, [&](int g) { return t.gate(*a.blocks, r, g); });
+  }
+
+  static void joined(const Args& a, const Place& at) {
+    JoinedTile<E, G> t;
+    const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
+    const E *wide = a.weights + at.unit * a.K * G * L, *dense = wide + a.K * G * L;
+    t.multiply(*a.blocks, a.x_row[at.row] + k0, k1 - k0, wide + k0 * G * L, dense + k0 * a.blocks->vectors * L);
+    add_to_z(a, at, 0, 2, [&](int j) { return t.acc[j]; });
+  }
+
+ private:
+  // Row r of the tile: sum(j), j = (unit, gate). Sums over earlier pieces of k wait in z.
+  template <class Sum>
+  static FUSEDRNN_INLINE void add_to_z(const Args& a, const Place& at, int r, int units, const Sum& sum) {
+    T* z = a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride;
+    const T* bias = a.bias + at.unit * G * L;
+    const int64_t z_unit = a.z_unit;
+    const bool first = at.block == 0;
+    for (int j = 0; j < units * G; ++j) {
+      T* to = z + (j / G) * z_unit + (j % G) * L;
+      (V::load(first ? bias + j * L : to) + sum(j)).store(to);
+    }
   }
 };
 
@@ -109,6 +140,7 @@ template <class C, class T, class E> struct ForwardPass {
 
   struct Args {
     const Sequence<T>* q;
+    Blocks blocks;
     Workspace<C, T, E> space;
     int64_t K;  // of H, in elements of E
     T* z;       // slots of row i of unit u at z + (u*z_rows + i)*S*L
@@ -147,13 +179,46 @@ template <class C, class T, class E> struct ForwardPass {
       const E* weights = operands<E>(q.recurrent_weights);
       const E* w = weights + (at.unit * a.K + k0) * G * L;
       const E* next = weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
-      t.multiply(h, {1, k1 - k0, 0, 1}, w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
-      if (k1 == a.K) return finish_all<Rows, Units>(a, t, z, z_unit, j0, at.unit, at.block);
+      t.multiply(h, RowRun::single(k1 - k0), w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
+      if (k1 == a.K) return finish_all<Rows, Units>(a, t.acc, z, z_unit, j0, at.unit, at.block);
+      add_to_z(a, at, t.acc, z, z_unit, Rows, Units);
+    }
+
+    static void dense(const Args& a, const Place& at, int rows) {
+      const int64_t j0 = a.j0 + at.row, row = a.space.row / values, step = a.blocks.vectors * L;
+      const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
+      DenseTile<E> t;
+      const E* h[t.rows_max];
+      for (int r = 0; r < rows; ++r) h[r] = a.operand(a.step) + (j0 + r) * row + k0;
+      const E* w = operands<E>(a.q->recurrent_weights) + at.unit * a.K * G * L + k0 * step;
+      t.multiply(rows, a.blocks, h, RowRun::single(k1 - k0), w, step);
+      V acc[t.rows_max * G];
+      for (int i = 0; i < rows * G; ++i) acc[i] = t.gate(a.blocks, i / G, i % G);
+      T* z = a.z + (at.unit * a.z_rows + a.z_first + j0) * S * L;
+      if (k1 < a.K) return add_to_z(a, at, acc, z, 0, rows, 1);
+      const int N = cells_at_once(rows);  // a divisor of up to six rows
+      for (int i = 0; i < rows; i += N) a.finish[N](a, acc + i * G, z, 0, j0, at.unit, at.block, i, 1);
+    }
+
+    static void joined(const Args& a, const Place& at) {
+      const int64_t j0 = a.j0 + at.row, k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
+      JoinedTile<E, G> t;
+      const E *wide = operands<E>(a.q->recurrent_weights) + at.unit * a.K * G * L, *dense = wide + a.K * G * L;
+      t.multiply(a.blocks, a.operand(a.step) + j0 * (a.space.row / values) + k0, k1 - k0, wide + k0 * G * L,
+                 dense + k0 * a.blocks.vectors * L);
+      T* z = a.z + (at.unit * a.z_rows + a.z_first + j0) * S * L;
+      const int64_t z_unit = a.z_rows * S * L;
+      if (k1 < a.K) return add_to_z(a, at, t.acc, z, z_unit, 1, 2);
+      finish_all<1, 2>(a, t.acc, z, z_unit, j0, at.unit, at.block);
+    }
+
+    static FUSEDRNN_INLINE void add_to_z(const Args& a, const Place& at, const V* acc, T* z, int64_t z_unit, int rows,
+                                         int units) {
 #pragma GCC unroll 1
-      for (int r = 0; r < Rows; ++r)
-        for (int j = 0; j < Units * G; ++j) {
+      for (int r = 0; r < rows; ++r)
+        for (int j = 0; j < units * G; ++j) {
           T* sum = z + (j / G) * z_unit + (r * S + rec + j % G) * L;
-          (t.acc[r * t.vectors + j] + V::load(earlier_sum(a, sum, rec + j % G, at.unit + j / G, at.block))).store(sum);
+          (acc[r * units * G + j] + V::load(earlier_sum(a, sum, rec + j % G, at.unit + j / G, at.block))).store(sum);
         }
     }
 
@@ -165,13 +230,13 @@ template <class C, class T, class E> struct ForwardPass {
 
     // The cells of the tile, cells_at_once side by side.
     template <int Rows, int Units>
-    static FUSEDRNN_INLINE void finish_all(const Args& a, Tile<E, Rows, Units, G>& t, T* z, int64_t z_unit, int64_t j0,
-                                           int64_t unit, int64_t block) {
+    static FUSEDRNN_INLINE void finish_all(const Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit,
+                                           int64_t block) {
       constexpr int cells = Rows * Units, N = cells_at_once(cells);
 #pragma GCC unroll 1
-      for (int i = 0; i + N <= cells; i += N) a.finish[N](a, t.acc + i * G, z, z_unit, j0, unit, block, i, Units);
+      for (int i = 0; i + N <= cells; i += N) a.finish[N](a, acc + i * G, z, z_unit, j0, unit, block, i, Units);
       constexpr int rest = cells % N, i = cells - rest;
-      if constexpr (rest > 0) a.finish[rest](a, t.acc + i * G, z, z_unit, j0, unit, block, i, Units);
+      if constexpr (rest > 0) a.finish[rest](a, acc + i * G, z, z_unit, j0, unit, block, i, Units);
     }
   };
 
@@ -179,7 +244,18 @@ template <class C, class T, class E> struct ForwardPass {
     const Ragged& ragged = *q.ragged;
     const int64_t j0 = team.sample_begin, row_bytes = (team.unit_end - team.unit_begin) * G * L * int64_t(sizeof(T));
     const int64_t K = ceil_div(q.H, values), KI = ceil_div(q.I, values);
-    Args a{&q, Workspace<C, T, E>(q, team.size), K, q.gates, 0, 0, 0, j0, K * row_bytes, finish, nullptr};
+    Args a{&q,
+           Blocks(q.H, G, L, values),
+           Workspace<C, T, E>(q, team.size),
+           K,
+           q.gates,
+           0,
+           0,
+           0,
+           j0,
+           K * row_bytes,
+           finish,
+           nullptr};
     const int64_t rec_blocks = ceil_div(q.H, k_block), in_blocks = ceil_div(q.I, k_block);
     if (!q.gates) a.z = q.workspace + a.space.z + team.rank * a.space.z_size;
     a.z_rows = q.gates ? ragged.first[ragged.steps] : a.space.chunk_rows;
@@ -187,15 +263,11 @@ template <class C, class T, class E> struct ForwardPass {
     int64_t* z_row = reinterpret_cast<int64_t*>(x_row + a.space.chunk_rows);
     a.y_row = reinterpret_cast<T**>(z_row + a.space.chunk_rows);
     E* rounded_x = reinterpret_cast<E*>(q.workspace + a.space.rounded_x + team.rank * a.space.x_size);
-    const typename Project<E, G>::Args projection{operands<E>(q.input_weights),
-                                                  q.input_bias,
-                                                  KI,
-                                                  x_row,
-                                                  z_row,
-                                                  a.z + in * L,
-                                                  a.z_rows * S * L,
-                                                  S * L,
-                                                  KI * row_bytes};
+    const typename Project<E, G>::Args projection{&a.blocks,    operands<E>(q.input_weights),
+                                                  q.input_bias, KI,
+                                                  x_row,        z_row,
+                                                  a.z + in * L, a.z_rows * S * L,
+                                                  S * L,        KI * row_bytes};
 
     load_state(a, team);
     if (team.shares_steps && !team.barrier(team.context)) return false;
@@ -218,13 +290,13 @@ template <class C, class T, class E> struct ForwardPass {
         }
       }
       if (end == begin) break;  // the samples of this thread have ended
-      Sweep<Project<E, G>>::run(projection, rows, team.unit_begin, team.unit_end, in_blocks);
+      sweep_blocks<Project<E, G>, E>(projection, a.blocks, rows, team.unit_begin, team.unit_end, in_blocks);
       int64_t done = 0;
       for (a.step = begin; a.step < end; ++a.step) {
         const int64_t n = smaller(count(ragged, a.step), team.sample_end) - j0;
         a.z_first = q.gates ? ragged.first[a.step] : done - j0;
         for (int64_t j = j0; j < j0 + n; ++j) a.y_row[j] = row_of(q.y, q, a.step, j);
-        Sweep<Step>::run(a, n, team.unit_begin, team.unit_end, rec_blocks, a.step & 1);
+        sweep_blocks<Step, E>(a, a.blocks, n, team.unit_begin, team.unit_end, rec_blocks, a.step & 1);
         done += n;
         if (team.shares_steps && !team.barrier(team.context)) return false;
       }
@@ -273,7 +345,8 @@ template <class C, class T, class E> struct ForwardPass {
 
 // Backpropagation through time: dL/dz of every step, in place of the saved gates.
 //   dh(s) = dy(s) + bypass(s+1) + W_hh^T dz(s+1)        dz(s), dc, bypass(s) = cell.backward(dh(s))
-// With Pairs, dz is kept rounded: the S*L values of a unit and row in the first half of their place in gates.
+// The gates of the dense block move together (cpu/blocks.h). With Pairs, dz is kept rounded: the S*L values of a unit
+// and row in the first half of their place in gates.
 template <class C, class T, class E> struct BackwardPass {
   using V = Vec<T>;
   static constexpr int L = V::lanes, G = C::gates, S = C::slots, rec = C::recurrent_slot;
@@ -286,7 +359,10 @@ template <class C, class T, class E> struct BackwardPass {
 
   struct Args {
     const Sequence<T>* q;
-    int64_t units, row, total_rows;
+    Blocks blocks;
+    int64_t row, total_rows;
+    int64_t K;         // of the units and gates, in elements of E
+    RowRun dz;         // of all blocks
     T *carry, *dc;     // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc
     int64_t step;      // -1: the initial state
     int64_t j0, runs;  // runs: U, or 0 for samples without a later step
@@ -305,13 +381,12 @@ template <class C, class T, class E> struct BackwardPass {
       const E* dz[Rows];
       for (int r = 0; r < Rows; ++r)
         dz[r] = operands<E>(q.gates + (run0 * R + q.ragged->first[a.step + 1] + j0 + r) * S * L) + rec * L / values;
-      const int64_t K = a.units * run_length, k = (run1 - run0) * run_length;
+      const int64_t K = a.K, k = smaller((run1 - run0) * run_length, K - run0 * run_length);
       const E* weights = operands<E>(q.recurrent_weights_t);
       const E* w = weights + (at.unit * K + run0 * run_length) * L;
       const int64_t panel = at.next_unit + at.turn % Units;  // a line a k: of one panel
       const E* next = weights + (panel * K + at.next_block * runs_per_block * run_length) * L;
-      t.multiply(dz, {run1 - run0, run_length, R * S * L, 1}, w, L, K * L,
-                 fetch(w, next, 1, k, at.turn / Units, a.swept_bytes));
+      t.multiply(dz, a.dz.part(run0, run1), w, L, K * L, fetch(w, next, 1, k, at.turn / Units, a.swept_bytes));
 #pragma GCC unroll 1
       for (int r = 0; r < Rows; ++r)
         for (int u = 0; u < Units; ++u) {
@@ -337,22 +412,26 @@ template <class C, class T, class E> struct BackwardPass {
   static bool run(const Sequence<T>& q, const Team& team, const Finish* finish) {
     const Ragged& ragged = *q.ragged;
     const Workspace<C, T, E> space(q, team.size);
+    const Blocks blocks(q.H, G, L, values);
+    const int64_t K = ceil_div(blocks.columns, values);
     Args a{&q,
-           space.units,
+           blocks,
            space.row,
            ragged.first[ragged.steps],
+           K,
+           gate_run(blocks, values, rec, ragged.first[ragged.steps] * S * L),
            q.workspace + space.h,
            q.workspace + space.c,
            0,
            0,
            0,
-           (team.unit_end - team.unit_begin) * space.units * run_length * L * int64_t(sizeof(T)),
+           (team.unit_end - team.unit_begin) * K * L * int64_t(sizeof(T)),
            finish};
     load_state(a, team);
     int64_t later = 0;  // samples that have a later step
     for (a.step = ragged.steps - 1; a.step >= -1; --a.step) {
       const int64_t now = a.step >= 0 ? count(ragged, a.step) : ragged.batch;
-      sweep(a, team, 0, later, space.units);
+      sweep(a, team, 0, later, blocks.units);
       sweep(a, team, later, now, 0);
       if (team.shares_steps && !team.barrier(team.context)) return false;
       if ((a.step & 15) == 0 && !team.poll(team.context)) return false;

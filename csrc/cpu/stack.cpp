@@ -280,9 +280,11 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       const Sequence<T>& q = layers[static_cast<size_t>(slab / D)][static_cast<size_t>(slab % D)];
       const auto& to = grad.gradients[static_cast<size_t>(slab)];
       const auto inputs = everyone.share(q.I + 1), units_of_h = everyone.share(q.H + 1);
-      add_unpacked(q.dw, p.layout, p.layout.input_order, q.H, q.I, inputs.begin, inputs.end, to.weight_ih, to.bias_ih);
-      add_unpacked(q.dr, p.layout, p.layout.recurrent_order, q.H, q.H, units_of_h.begin, units_of_h.end, to.weight_hh,
-                   to.bias_hh);
+      const Blocks shape(q.H, G, lanes, p.bfloat16 ? 2 : 1);
+      add_unpacked(q.dw, p.layout, p.layout.input_order, shape, q.H, q.I, inputs.begin, inputs.end, to.weight_ih,
+                   to.bias_ih);
+      add_unpacked(q.dr, p.layout, p.layout.recurrent_order, shape, q.H, q.H, units_of_h.begin, units_of_h.end,
+                   to.weight_hh, to.bias_hh);
     }
   });
 }

@@ -46,9 +46,18 @@ template <int N, int I = 0, class Body> FUSEDRNN_INLINE void each(const Body& bo
   }
 }
 
-struct RowRun {  // k runs over `runs` stretches of `length` scalars, `jump` apart
+// k runs over `runs` stretches of `length` scalars, `jump` apart; the last one may be shorter and begin elsewhere.
+struct RowRun {
   int64_t runs, length, jump;
-  int64_t step;  // distance between successive k within a stretch
+  int64_t last_length, last_shift;
+  int64_t step = 1;  // distance between successive k within a stretch
+
+  static FUSEDRNN_INLINE RowRun single(int64_t length, int64_t step = 1) { return {1, 0, 0, length, 0, step}; }
+  // Some of the stretches, with step 1.
+  FUSEDRNN_INLINE RowRun part(int64_t begin, int64_t end) const {
+    const bool last = end == runs;
+    return {end - begin, length, jump, last ? last_length : length, last ? last_shift : 0};
+  }
 };
 
 // Memory that the next tiles will want, fetched into the second-level cache one line a k. With step 0 it is a line that
@@ -71,9 +80,11 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
     each<Rows>([&](auto r) FUSEDRNN_BODY { p[r] = rows[r]; });
     each<Rows * vectors>([&](auto i) FUSEDRNN_BODY { sum[i] = V(typename V::Scalar(0)); });
     for (int64_t run = 0; run < a.runs; ++run) {
-      int64_t at = run * a.jump;
-      if (run + 1 < a.runs) fetch_run(p, at + a.jump, a.length);
-      for (int64_t k = 0; k < a.length; ++k, at += a.step, w += w_step, ahead.at += ahead.step) {
+      const bool last = run + 1 == a.runs;
+      const int64_t length = last ? a.last_length : a.length;
+      int64_t at = run * a.jump + (last ? a.last_shift : 0);
+      if (!last) fetch_run(p, at + a.jump, length);
+      for (int64_t k = 0; k < length; ++k, at += a.step, w += w_step, ahead.at += ahead.step) {
         if constexpr (Rows > 1) __builtin_prefetch(ahead.at, 0, 2);  // of one row's weights it would fetch little
         add_product(sum, p, at, w, w_unit);
       }
@@ -137,10 +148,23 @@ FUSEDRNN_INLINE Ahead<T> fetch(const T* w, const T* next, int64_t vectors, int64
   return {next + turn * k * lanes, lanes};
 }
 
+// Rows are dealt out evenly to tiles of at most `most` (8 = 4 + 4, not 6 + 2): a thin tile would wait for the weights
+// of its one or two rows.
+struct Deal {
+  unsigned tiles, base, taller;
+  FUSEDRNN_INLINE Deal(int64_t n, unsigned most) {
+    // 32-bit and once a sweep: a 64-bit division takes as long as a small tile.
+    const unsigned count = static_cast<unsigned>(n);
+    tiles = count <= most ? 1 : (count + most - 1) / most;
+    base = tiles == 1 ? count : count / tiles;
+    taller = count - base * tiles;
+  }
+  FUSEDRNN_INLINE int rows(int64_t turn) const { return static_cast<int>(base + (turn < taller)); }
+};
+
 // Calls Work::tile<Rows, Units>(args, place) over rows [0, n), units [u0, u1) and `blocks` pieces of k.
 // Weights are the large operand, so they move slowest: all rows pass over one group of units and one piece of k while
-// that piece of the weights is in cache. Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a thin tile would wait for
-// the weights of its one or two rows.
+// that piece of the weights is in cache.
 template <class Work> struct Sweep {
   using Args = typename Work::Args;
   using Function = void (*)(const Args&, const Place&);
@@ -170,10 +194,8 @@ template <class Work> struct Sweep {
   static void run(const Args& args, int64_t n, int64_t u0, int64_t u1, int64_t blocks, bool odd = false) {
     static constexpr Table table = make();
     if (n <= 0) return;
-    // 32-bit and once a sweep: a 64-bit division takes as long as a small tile.
-    const unsigned count = static_cast<unsigned>(n), tiles = count <= rows_max ? 1 : (count + rows_max - 1) / rows_max;
-    const unsigned base = tiles == 1 ? count : count / tiles, taller = count - base * tiles;
-    const int widest = max_units(static_cast<int>(base + (taller > 0)), Work::gates);
+    const Deal deal(n, rows_max);
+    const int widest = max_units(deal.rows(0), Work::gates);
     for (int64_t done = 0; done < u1 - u0;) {
       int units = widest, log2_units = __builtin_ctz(static_cast<unsigned>(widest));
       while (units > u1 - u0 - done) units /= 2, --log2_units;
@@ -183,8 +205,8 @@ template <class Work> struct Sweep {
       for (int64_t block = 0; block < blocks; ++block) {
         const bool stays = block + 1 < blocks || after == u;
         Place at{0, u, block, 0, stays ? u : after, block + 1 < blocks ? block + 1 : stays ? block : 0};
-        for (; at.turn < tiles; ++at.turn) {
-          const int64_t rows = base + (at.turn < taller);
+        for (; at.turn < deal.tiles; ++at.turn) {
+          const int rows = deal.rows(at.turn);
           table.at[rows][log2_units](args, at);
           at.row += rows;
         }

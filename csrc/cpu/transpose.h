@@ -9,14 +9,14 @@ template <class T> struct Transpose {
   using V = Vec<T>;
   static constexpr int L = V::lanes;
 
-  // to(k, i) = from(i, k) for i < rows <= lanes, k < columns; lanes from `rows` on become 0. Element (i, k) of `from`
-  // at i*stride + k, vector k of `to` at k*step.
+  // to(k, i) = from(i, k) for i < rows <= lanes, k < columns. Element (i, k) of `from` at i*stride + k, of `to` at
+  // k*step + i.
   static void copy(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t step) {
     for (int64_t k = 0; k < columns; k += L) {
       V block[L];
       for (int i = 0; i < L; ++i) block[i] = i < rows ? load_within(from + i * stride, k, columns) : V(T(0));
       turn(block);
-      for (int i = 0; i < L && k + i < columns; ++i) block[i].store(to + (k + i) * step);
+      for (int i = 0; i < L && k + i < columns; ++i) store_within(block[i], to + (k + i) * step, 0, rows);
     }
   }
 

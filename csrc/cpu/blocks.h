@@ -1,0 +1,40 @@
+// How H hidden units lie in blocks of L, the lanes of a vector. Shared by code compiled for different ISAs: everything
+// here is inlined.
+//
+// A block has a vector for each of its G gates. Only in the last one are there fewer than L units; where that saves a
+// vector, its gates lie side by side instead, `slot` columns each, and it is called dense. (Not where it is the only
+// one: one sequence of so few units would wait for the gates to be taken apart.)
+//
+//   H = 20, L = 16, LSTM:  iiiiiiiiiiiiiiii ffffffffffffffff gggggggggggggggg oooooooooooooooo | iiiiffffggggoooo
+//
+// Weights, their gradients and the gate gradients are kept so; what is saved by forward has a vector a gate everywhere.
+#pragma once
+#include <stdint.h>
+
+namespace fusedrnn {
+
+struct Blocks {
+  int64_t units;    // U = ceil(H / L), all blocks
+  int64_t wide;     // those with a vector a gate
+  int64_t vectors;  // of the dense block; 0: there is none
+  int64_t slot;     // columns of each of its gates: its units, rounded up to whole operands
+  int64_t columns;  // from the first gate of the first block to the last unit of the last gate
+  int64_t lanes, gates;
+
+  // values: columns that share an operand (2 for bfloat16).
+  inline __attribute__((always_inline)) Blocks(int64_t H, int64_t G, int64_t L, int64_t values)
+      : units((H + L - 1) / L), wide(units), vectors(0), slot(L), lanes(L), gates(G) {
+    const int64_t rest = H - (units - 1) * L, narrow = (rest + values - 1) / values * values;
+    columns = ((units - 1) * G + G - 1) * L + rest;
+    if (units == 1 || G * narrow > (G - 1) * L) return;
+    wide = units - 1;
+    vectors = (G * narrow + L - 1) / L;
+    slot = narrow;
+    columns = wide * G * L + G * narrow;
+  }
+
+  // Between the gates of a unit of this block.
+  inline __attribute__((always_inline)) int64_t distance(int64_t block) const { return block < wide ? lanes : slot; }
+};
+
+}  // namespace fusedrnn
