@@ -41,6 +41,13 @@ template <class A, class V> bool wait_while_equal(A& value, V old, int spins = m
   return true;
 }
 
+// Stores what others wait for. Sequentially consistent: notify looks whether anybody sleeps, and were it to look before
+// the store has left the core, whoever still sees the old value at that moment and lies down would never be woken.
+template <class A, class V> void publish(A& value, V now) {
+  value.store(now, std::memory_order_seq_cst);
+  value.notify_all();
+}
+
 // CPUs that the cgroup's quota pays for, or a large number.
 int quota_threads() {
   double quota = -1, period = 0;
@@ -73,11 +80,9 @@ class Pool {
     pending_.store(size - 1, std::memory_order_relaxed);
     patience_ns_.store(patience_ns, std::memory_order_relaxed);
     const uint64_t serial = job_.load(std::memory_order_relaxed) / max_size + 1;
-    job_.store(serial * max_size + static_cast<uint64_t>(size), std::memory_order_release);
-    job_.notify_all();
+    publish(job_, serial * max_size + static_cast<uint64_t>(size));
     const bool go = have_come(size, serial, patience_ns);
-    decision_.store(serial * 2 + go, std::memory_order_release);
-    decision_.notify_all();
+    publish(decision_, serial * 2 + go);
     if (!go) return false;
     body(0);
     for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while_equal(pending_, left);
@@ -103,7 +108,7 @@ class Pool {
         continue;
       }
       (*body_)(rank);
-      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_all();
+      if (pending_.fetch_sub(1) == 1) pending_.notify_all();
     }
   }
 
@@ -188,9 +193,7 @@ void Barrier::wait(int rank, const std::atomic<bool>& stop) {
   Seat& seat = seats_[static_cast<size_t>(rank)];
   const int phase = ++seat.phase;
   for (int round = 0, distance = 1; distance < size_; ++round, distance *= 2) {
-    std::atomic<int>& told = seats_[static_cast<size_t>((rank + distance) % size_)].heard[round].phase;
-    told.store(phase, std::memory_order_release);
-    told.notify_one();
+    publish(seats_[static_cast<size_t>((rank + distance) % size_)].heard[round].phase, phase);
     const std::atomic<int>& heard = seat.heard[round].phase;
     // Who spins in vain may be holding the core that the other one needs: next time it waits less.
     for (int now; (now = heard.load(std::memory_order_acquire)) < phase && !stop.load(std::memory_order_acquire);)
@@ -201,7 +204,7 @@ void Barrier::wait(int rank, const std::atomic<bool>& stop) {
 void Barrier::release() {
   for (Seat& seat : seats_)
     for (Flag& flag : seat.heard) {
-      flag.phase.fetch_add(1, std::memory_order_release);
+      flag.phase.fetch_add(1);
       flag.phase.notify_one();
     }
 }
@@ -223,10 +226,7 @@ bool Region::poll(int rank) {
   return !stopped();
 }
 
-void Progress::advance_to(int64_t steps) {
-  steps_.store(steps, std::memory_order_release);
-  steps_.notify_all();
-}
+void Progress::advance_to(int64_t steps) { publish(steps_, steps); }
 
 void Progress::await(int64_t steps) {
   for (int64_t now; (now = steps_.load(std::memory_order_acquire)) < steps;) wait_while_equal(steps_, now);
