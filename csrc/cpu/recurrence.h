@@ -91,8 +91,10 @@ template <class E, int G> struct Project {
     const E* w = a.weights + (at.unit * a.K + k0) * G * L;
     const E* next = a.weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
     t.multiply(x, RowRun::single(k1 - k0), w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
-#pragma GCC unroll 1
-    for (int r = 0; r < Rows; ++r) add_to_z(a, at, r, Units, [&](int j) { return t.acc[r * t.vectors + j]; });
+    each<Rows>([&](auto r) FUSEDRNN_BODY {
+      const Sums to(a, at, r);
+      each<Units * G>([&](auto j) FUSEDRNN_BODY { to.add(j, t.acc[r * t.vectors + j]); });
+    });
   }
 
   static void dense(const Args& a, const Place& at, int rows) {
@@ -101,7 +103,8 @@ template <class E, int G> struct Project {
     const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>), step = a.blocks->vectors * L;
     for (int r = 0; r < rows; ++r) x[r] = a.x_row[at.row + r] + k0;
     t.multiply(rows, *a.blocks, x, RowRun::single(k1 - k0), a.weights + at.unit * a.K * G * L + k0 * step, step);
-    for (int r = 0; r < rows; ++r) add_to_z(a, at, r, 1, [&](int g) { return t.gate(*a.blocks, r, g); });
+    for (int r = 0; r < rows; ++r)
+      for (int g = 0; g < G; ++g) Sums(a, at, r).add(g, t.gate(*a.blocks, r, g));
   }
 
   static void joined(const Args& a, const Place& at) {
@@ -109,22 +112,24 @@ template <class E, int G> struct Project {
     const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
     const E *wide = a.weights + at.unit * a.K * G * L, *dense = wide + a.K * G * L;
     t.multiply(*a.blocks, a.x_row[at.row] + k0, k1 - k0, wide + k0 * G * L, dense + k0 * a.blocks->vectors * L);
-    add_to_z(a, at, 0, 2, [&](int j) { return t.acc[j]; });
+    for (int j = 0; j < 2 * G; ++j) Sums(a, at, 0).add(j, t.acc[j]);
   }
 
  private:
-  // Row r of the tile: sum(j), j = (unit, gate). Sums over earlier pieces of k wait in z.
-  template <class Sum>
-  static FUSEDRNN_INLINE void add_to_z(const Args& a, const Place& at, int r, int units, const Sum& sum) {
-    T* z = a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride;
-    const T* bias = a.bias + at.unit * G * L;
-    const int64_t z_unit = a.z_unit;
-    const bool first = at.block == 0;
-    for (int j = 0; j < units * G; ++j) {
-      T* to = z + (j / G) * z_unit + (j % G) * L;
-      (V::load(first ? bias + j * L : to) + sum(j)).store(to);
+  // Where the sums of row r of a tile go, and what they are added to: the bias, or the sums over earlier pieces of k.
+  struct Sums {
+    T* z;
+    const T* before;
+    int64_t z_unit, before_unit;
+    FUSEDRNN_INLINE Sums(const Args& a, const Place& at, int r)
+        : z(a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride),
+          before(at.block ? z : a.bias + at.unit * G * L),
+          z_unit(a.z_unit),
+          before_unit(at.block ? a.z_unit : G * L) {}
+    FUSEDRNN_INLINE void add(int j, V sum) const {  // j: (unit, gate)
+      (V::load(before + (j / G) * before_unit + (j % G) * L) + sum).store(z + (j / G) * z_unit + (j % G) * L);
     }
-  }
+  };
 };
 
 template <class C, class T, class E> struct ForwardPass {
