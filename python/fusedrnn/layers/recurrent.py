@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -197,7 +198,7 @@ class Recurrent(Layer):
                 check_shape(self.op, "dy", dy, "time, num_directions*hidden", y_shape)
                 dy = self._add_batch(dy)
         dh, dc = self._state("dstate", ("dh", "dc"), dstate, batched)
-        grads = [self._grads[name] for name in self._names]
+        grads = list(self._in_order(self._grads))
         if len(cores) == 1:
             d, dh0, dc0 = cores[0].backward(dy, dh, dc, grads)
         else:
@@ -287,13 +288,12 @@ class Recurrent(Layer):
                     self._initialiser, size, self.hidden_size, self.bias, self.dtype, rng, init=init
                 )
                 params |= {f"{name}_l{layer}{suffix}": array for name, array in made.items()}
-        self._names = list(params)
+        self._in_order = itemgetter(*params)
         return params
 
     @property
     def _weights(self) -> list[Array]:
-        params = self._params
-        return [params[name] for name in self._names]
+        return list(self._in_order(self._params))
 
     def _layer_arrays(self, arrays: list[Array], layer: int) -> list[Array]:
         count = len(arrays) // self.num_layers
