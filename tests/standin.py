@@ -93,8 +93,10 @@ class Tape:
 class Stack:
     """The stand-in for the kernels on a GPU: the CPU's, between copies."""
 
-    def __init__(self, cell: str, dtype: str, **sizes: Any) -> None:
-        self._core = _core.Stack(cell, dtype, **sizes)
+    def __init__(self, cell: str, dtype: str, *, compute_dtype: str = "", **sizes: Any) -> None:
+        # The CPU has no kernels of float16; what a layer makes of its arrays is the same with others.
+        compute_dtype = "bfloat16" if compute_dtype == "float16" else compute_dtype
+        self._core = _core.Stack(cell, dtype, **sizes, compute_dtype=compute_dtype)
 
     def forward(self, weights: list[Array], x: Any, h0: Any, c0: Any, *rest: Any) -> tuple[Any, ...]:
         values = [_numpy(weight) for weight in weights]
@@ -116,6 +118,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Namespace:
     monkeypatch.setattr(cuda, "require_device", lambda: None)
     monkeypatch.setattr(cuda, "namespace", lambda: xp)
     monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
+    mixed = ModuleType("fusedrnn.cuda.mixed")
+    mixed.MixedStack = Stack  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, mixed.__name__, mixed)
     return xp
 
 

@@ -168,11 +168,13 @@ def test_nan_and_infinity_come_through() -> None:
 
 def test_errors() -> None:
     """What cannot be computed is said at once."""
-    for options in ({"compute_dtype": "float16"}, {"compute_dtype": "bfloat16", "dtype": "float64"}):
+    for options in ({"compute_dtype": "float8"}, {"compute_dtype": "bfloat16", "dtype": "float64"}):
         with pytest.raises(
             ValueError, match=r"LSTM: compute_dtype is '\w+' with dtype \w+; expected None, or 'bfloat16'"
         ):
             fr.LSTM(3, 4, **options)
+    with pytest.raises(RuntimeError, match="LSTM: compute_dtype is 'float16'; expected None or 'bfloat16' on cpu"):
+        fr.LSTM(3, 4, compute_dtype="float16")
     assert fr.LSTM(3, 4, compute_dtype="float32").compute_dtype is None
     if not available:
         with pytest.raises(RuntimeError, match="LSTM: compute_dtype is bfloat16; expected float32 on this instruction"):

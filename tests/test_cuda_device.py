@@ -61,6 +61,13 @@ def device_stack(*args: Any, **kwargs: Any) -> Any:
     return Stack(*args, **kwargs)
 
 
+def mixed_stack(*args: Any, **kwargs: Any) -> Any:
+    """Make the stack of a layer with compute_dtype."""
+    from fusedrnn.cuda.mixed import MixedStack
+
+    return MixedStack(*args, **kwargs)
+
+
 class RoundTrip:
     """A stack on the device that takes and returns NumPy arrays."""
 
@@ -218,6 +225,26 @@ def test_half_precision(cell: str, kind: str, directions: int) -> None:
         assert out.dtype == getattr(torch, kind)
         error = np.linalg.norm((out.double().cpu().numpy() - true).ravel()) / np.linalg.norm(true.ravel())
         assert error <= ROUNDING[kind] * (2 if place < states else 8), place
+
+
+@pytest.mark.parametrize("kind", ROUNDING)
+def test_compute_dtype(cell: str, kind: str) -> None:
+    """Arrays of float32 over kernels of 16 bits: to the bit what these make of rounded tensors."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("ml_dtypes")
+    operands = Operands(cell, "float32", 2, ragged=True, inputs=40, hidden=64).damped()
+
+    def lift(array: Array) -> Any:
+        return torch.from_numpy(array.astype(np.float32)).cuda()
+
+    def lift_rounded(array: Array) -> Any:
+        return lift(array).to(getattr(torch, kind))
+
+    expected = operands.gradients(operands.replaced(dtype=kind).stack(device_stack), lift_rounded)
+    outputs = operands.gradients(operands.stack(mixed_stack, compute_dtype=kind), lift)
+    for out, truth in zip(outputs, expected, strict=True):
+        assert out.dtype == torch.float32
+        assert torch.equal(out, truth.float())
 
 
 def test_tf32() -> None:

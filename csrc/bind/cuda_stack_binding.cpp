@@ -151,6 +151,24 @@ class DeviceStack {
                           py::tuple(py::cast(p.state_shape())), p.layout.has_cell_state);
   }
 
+  // float32 to the dtype of the stack; or the other way, and then added to what is there. Both in C order.
+  void convert(const View& from, const View& to, uintptr_t stream) const {
+    const bool widens = from.dtype == dtype_;
+    const int device = on_host_ ? on_the_cpu : to.device;
+    const ArrayRules own{p_.op, dtype_, device}, wide{p_.op, "float32", device};
+    (widens ? own : wide).dense("from", from);
+    (widens ? wide : own).writable("to", to);
+    check_shape(p_, "to", to, from.shape);
+    int64_t n = 1;
+    for (const int64_t size : from.shape) n *= size;
+    const Place place{device, reinterpret_cast<void*>(stream), false, 0, false};
+    const py::gil_scoped_release without_gil;
+    if (widens)
+      engine_->add_widened(from.data, static_cast<float*>(to.data), n, place);
+    else
+      engine_->round(static_cast<const float*>(from.data), to.data, n, place);
+  }
+
   // Which path a call on the current device takes.
   std::string plan(int64_t time, int64_t batch, bool stepwise) const {
     Problem p = p_;
@@ -247,6 +265,7 @@ void register_stack(py::module_& m) {
       .def("forward", &DeviceStack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
            py::arg("lengths"), py::arg("batch_first"), py::arg("y"), py::arg("h"), py::arg("c"), py::arg("training"),
            py::arg("stream"), py::arg("tf32"), py::arg("chunk_bytes") = 0, py::arg("stepwise") = false)
+      .def("convert", &DeviceStack::convert, py::arg("source"), py::arg("target"), py::arg("stream"))
       .def("plan", &DeviceStack::plan, py::arg("time"), py::arg("batch"), py::arg("stepwise") = false);
   m.def("host_stack", &make_stack<true>, py::arg("cell"), py::arg("dtype"), py::arg("input_size"),
         py::arg("hidden_size"), py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"));

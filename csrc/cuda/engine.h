@@ -1,6 +1,7 @@
 // The calls of stack.h for one device class and one element type.
 #pragma once
 #include "cuda/backward.h"
+#include "cuda/convert.h"
 #include "cuda/forward.h"
 
 namespace fusedrnn::cuda {
@@ -20,6 +21,13 @@ template <class D, class E> class EngineOf : public Engine {
     return tape;
   }
 
+  void round(const float* from, void* to, int64_t n, const Place& place) const override {
+    convert(from, static_cast<E*>(to), n, false, place);
+  }
+  void add_widened(const void* from, float* to, int64_t n, const Place& place) const override {
+    convert(static_cast<const E*>(from), to, n, true, place);
+  }
+
   std::string plan(const Problem& problem, const Place& place) const override {
     return path_of<D, E>(problem, place).describe();
   }
@@ -34,6 +42,14 @@ template <class D, class E> class EngineOf : public Engine {
   }
 
  private:
+  template <class From, class To>
+  static void convert(const From* from, To* to, int64_t n, bool add, const Place& place) {
+    if (n == 0) return;
+    D device(place, "convert");
+    const int64_t width = std::min<int64_t>(n, 1024);
+    device.each(0, (n + width - 1) / width, width, Convert<From, To>{from, to, n, width, add});
+  }
+
   // The outputs are the caller's by now: only what the tape keeps is written again.
   static void restore(TapeOf<D, E>& tape, D& device, const Place& place) {
     ForwardCall& call = tape.call;

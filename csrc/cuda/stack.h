@@ -64,6 +64,9 @@ class Engine {
   virtual std::unique_ptr<Tape> forward(const ForwardCall& call, const Place& place, bool training) const = 0;
   // Consumes the saved gates; another backward on the same tape first runs the forward again.
   virtual void backward(Tape& tape, const BackwardCall& call, const Place& place) const = 0;
+  // n floats as elements of the engine's type, and back: rounded, or widened and added to what is there.
+  virtual void round(const float* from, void* to, int64_t n, const Place& place) const = 0;
+  virtual void add_widened(const void* from, float* to, int64_t n, const Place& place) const = 0;
   // Which path a call takes, in words.
   virtual std::string plan(const Problem& problem, const Place& place) const = 0;
 };

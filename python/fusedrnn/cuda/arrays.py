@@ -190,6 +190,49 @@ class _Other(Library):
         return np.asarray(array)
 
 
+class NarrowArray:
+    """Elements of 16 bits in the memory of another library's array of integers: CuPy and NumPy have no bfloat16."""
+
+    def __init__(self, library: Library, bits: Any) -> None:
+        self.library, self.bits = library, bits
+
+
+class _Narrow(Library):
+    """The arrays above."""
+
+    name = "narrow"
+
+    def __init__(self, library: Library, dtype: str) -> None:
+        self._library, self._dtype = library, dtype
+
+    def view(self, array: Any, device: int | None = None) -> _cuda.View:
+        bits = self._library.view(array.bits, device)
+        return _cuda.View(bits.pointer, bits.shape, bits.strides, self._dtype, bits.device, bits.read_only)
+
+    def dense(self, array: Any) -> Any:
+        return NarrowArray(self, self._library.dense(array.bits))
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        return NarrowArray(self, self._library.empty(shape, "int16", device))
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        return NarrowArray(self, self._library.zeros(shape, "int16", device))
+
+    def stream(self, device: int) -> int:
+        return self._library.stream(device)
+
+    def release_cached(self) -> None:
+        self._library.release_cached()
+
+    def to_numpy(self, array: Any) -> Any:
+        return self._library.to_numpy(array.bits)
+
+
+def narrow_library(library: Library, dtype: str) -> Library:
+    """Return the library of arrays of dtype "bfloat16" or "float16" whose memory is that of arrays of ``library``."""
+    return _Narrow(library, dtype)
+
+
 def library_of(op: str, name: str, array: Any) -> Library:
     """Return the library of an array.
 
@@ -199,6 +242,8 @@ def library_of(op: str, name: str, array: Any) -> Library:
         If it is no array at all.
     """
     root = type(array).__module__.partition(".")[0]
+    if isinstance(array, NarrowArray):
+        return array.library
     if isinstance(array, np.ndarray):
         return _NumPy()
     if root == "cupy":

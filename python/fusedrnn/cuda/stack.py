@@ -95,7 +95,7 @@ class Stack:
         call = _Call(self.op, library)
         x_view = call.input("x", x)
         device = call.device = x_view.device
-        y_shape, state_shape, has_c = self._kernels.outputs(x_view.shape, batch_first)
+        y_shape, state_shape, has_c = self.output_shapes(x_view.shape, batch_first)
         views = [call.input(f"weights[{i}]", w, dense=True) for i, w in enumerate(weights)]
         h0_view, c0_view = call.optional("h0", h0), call.optional("c0", c0)
         y, h = (library.empty(shape, self.dtype, device) for shape in (y_shape, state_shape))
@@ -123,6 +123,14 @@ class Stack:
         core = _with_free_memory(library, run)
         tape = None if core is None else Tape(core, call, x_view, state_shape, has_c, self.dtype)
         return library.result(y), library.result(h), None if c is None else library.result(c), tape
+
+    def output_shapes(self, x: tuple[int, ...], batch_first: bool) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+        """Return the shapes of y and of a state, and whether there is a c, for x of this shape; ValueError if wrong."""
+        return self._kernels.outputs(x, batch_first)
+
+    def convert(self, source: _cuda.View, target: _cuda.View, stream: int) -> None:
+        """Round float32 to the dtype of this stack; or widen from there, and add to what is in ``target``."""
+        self._kernels.convert(source, target, stream)
 
     def plan(self, time: int, batch: int) -> str:
         """Return which path a call on the current device takes, in words."""

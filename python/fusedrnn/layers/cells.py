@@ -38,11 +38,12 @@ class RNN(Recurrent):
     init : {"default", "torch", "spectral"} or fusedrnn.init.RecurrentInit
         default: Glorot for input weights, orthogonal for recurrent ones. torch: U(-1/sqrt(H), 1/sqrt(H)). spectral:
         Glorot, recurrent weights with a spectral norm of at most 1. A ``RecurrentInit`` says it in detail.
-    compute_dtype : {"bfloat16"}, optional
+    compute_dtype : {"bfloat16", "float16"}, optional
         What the products multiply: weights, x, h and, in training, gate gradients rounded to bfloat16 (8 bits). Sums,
         gates, h, c, parameters and gradients stay float32, which ``dtype`` must be. Meant for processors that multiply
         bfloat16 (AVX512_BF16); emulated it pays only where reading the weights takes the time (small batches,
-        H >= 256). Outputs differ from float32's by about 1 %. RuntimeError without AVX-512 or NEON.
+        H >= 256). Outputs differ from float32's by about 1 %. RuntimeError without AVX-512 or NEON. On cuda, where it
+        may be float16 as well, inputs, outputs, states and gradients are rounded too, as under ``torch.autocast``.
     """
 
     _initialiser = "rnn"

@@ -23,10 +23,10 @@ def _compute_dtype(op: str, value: Any, dtype: np.dtype[Any]) -> str | None:
     """Return what the products multiply if that is not dtype."""
     if value is None or value == dtype.name:
         return None
-    if value != "bfloat16" or dtype != np.float32:
-        expected = "None, or 'bfloat16' with dtype float32"
+    if value not in ("bfloat16", "float16") or dtype != np.float32:
+        expected = "None, or 'bfloat16' (on cuda also 'float16') with dtype float32"
         raise ValueError(f"{op}: compute_dtype is {value!r} with dtype {dtype.name}; expected {expected}")
-    return "bfloat16"
+    return str(value)
 
 
 class Recurrent(Layer):
@@ -254,10 +254,14 @@ class Recurrent(Layer):
 
     def _kernels(self, device: str) -> tuple[_core.Stack, list[_core.Stack]]:
         """Return the kernels for a device: those of all layers, and of each where dropout parts them."""
-        make: Any = partial(_core.Stack, compute_dtype=self.compute_dtype or self.dtype.name)
-        if device != "cpu":
-            if self.compute_dtype:
-                raise RuntimeError(f"{self.op}: compute_dtype is {self.compute_dtype!r}; expected None on {device}")
+        make: Any
+        if device == "cpu":
+            if self.compute_dtype == "float16":
+                raise RuntimeError(f"{self.op}: compute_dtype is 'float16'; expected None or 'bfloat16' on cpu")
+            make = partial(_core.Stack, compute_dtype=self.compute_dtype or self.dtype.name)
+        elif self.compute_dtype:
+            make = partial(import_module("fusedrnn.cuda.mixed").MixedStack, compute_dtype=self.compute_dtype)
+        else:
             make = import_module("fusedrnn.cuda.stack").Stack
 
         def stack(input_size: int, num_layers: int) -> _core.Stack:
