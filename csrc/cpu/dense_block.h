@@ -5,8 +5,8 @@
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
-// The product of the dense block: (rows, vectors) sums. One function for each shape, whatever the product is for: they
-// are called seldom, and as parts of all tiles they would make the library a tenth larger.
+// The product of the dense block: (rows, vectors) sums. One function for each shape, whatever the product is for: a
+// call has one such block, too little to be worth a copy in every kind of tile.
 template <class E> struct DenseTile {
   using T = typename Operand<E>::Sum;
   using V = Vec<T>;
@@ -21,7 +21,7 @@ template <class E> struct DenseTile {
 
   FUSEDRNN_INLINE void multiply(int rows, const Blocks& blocks, const E* const* row, RowRun a, const E* w,
                                 int64_t w_step) {
-    static constexpr Table<Product> table = make();
+    static constexpr Table table = make();
     table.at[blocks.vectors][rows](row, a, w, w_step, acc);
     V(T(0)).store(acc + rows * blocks.vectors * L);
   }
@@ -37,10 +37,10 @@ template <class E> struct DenseTile {
     t.multiply(row, a, w, w_step, 0, {w, 0});
     for (int i = 0; i < Rows * Vectors; ++i) t.acc[i].store(acc + i * L);
   }
-  template <class Function> struct Table {
-    Function at[vectors_max + 1][rows_max + 1];
+  struct Table {
+    Product at[vectors_max + 1][rows_max + 1];
   };
-  template <int Rows, int Vectors> static constexpr void fill(Table<Product>& table) {
+  template <int Rows, int Vectors> static constexpr void fill(Table& table) {
     if constexpr (Rows <= most_rows(Vectors)) {
       table.at[Vectors][Rows] = product<Rows, Vectors>;
       fill<Rows + 1, Vectors>(table);
@@ -48,8 +48,8 @@ template <class E> struct DenseTile {
       fill<1, Vectors + 1>(table);
     }
   }
-  static constexpr Table<Product> make() {
-    Table<Product> table{};
+  static constexpr Table make() {
+    Table table{};
     fill<1, 1>(table);
     return table;
   }

@@ -1,4 +1,5 @@
-// The microkernel: every multiplication of this backend is a Tile::multiply.
+// The microkernel: every multiplication of this backend is a Tile::multiply, but for one row and the last few units
+// (cpu/dense_block.h).
 //
 // A tile holds rows x units x gates accumulators, each a vector over `lanes` adjacent hidden units, and computes
 //
