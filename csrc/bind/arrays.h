@@ -19,13 +19,19 @@ inline Shape shape_of(const py::array& a) { return Shape(a.shape(), a.shape() + 
 
 inline std::string dtype_name(const py::array& a) { return py::str(py::object(a.dtype())); }
 
+// NumPy's only object for the dtype T, borrowed.
+template <class T> PyObject* descriptor() {
+  static PyObject* const made = py::dtype::of<T>().release().ptr();
+  return made;
+}
+
 // The argument as an array of exactly T in native byte order. Nothing is converted.
 template <class T> py::array typed(const std::string& op, const std::string& name, const py::handle& object) {
   if (!py::isinstance<py::array>(object))
     throw TypeMismatch(op + ": " + name + " is a " + std::string(py::str(py::type::of(object).attr("__name__"))) +
                        "; expected a numpy array");
   auto a = py::reinterpret_borrow<py::array>(object);
-  if (!py::dtype::of<T>().is(a.dtype()) && !py::dtype::of<T>().equal(a.dtype()))
+  if (py::detail::array_proxy(a.ptr())->descr != descriptor<T>() && !py::dtype::of<T>().equal(a.dtype()))
     throw TypeMismatch(op + ": " + name + " has dtype " + dtype_name(a) + "; expected " +
                        std::string(py::str(py::object(py::dtype::of<T>()))));
   return a;
@@ -47,12 +53,10 @@ template <class T> bool last_axis_is_dense(const py::array& a) {
 // Whether the object already is a plain array: dtype T, C order, aligned, of this shape. No Python call, no allocation:
 // a streaming step is a microsecond. Everything else goes the careful way, which finds the words for an error.
 template <class T> bool is_plain(const py::handle& object, std::initializer_list<int64_t> shape) {
-  static const PyTypeObject* const array_type = py::detail::npy_api::get().PyArray_Type_;
-  static const PyObject* const descriptor = py::dtype::of<T>().release().ptr();
-  if (Py_TYPE(object.ptr()) != array_type) return false;
+  if (Py_TYPE(object.ptr()) != py::detail::npy_api::get().PyArray_Type_) return false;
   const auto* a = py::detail::array_proxy(object.ptr());
   constexpr int wanted = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
-  return a->descr == descriptor && (a->flags & wanted) == wanted && a->nd == static_cast<int>(shape.size()) &&
+  return a->descr == descriptor<T>() && (a->flags & wanted) == wanted && a->nd == static_cast<int>(shape.size()) &&
          std::equal(shape.begin(), shape.end(), a->dimensions);
 }
 
@@ -84,15 +88,29 @@ template <class T> void require_writable(const std::string& op, const std::strin
     throw ShapeError(op + ": " + name + " is strided; expected a C-contiguous array");
 }
 
-// A new C-ordered array, uninitialised, whose memory starts at a cache line and returns to core/memory.h.
+// A new C-ordered array, uninitialised. NumPy is quick to allocate a small one; the memory of a large one starts at a
+// cache line and returns to core/memory.h.
 template <class T> py::array new_array(const Shape& shape) {
-  int64_t size = 1;
-  for (int64_t n : shape) size *= n;
-  auto memory = std::make_unique<Buffer<T>>(size);
+  constexpr int64_t large = 32 << 10;
+  int64_t bytes = sizeof(T);
+  for (int64_t n : shape) bytes *= n;
+  const auto& numpy = py::detail::npy_api::get();
+  const auto make = [&](T* data) {
+    Py_INCREF(descriptor<T>());  // NumPy takes the reference
+    PyObject* made = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, descriptor<T>(), static_cast<int>(shape.size()),
+                                                 reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr, data,
+                                                 data ? py::detail::npy_api::NPY_ARRAY_WRITEABLE_ : 0, nullptr);
+    if (!made) throw py::error_already_set();
+    return py::reinterpret_steal<py::array>(made);
+  };
+  if (bytes < large) return make(nullptr);
+  auto memory = std::make_unique<Buffer<T>>(bytes / int64_t(sizeof(T)));
   T* data = memory->get();
   py::capsule owner(memory.get(), [](void* m) { delete static_cast<Buffer<T>*>(m); });
   memory.release();
-  return py::array(py::dtype::of<T>(), std::vector<py::ssize_t>(shape.begin(), shape.end()), data, owner);
+  const py::array array = make(data);
+  if (numpy.PyArray_SetBaseObject_(array.ptr(), owner.release().ptr())) throw py::error_already_set();
+  return array;
 }
 
 template <class T> int64_t stride(const py::array& a, int axis) {
@@ -117,7 +135,9 @@ template <class T> StateView<T> writable_slab_view(const py::array& a, int64_t s
   return {const_cast<T*>(view.data), view.stride};
 }
 
-inline void set_read_only(py::array& a) { a.attr("setflags")(py::arg("write") = false); }
+inline void set_read_only(py::array& a) {
+  py::detail::array_proxy(a.ptr())->flags &= ~int{py::detail::npy_api::NPY_ARRAY_WRITEABLE_};
+}
 
 // Lengths as int64, any integer dtype and strides.
 inline std::vector<int64_t> read_lengths(const std::string& op, const py::handle& object) {

@@ -37,7 +37,7 @@ template <class T> bool is_plain_weight(const Problem& p, int64_t slab, int whic
 class Tape {
  public:
   virtual ~Tape() = default;
-  virtual py::tuple backward(py::object dy, py::object dh, py::object dc, py::list gradients, bool want_dx) = 0;
+  virtual py::tuple backward(py::object dy, py::object dh, py::object dc, py::sequence gradients, bool want_dx) = 0;
   virtual py::object gates(int64_t slab) = 0;
   virtual py::object cell_states(int64_t slab) = 0;
   virtual py::array outputs(int64_t layer) = 0;
@@ -50,16 +50,17 @@ template <class T> class TapeOf : public Tape {
   std::vector<py::array> y;       // by layer
   bool consumed = false;
 
-  py::tuple backward(py::object dy, py::object dh, py::object dc, py::list gradients, bool want_dx) override {
+  py::tuple backward(py::object dy, py::object dh, py::object dc, py::sequence gradients, bool want_dx) override {
     const Problem& p = call.problem;
+    const py::tuple into(gradients);  // nobody else can change it
     std::vector<py::array> keep;
     BackwardCall<T> back{};
-    back.gradients.resize(static_cast<size_t>(p.slabs()));
+    back.slabs.resize(call.slabs.size());
     back.dy = output_gradient(dy, keep);
-    state_gradient("dh", dh, keep, back.dhn);
+    state_gradient("dh", dh, keep, back, &BackwardCall<T>::Slab::dhn);
     if (!p.layout.has_cell_state && !dc.is_none()) throw TypeMismatch(p.op + ": dc is given; this cell has no c");
-    if (p.layout.has_cell_state) state_gradient("dc", dc, keep, back.dcn);
-    collect_gradients(gradients, back, keep);
+    state_gradient("dc", dc, keep, back, &BackwardCall<T>::Slab::dcn);
+    collect_gradients(into, back, keep);
 
     py::object dx = py::none(), dc0 = py::none();
     if (want_dx) {
@@ -69,8 +70,9 @@ template <class T> class TapeOf : public Tape {
     py::array dh0 = new_array<T>(p.state_shape());
     if (p.layout.has_cell_state) dc0 = new_array<T>(p.state_shape());
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
-      back.dh0.push_back(writable_slab_view<T>(dh0, slab));
-      if (p.layout.has_cell_state) back.dc0.push_back(writable_slab_view<T>(dc0, slab));
+      auto& gradient = back.slabs[static_cast<size_t>(slab)];
+      gradient.dh0 = writable_slab_view<T>(dh0, slab);
+      if (p.layout.has_cell_state) gradient.dc0 = writable_slab_view<T>(dc0, slab);
     }
     if (busy_.exchange(true))
       throw ShapeError(p.op + ": tape is in use by another thread; expected one backward at a time");
@@ -89,12 +91,12 @@ template <class T> class TapeOf : public Tape {
   py::object gates(int64_t slab) override {
     require_gates();
     const int64_t R = call.rows->rows(), S = call.problem.layout.slots;
-    return by_time(call.gates.at(static_cast<size_t>(slab)).get(), slab, R, S);
+    return by_time(call.slabs.at(static_cast<size_t>(slab)).gates.get(), slab, R, S);
   }
 
   py::object cell_states(int64_t slab) override {
     if (!call.problem.layout.has_cell_state) return py::none();
-    return by_time(call.cells.at(static_cast<size_t>(slab)).get(), slab, call.rows->rows(), 1);
+    return by_time(call.slabs.at(static_cast<size_t>(slab)).cells.get(), slab, call.rows->rows(), 1);
   }
 
   py::array outputs(int64_t layer) override { return y.at(static_cast<size_t>(layer)); }
@@ -113,9 +115,9 @@ template <class T> class TapeOf : public Tape {
     const int64_t slab_size = p.B * p.hidden_size;
     const Buffer<T> scratch(2 * slab_size * p.slabs());
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
-      const size_t s = static_cast<size_t>(slab);
-      call.hn[s] = {scratch.get() + 2 * slab * slab_size, p.hidden_size};
-      if (p.layout.has_cell_state) call.cn[s] = {scratch.get() + (2 * slab + 1) * slab_size, p.hidden_size};
+      auto& to = call.slabs[static_cast<size_t>(slab)];
+      to.hn = {scratch.get() + 2 * slab * slab_size, p.hidden_size};
+      if (p.layout.has_cell_state) to.cn = {scratch.get() + (2 * slab + 1) * slab_size, p.hidden_size};
     }
     run_forward(call, python_interrupted);
   }
@@ -146,16 +148,16 @@ template <class T> class TapeOf : public Tape {
     return sequence_view<T>(keep.back(), call.problem.batch_first);
   }
 
-  void state_gradient(const char* name, const py::object& d, std::vector<py::array>& keep,
-                      std::vector<StateView<const T>>& views) {
+  void state_gradient(const char* name, const py::object& d, std::vector<py::array>& keep, BackwardCall<T>& back,
+                      StateView<const T> BackwardCall<T>::Slab::* view) {
+    if (d.is_none()) return;
     const Problem& p = call.problem;
-    if (!d.is_none())
-      keep.push_back(readable<T>(p.op, name, d, [&](const Shape& shape) { p.check_state(name, shape); }));
+    keep.push_back(readable<T>(p.op, name, d, [&](const Shape& shape) { p.check_state(name, shape); }));
     for (int64_t slab = 0; slab < p.slabs(); ++slab)
-      views.push_back(d.is_none() ? StateView<const T>{nullptr, 0} : slab_view<T>(keep.back(), slab));
+      back.slabs[static_cast<size_t>(slab)].*view = slab_view<T>(keep.back(), slab);
   }
 
-  void collect_gradients(const py::list& gradients, BackwardCall<T>& back, std::vector<py::array>& keep) {
+  void collect_gradients(const py::tuple& gradients, BackwardCall<T>& back, std::vector<py::array>& keep) {
     const Problem& p = call.problem;
     const int per_slab = p.weights_per_slab();
     if (static_cast<int64_t>(gradients.size()) != p.slabs() * per_slab)
@@ -165,10 +167,12 @@ template <class T> class TapeOf : public Tape {
       T* pointers[4] = {};
       for (int which = 0; which < per_slab; ++which) {
         const py::handle given = gradients[static_cast<size_t>(slab * per_slab + which)];
-        if (is_plain_weight<T>(p, slab, which, given) && py::reinterpret_borrow<py::array>(given).writeable()) {
-          keep.push_back(py::reinterpret_borrow<py::array>(given));
-          pointers[which] = static_cast<T*>(keep.back().mutable_data());
-          continue;
+        if (is_plain_weight<T>(p, slab, which, given)) {
+          const auto plain = py::reinterpret_borrow<py::array>(given);
+          if (plain.writeable()) {
+            pointers[which] = static_cast<T*>(py::array(plain).mutable_data());
+            continue;
+          }
         }
         const std::string name = "gradient of " + p.weight_name(slab, which);
         py::array a = typed<T>(p.op, name, given);
@@ -177,7 +181,8 @@ template <class T> class TapeOf : public Tape {
         pointers[which] = static_cast<T*>(a.mutable_data());
         keep.push_back(a);
       }
-      back.gradients[static_cast<size_t>(slab)] = {pointers[0], pointers[1], pointers[2], pointers[3]};
+      auto& to = back.slabs[static_cast<size_t>(slab)];
+      to.weight_ih = pointers[0], to.weight_hh = pointers[1], to.bias_ih = pointers[2], to.bias_hh = pointers[3];
     }
   }
 };
@@ -261,9 +266,9 @@ template <class T> class StreamOf : public Stream {
 class Stack {
  public:
   virtual ~Stack() = default;
-  virtual py::tuple forward(py::list weights, py::object x, py::object h0, py::object c0, py::object lengths,
+  virtual py::tuple forward(py::sequence weights, py::object x, py::object h0, py::object c0, py::object lengths,
                             bool batch_first, bool training, int64_t serial) = 0;
-  virtual std::unique_ptr<Stream> stream(py::list weights, int64_t batch_size) = 0;
+  virtual std::unique_ptr<Stream> stream(py::sequence weights, int64_t batch_size) = 0;
   virtual std::string plan(int64_t T, int64_t B) = 0;
 };
 
@@ -275,8 +280,8 @@ template <class T> class StackOf : public Stack {
                                                          p_.hidden_size, p_.bfloat16));
   }
 
-  py::tuple forward(py::list weights, py::object x, py::object h0, py::object c0, py::object lengths, bool batch_first,
-                    bool training, int64_t serial) override {
+  py::tuple forward(py::sequence weights, py::object x, py::object h0, py::object c0, py::object lengths,
+                    bool batch_first, bool training, int64_t serial) override {
     auto tape = std::make_unique<TapeOf<T>>();
     ForwardCall<T>& call = tape->call;
     Problem& p = call.problem;
@@ -286,18 +291,18 @@ template <class T> class StackOf : public Stack {
     tape->arrays.push_back(in);
     call.x = sequence_view<T>(in, batch_first);
     if (lengths.is_none()) {
-      call.rows = std::make_shared<RowOrder>(p, nullptr, 0);
+      call.rows = full_rows(p);
     } else {
       const std::vector<int64_t> values = read_lengths(p.op, lengths);
       call.rows = std::make_shared<RowOrder>(p, values.data(), static_cast<int64_t>(values.size()));
     }
-    initial_state("h0", h0, *tape, call.h0);
-    if (p.layout.has_cell_state)
-      initial_state("c0", c0, *tape, call.c0);
-    else if (!c0.is_none())
-      throw TypeMismatch(p.op + ": c0 is given; this cell has no c");
-    std::vector<py::array> keep;  // until they are packed
-    const std::vector<WeightArrays<T>> arrays = weight_arrays(weights, keep);
+    call.slabs.resize(static_cast<size_t>(p.slabs()));
+    initial_state("h0", h0, *tape, &Slab::h0);
+    if (!p.layout.has_cell_state && !c0.is_none()) throw TypeMismatch(p.op + ": c0 is given; this cell has no c");
+    initial_state("c0", c0, *tape, &Slab::c0);
+    const py::tuple given(weights);  // nobody else can change it
+    std::vector<py::array> copies;   // until they are packed
+    const std::vector<WeightArrays<T>> arrays = weight_arrays(given, copies);
 
     for (int64_t l = 0; l < p.num_layers; ++l) {
       tape->y.push_back(new_array<T>(p.output_shape(p.num_directions * p.hidden_size)));
@@ -307,11 +312,13 @@ template <class T> class StackOf : public Stack {
     py::object cn = py::none();
     if (p.layout.has_cell_state) cn = new_array<T>(p.state_shape());
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
-      call.hn.push_back(writable_slab_view<T>(hn, slab));
-      if (p.layout.has_cell_state) call.cn.push_back(writable_slab_view<T>(cn, slab));
+      Slab& to = call.slabs[static_cast<size_t>(slab)];
+      to.hn = writable_slab_view<T>(hn, slab);
+      if (p.layout.has_cell_state) to.cn = writable_slab_view<T>(cn, slab);
     }
     without_gil([&] {
-      call.weights = pack(arrays, training, serial);
+      for (size_t slab = 0; slab < arrays.size(); ++slab)
+        call.slabs[slab].weights = caches_[slab]->get(arrays[slab], training, serial);
       if (training) keep_for_backward(call);
       run_forward(call, python_interrupted);
     });
@@ -321,13 +328,16 @@ template <class T> class StackOf : public Stack {
     return py::make_tuple(y, hn, cn, std::unique_ptr<Tape>(std::move(tape)));
   }
 
-  std::unique_ptr<Stream> stream(py::list weights, int64_t batch_size) override {
+  std::unique_ptr<Stream> stream(py::sequence weights, int64_t batch_size) override {
     Problem p = p_;
     if (batch_size <= 0) fail(p.op, "batch_size", "is " + std::to_string(batch_size), "a positive integer");
     p.batch_first = false;
     p.set_input({1, batch_size, p.input_size});
-    std::vector<py::array> keep;
-    return std::make_unique<StreamOf<T>>(p, pack(weight_arrays(weights, keep), false, 0));
+    std::vector<py::array> copies;
+    std::vector<std::shared_ptr<const PackedWeights<T>>> packed;
+    for (const WeightArrays<T>& arrays : weight_arrays(py::tuple(weights), copies))
+      packed.push_back(caches_[packed.size()]->get(arrays, false, 0));
+    return std::make_unique<StreamOf<T>>(p, std::move(packed));
   }
 
   std::string plan(int64_t T_, int64_t B) override {
@@ -336,52 +346,54 @@ template <class T> class StackOf : public Stack {
     p.set_input({T_, B, p.input_size});
     ForwardCall<T> call;
     call.problem = p;
-    call.rows = std::make_shared<RowOrder>(p, nullptr, 0);
+    call.rows = full_rows(p);
     return plan_for(call).describe();
   }
 
  private:
-  std::vector<WeightArrays<T>> weight_arrays(const py::list& weights, std::vector<py::array>& keep) {
+  using Slab = typename ForwardCall<T>::Slab;
+
+  // The order of the rows where no lengths are given; most calls have the shape of the one before.
+  std::shared_ptr<const RowOrder> full_rows(const Problem& p) {
+    if (!full_rows_ || !full_rows_->is_full_of(p)) full_rows_ = std::make_shared<RowOrder>(p, nullptr, 0);
+    return full_rows_;
+  }
+
+  // Pointers into the given arrays; those that cannot be read as they are are copied.
+  std::vector<WeightArrays<T>> weight_arrays(const py::tuple& weights, std::vector<py::array>& copies) {
     const int per_slab = p_.weights_per_slab();
     if (static_cast<int64_t>(weights.size()) != p_.slabs() * per_slab)
       throw ShapeError(p_.op + ": weights has " + std::to_string(weights.size()) + " arrays; expected " +
                        std::to_string(p_.slabs() * per_slab));
     std::vector<WeightArrays<T>> out;
+    out.reserve(static_cast<size_t>(p_.slabs()));
     for (int64_t slab = 0; slab < p_.slabs(); ++slab) {
       const T* pointers[4] = {};
       for (int which = 0; which < per_slab; ++which) {
-        const py::handle given = weights[static_cast<size_t>(slab * per_slab + which)];
-        if (is_plain_weight<T>(p_, slab, which, given))
-          keep.push_back(py::reinterpret_borrow<py::array>(given));
-        else
-          keep.push_back(dense<T>(p_.op, p_.weight_name(slab, which), given,
-                                  [&](const Shape& shape) { p_.check_weight(slab, which, shape); }));
-        pointers[which] = static_cast<const T*>(keep.back().data());
+        py::handle given = weights[static_cast<size_t>(slab * per_slab + which)];
+        if (!is_plain_weight<T>(p_, slab, which, given)) {
+          copies.push_back(dense<T>(p_.op, p_.weight_name(slab, which), given,
+                                    [&](const Shape& shape) { p_.check_weight(slab, which, shape); }));
+          given = copies.back();
+        }
+        pointers[which] = static_cast<const T*>(py::reinterpret_borrow<py::array>(given).data());
       }
       out.push_back({pointers[0], pointers[1], pointers[2], pointers[3]});
     }
     return out;
   }
 
-  std::vector<std::shared_ptr<const PackedWeights<T>>> pack(const std::vector<WeightArrays<T>>& arrays, bool training,
-                                                            int64_t serial) {
-    std::vector<std::shared_ptr<const PackedWeights<T>>> packed;
-    for (size_t slab = 0; slab < arrays.size(); ++slab)
-      packed.push_back(caches_[slab]->get(arrays[slab], training, serial));
-    return packed;
-  }
-
-  void initial_state(const char* name, const py::object& state, TapeOf<T>& tape,
-                     std::vector<StateView<const T>>& views) {
+  void initial_state(const char* name, const py::object& state, TapeOf<T>& tape, StateView<const T> Slab::* view) {
+    if (state.is_none()) return;
     const Problem& p = tape.call.problem;
-    if (!state.is_none())
-      tape.arrays.push_back(readable<T>(p.op, name, state, [&](const Shape& shape) { p.check_state(name, shape); }));
+    tape.arrays.push_back(readable<T>(p.op, name, state, [&](const Shape& shape) { p.check_state(name, shape); }));
     for (int64_t slab = 0; slab < p.slabs(); ++slab)
-      views.push_back(state.is_none() ? StateView<const T>{nullptr, 0} : slab_view<T>(tape.arrays.back(), slab));
+      tape.call.slabs[static_cast<size_t>(slab)].*view = slab_view<T>(tape.arrays.back(), slab);
   }
 
   const Problem p_;
   std::vector<std::unique_ptr<WeightCache<T>>> caches_;
+  std::shared_ptr<const RowOrder> full_rows_;  // used with the GIL held
 };
 
 template <class T> py::array row_products_of(const py::array& x, const py::array& weight) {

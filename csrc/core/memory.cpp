@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <list>
 #include <mutex>
@@ -15,17 +16,23 @@ namespace fusedrnn {
 namespace {
 
 constexpr std::size_t cache_line = 64, huge_page = std::size_t(2) << 20;
-constexpr std::size_t smallest_kept = 64 << 10;  // below, malloc reuses memory by itself
+constexpr std::size_t largest_small = 32 << 10;
 #if defined(__SANITIZE_ADDRESS__)
-constexpr std::size_t most_kept = 0;  // a block that lives on would hide its overruns
+constexpr std::size_t most_kept = 0, most_small = 0;  // a block that lives on would hide its overruns
 #else
-constexpr std::size_t most_kept = std::size_t(256) << 20;  // of unused blocks, over all sizes
+constexpr std::size_t most_kept = std::size_t(256) << 20;  // bytes of unused blocks, over all sizes
+constexpr std::size_t most_small = 32;                     // unused blocks of each small size
 #endif
 
+// Small blocks come in powers of two.
 std::size_t rounded(std::size_t bytes) {
-  const std::size_t unit = bytes >= huge_page ? huge_page : bytes >= smallest_kept ? 4096 : cache_line;
-  return (std::max<std::size_t>(bytes, 1) + unit - 1) / unit * unit;
+  if (bytes <= largest_small) return std::bit_ceil(std::max(bytes, cache_line));
+  const std::size_t unit = bytes >= huge_page ? huge_page : 4096;
+  return (bytes + unit - 1) / unit * unit;
 }
+
+std::size_t small_class(std::size_t size) { return static_cast<std::size_t>(std::countr_zero(size / cache_line)); }
+constexpr std::size_t small_classes = std::bit_width(largest_small / cache_line);
 
 struct Block {
   void* memory;
@@ -36,6 +43,10 @@ struct Store {
   std::mutex mutex;
   std::list<Block> blocks;  // most recently used first
   std::size_t kept = 0;
+  struct {
+    void* memory[most_small + 1];
+    std::size_t count = 0;
+  } small[small_classes];
 };
 
 // Never destroyed: arrays that outlive the interpreter still give their memory back. A fork waits until nobody is
@@ -63,15 +74,20 @@ void* fresh(std::size_t size) {
 void* take_memory(std::size_t bytes) {
   if (bytes > PTRDIFF_MAX - huge_page) throw std::bad_alloc();
   const std::size_t size = rounded(bytes);
-  if (size >= smallest_kept) {
+  {
     Store& s = store();
     const std::lock_guard<std::mutex> lock(s.mutex);
-    const auto found = std::find_if(s.blocks.begin(), s.blocks.end(), [&](const Block& b) { return b.size == size; });
-    if (found != s.blocks.end()) {
-      void* memory = found->memory;
-      s.kept -= size;
-      s.blocks.erase(found);
-      return memory;
+    if (size <= largest_small) {
+      auto& small = s.small[small_class(size)];
+      if (small.count > 0) return small.memory[--small.count];
+    } else {
+      const auto found = std::find_if(s.blocks.begin(), s.blocks.end(), [&](const Block& b) { return b.size == size; });
+      if (found != s.blocks.end()) {
+        void* memory = found->memory;
+        s.kept -= size;
+        s.blocks.erase(found);
+        return memory;
+      }
     }
   }
   return fresh(size);
@@ -79,12 +95,15 @@ void* take_memory(std::size_t bytes) {
 
 void give_memory(void* memory, std::size_t bytes) {
   const std::size_t size = rounded(bytes);
-  if (size < smallest_kept || size > most_kept) {
-    std::free(memory);
-    return;
-  }
+  if (size > most_kept) return std::free(memory);
   Store& s = store();
   const std::lock_guard<std::mutex> lock(s.mutex);
+  if (size <= largest_small) {
+    auto& small = s.small[small_class(size)];
+    if (small.count == most_small) return std::free(memory);
+    small.memory[small.count++] = memory;
+    return;
+  }
   s.blocks.push_front({memory, size});
   for (s.kept += size; s.kept > most_kept; s.blocks.pop_back()) {
     s.kept -= s.blocks.back().size;

@@ -50,6 +50,7 @@ class RowOrder {
   const Ragged& ragged() const { return ragged_; }
   int64_t rows() const { return ragged_.first[ragged_.steps]; }
   bool full() const { return rows() == ragged_.batch * time_; }
+  bool is_full_of(const Problem& p) const { return full() && ragged_.batch == p.B && time_ == p.T; }
   RowOrder(const RowOrder&) = delete;
   RowOrder& operator=(const RowOrder&) = delete;
 

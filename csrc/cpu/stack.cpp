@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <span>
 
 #include "core/error.h"
 #include "cpu/thread_pool.h"
@@ -30,8 +31,9 @@ template <class T> int64_t blocks(const Problem& p) {
 
 template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t layer, int64_t direction) {
   const Problem& p = call.problem;
-  const size_t slab = static_cast<size_t>(layer * p.num_directions + direction), l = static_cast<size_t>(layer);
-  const PackedWeights<T>& w = *call.weights[slab];
+  const size_t l = static_cast<size_t>(layer);
+  const auto& slab = call.slabs[static_cast<size_t>(layer * p.num_directions + direction)];
+  const PackedWeights<T>& w = *slab.weights;
   Sequence<T> q{};
   q.I = p.layer_input(layer);
   q.H = p.hidden_size;
@@ -39,22 +41,18 @@ template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t l
   q.ragged = &call.rows->ragged();
   q.x = layer == 0 ? call.x : TimeMajorView<const T>{call.y[l - 1].data, call.y[l - 1].step, call.y[l - 1].batch};
   q.y = {call.y[l].data + direction * p.hidden_size, call.y[l].step, call.y[l].batch};
-  q.h0 = call.h0[slab];
-  q.hn = call.hn[slab];
-  if (p.layout.has_cell_state) {
-    q.c0 = call.c0[slab];
-    q.cn = call.cn[slab];
-  }
+  q.h0 = slab.h0;
+  q.hn = slab.hn;
+  q.c0 = slab.c0;
+  q.cn = slab.cn;
   q.input_weights = w.input.get();
   q.recurrent_weights = w.recurrent.get();
   q.input_bias = w.input_bias.get();
   q.recurrent_bias = w.recurrent_bias.get();
   q.input_weights_t = w.input_t.get();
   q.recurrent_weights_t = w.recurrent_t.get();
-  if (!call.gates.empty()) {
-    q.gates = call.gates[slab].get();
-    q.cells = call.cells[slab].get();
-  }
+  q.gates = slab.gates.get();
+  q.cells = slab.cells.get();
   return q;
 }
 
@@ -87,9 +85,26 @@ int64_t first_sample(const Ragged& ragged, int rank, int size) {
   return rank == size ? ragged.batch : j;
 }
 
+// All sequences of a call; an element is a layer, with its directions.
+template <class T> class Layers {
+ public:
+  explicit Layers(const ForwardCall<T>& call) : directions_(static_cast<size_t>(call.problem.num_directions)) {
+    sequences_.reserve(call.slabs.size());
+    for (int64_t l = 0; l < call.problem.num_layers; ++l)
+      for (int64_t d = 0; d < call.problem.num_directions; ++d) sequences_.push_back(sequence_of(call, l, d));
+  }
+  size_t size() const { return sequences_.size() / directions_; }
+  std::span<Sequence<T>> operator[](size_t l) { return {&sequences_[l * directions_], directions_}; }
+  std::span<Sequence<T>> slabs() { return sequences_; }
+
+ private:
+  size_t directions_;
+  std::vector<Sequence<T>> sequences_;
+};
+
 // The time loops of one layer, as this seat's share of the plan.
 template <class T, class Kernel>
-bool run_layer(const Plan& plan, const std::vector<Sequence<T>>& directions, int64_t units, Seat& seat, Kernel kernel) {
+bool run_layer(const Plan& plan, std::span<Sequence<T>> directions, int64_t units, Seat& seat, Kernel kernel) {
   if (seat.rank >= plan.threads) return true;
   const Ragged& ragged = *directions[0].ragged;
   Team team{seat.rank, plan.threads, 0, ragged.batch, 0, units, false, &seat, Seat::barrier, Seat::poll};
@@ -112,8 +127,7 @@ bool run_layer(const Plan& plan, const std::vector<Sequence<T>>& directions, int
 
 // All layers, this seat's being every plan.threads-th. A layer projects its input as soon as the one below has it.
 template <class T, class Kernel>
-void follow_layers(const std::vector<std::vector<Sequence<T>>>& layers, int64_t units, std::vector<Progress>& progress,
-                   Seat& seat, Kernel kernel) {
+void follow_layers(Layers<T>& layers, int64_t units, std::vector<Progress>& progress, Seat& seat, Kernel kernel) {
   constexpr int64_t all = INT64_MAX;
   for (size_t l = static_cast<size_t>(seat.rank); l < layers.size(); l += static_cast<size_t>(seat.size)) {
     const Sequence<T>& q = layers[l][0];
@@ -154,34 +168,18 @@ template <class Body> void run_plan(Plan plan, int size, const Interrupt& interr
   }
 }
 
-template <class T> int64_t workspace_size(int threads, const std::vector<std::vector<Sequence<T>>>& layers,
-                                          const Problem& p) {
-  int64_t size = 0;
-  for (const auto& layer : layers)
-    for (const Sequence<T>& q : layer) size = std::max(size, cell_kernels<T>(p).workspace(q, threads));
-  return size + kernels<T>().lanes * 4;
-}
-
-template <class T> std::vector<std::vector<Sequence<T>>> sequences_of(const ForwardCall<T>& call) {
-  std::vector<std::vector<Sequence<T>>> layers;
-  for (int64_t l = 0; l < call.problem.num_layers; ++l) {
-    layers.emplace_back();
-    for (int64_t d = 0; d < call.problem.num_directions; ++d) layers.back().push_back(sequence_of(call, l, d));
-  }
-  return layers;
-}
-
 // One workspace a direction, used by layer after layer; one a layer where they run at the same time.
-template <class T> std::vector<Buffer<T>> attach_workspace(int threads, bool layers_overlap,
-                                                           std::vector<std::vector<Sequence<T>>>& layers,
-                                                           const Problem& p) {
-  const int64_t size = workspace_size(threads, layers, p);
+template <class T>
+std::vector<Buffer<T>> attach_workspace(int threads, bool layers_overlap, Layers<T>& layers, const Problem& p) {
+  int64_t size = 0;
+  for (const Sequence<T>& q : layers.slabs()) size = std::max(size, cell_kernels<T>(p).workspace(q, threads));
+  size += kernels<T>().lanes * 4;
   std::vector<Buffer<T>> spaces;
-  for (size_t l = 0; l < layers.size(); ++l)
-    for (size_t d = 0; d < layers[l].size(); ++d) {
-      if (l == 0 || layers_overlap) spaces.emplace_back(size);
-      layers[l][d].workspace = spaces[layers_overlap ? l : d].get();
-    }
+  const size_t count = layers_overlap ? layers.slabs().size() : layers[0].size();
+  spaces.reserve(count);
+  for (size_t i = 0; i < count; ++i) spaces.emplace_back(size);
+  for (size_t slab = 0; slab < layers.slabs().size(); ++slab)
+    layers.slabs()[slab].workspace = spaces[slab % count].get();
   return spaces;
 }
 
@@ -195,9 +193,9 @@ template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass) {
 template <class T> void keep_for_backward(ForwardCall<T>& call) {
   const Problem& p = call.problem;
   const int64_t vectors = blocks<T>(p) * call.rows->rows(), lanes = kernels<T>().lanes;
-  for (int64_t slab = 0; slab < p.slabs(); ++slab) {
-    call.gates.emplace_back(vectors * p.layout.slots * lanes);
-    call.cells.emplace_back(p.layout.has_cell_state ? vectors * lanes : 0);
+  for (auto& slab : call.slabs) {
+    slab.gates = Buffer<T>(vectors * p.layout.slots * lanes);
+    if (p.layout.has_cell_state) slab.cells = Buffer<T>(vectors * lanes);
   }
 }
 
@@ -205,7 +203,7 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
   const Problem& p = call.problem;
   const Ragged& ragged = call.rows->ragged();
   const Plan plan = plan_for(call);
-  auto layers = sequences_of(call);
+  Layers<T> layers(call);
   const bool layers_overlap = plan.scheme == Scheme::by_layer;
   const auto spaces = attach_workspace(plan.threads, layers_overlap, layers, p);
   std::vector<Progress> progress(layers_overlap ? layers.size() : 0);
@@ -231,7 +229,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
   const Plan plan = plan_for(call, Pass::backward);
   const CellKernels<T>& cell = cell_kernels<T>(p);
   const int64_t units = blocks<T>(p), lanes = kernels<T>().lanes, D = p.num_directions, G = p.layout.gates;
-  auto layers = sequences_of(call);
+  Layers<T> layers(call);
   const auto spaces = attach_workspace(plan.gradient_threads, false, layers, p);
 
   std::vector<Buffer<T>> storage;
@@ -244,17 +242,15 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
     TimeMajorView<T> dx = grad.dx;
     if (l > 0) dx = {allocate(p.T * p.B * D * p.hidden_size), p.B * D * p.hidden_size, D * p.hidden_size};
     for (int64_t d = 0; d < D; ++d) {
-      Sequence<T>& q = layers[static_cast<size_t>(l)][static_cast<size_t>(d)];
       const size_t slab = static_cast<size_t>(l * D + d);
+      Sequence<T>& q = layers.slabs()[slab];
       q.dy = {dy.data ? dy.data + d * p.hidden_size : nullptr, dy.step, dy.batch};
       q.dx = dx;
       q.add_to_dx = d > 0;
-      q.dhn = grad.dhn[slab];
-      q.dh0 = grad.dh0[slab];
-      if (p.layout.has_cell_state) {
-        q.dcn = grad.dcn[slab];
-        q.dc0 = grad.dc0[slab];
-      }
+      q.dhn = grad.slabs[slab].dhn;
+      q.dh0 = grad.slabs[slab].dh0;
+      q.dcn = grad.slabs[slab].dcn;
+      q.dc0 = grad.slabs[slab].dc0;
       q.dw = allocate(units * (q.I + 1) * G * lanes);
       q.dr = allocate(units * (q.H + 1) * G * lanes);
     }
@@ -276,9 +272,9 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       if (!meet()) return;
     }
     // Last, so that a call that was stopped has added nothing.
-    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
-      const Sequence<T>& q = layers[static_cast<size_t>(slab / D)][static_cast<size_t>(slab % D)];
-      const auto& to = grad.gradients[static_cast<size_t>(slab)];
+    for (size_t slab = 0; slab < grad.slabs.size(); ++slab) {
+      const Sequence<T>& q = layers.slabs()[slab];
+      const auto& to = grad.slabs[slab];
       const auto inputs = everyone.share(q.I + 1), units_of_h = everyone.share(q.H + 1);
       const Blocks shape(q.H, G, lanes, p.bfloat16 ? 2 : 1);
       add_unpacked(q.dw, p.layout, p.layout.input_order, shape, q.H, q.I, inputs.begin, inputs.end, to.weight_ih,

@@ -14,25 +14,28 @@ using Interrupt = std::function<bool()>;  // "has the user asked to stop?"; call
 
 // Everything that one forward pass reads, writes and keeps. Slab = (layer, direction), counted as torch counts states.
 template <class T> struct ForwardCall {
+  struct Slab {
+    std::shared_ptr<const PackedWeights<T>> weights;
+    StateView<const T> h0{}, c0{};  // data may be null
+    StateView<T> hn{}, cn{};
+    Buffer<T> gates, cells;  // for backward; null in inference
+  };
   Problem problem;
   std::shared_ptr<const RowOrder> rows;
-  std::vector<std::shared_ptr<const PackedWeights<T>>> weights;  // by slab
   TimeMajorView<const T> x;
-  std::vector<TimeMajorView<T>> y;         // by layer: (T, B, directions*H)
-  std::vector<StateView<const T>> h0, c0;  // by slab; data may be null
-  std::vector<StateView<T>> hn, cn;
-  std::vector<Buffer<T>> gates, cells;  // by slab; empty in inference
+  std::vector<TimeMajorView<T>> y;  // by layer: (T, B, directions*H)
+  std::vector<Slab> slabs;
 };
 
 template <class T> struct BackwardCall {
+  struct Slab {
+    StateView<const T> dhn{}, dcn{};  // data may be null
+    StateView<T> dh0{}, dc0{};
+    T *weight_ih, *weight_hh, *bias_ih, *bias_hh;  // gradients, added to; those of biases may be null
+  };
   TimeMajorView<const T> dy;  // data may be null
   TimeMajorView<T> dx;        // data may be null: not wanted
-  std::vector<StateView<const T>> dhn, dcn;
-  std::vector<StateView<T>> dh0, dc0;
-  struct Gradient {
-    T *weight_ih, *weight_hh, *bias_ih, *bias_hh;
-  };
-  std::vector<Gradient> gradients;  // by slab; added to
+  std::vector<Slab> slabs;
 };
 
 template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass = Pass::forward);

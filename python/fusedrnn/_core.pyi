@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ class Tape:
         dy: NDArray[Any] | None,
         dh: NDArray[Any] | None,
         dc: NDArray[Any] | None,
-        gradients: list[NDArray[Any]],
+        gradients: Sequence[NDArray[Any]],
         want_dx: bool = True,
     ) -> tuple[Any, NDArray[Any], Any]: ...
     def gates(self, slab: int) -> NDArray[Any]: ...
@@ -35,7 +36,7 @@ class Stack:
     ) -> None: ...
     def forward(
         self,
-        weights: list[NDArray[Any]],
+        weights: Sequence[NDArray[Any]],
         x: NDArray[Any],
         h0: NDArray[Any] | None,
         c0: NDArray[Any] | None,
@@ -44,7 +45,7 @@ class Stack:
         training: bool,
         serial: int = 0,
     ) -> tuple[NDArray[Any], NDArray[Any], Any, Any]: ...
-    def stream(self, weights: list[NDArray[Any]], batch_size: int) -> Stream: ...
+    def stream(self, weights: Sequence[NDArray[Any]], batch_size: int) -> Stream: ...
     def plan(self, time: int, batch: int) -> str: ...
 
 def isa() -> str: ...

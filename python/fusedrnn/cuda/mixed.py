@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import _cuda
@@ -43,7 +43,7 @@ class MixedStack:
 
     def forward(
         self,
-        weights: list[Any],
+        weights: Sequence[Any],
         x: Any,
         h0: Any,
         c0: Any,
@@ -77,7 +77,9 @@ class MixedTape:
     def __init__(self, tape: Tape, convert: _Conversion) -> None:
         self._tape, self._convert = tape, convert
 
-    def backward(self, dy: Any, dh: Any, dc: Any, gradients: list[Any], want_dx: bool = True) -> tuple[Any, Any, Any]:
+    def backward(
+        self, dy: Any, dh: Any, dc: Any, gradients: Sequence[Any], want_dx: bool = True
+    ) -> tuple[Any, Any, Any]:
         """Add the gradients of the weights into ``gradients``; return (dx, dh0, dc0)."""
         convert = self._convert
         dy, dh, dc = (None if d is None else convert.rounded(d) for d in (dy, dh, dc))

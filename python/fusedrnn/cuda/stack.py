@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -76,7 +76,7 @@ class Stack:
 
     def forward(
         self,
-        weights: list[Any],
+        weights: Sequence[Any],
         x: Any,
         h0: Any,
         c0: Any,
@@ -136,7 +136,7 @@ class Stack:
         """Return which path a call on the current device takes, in words."""
         return self._kernels.plan(time, batch, self.path == "stepwise")
 
-    def stream(self, weights: list[Any], batch_size: int) -> Any:
+    def stream(self, weights: Sequence[Any], batch_size: int) -> Any:
         """Raise: single steps are served by the CPU."""
         raise RuntimeError(f"{self.op}: stream runs on the CPU; use layer.to('cpu').stream(...)")
 
@@ -151,7 +151,9 @@ class Tape:
         self._op, self._library, self._device = call.op, call.library, x.device
         self._x_shape, self._state_shape, self._has_c, self._dtype = x.shape, state_shape, has_c, dtype
 
-    def backward(self, dy: Any, dh: Any, dc: Any, gradients: list[Any], want_dx: bool = True) -> tuple[Any, Any, Any]:
+    def backward(
+        self, dy: Any, dh: Any, dc: Any, gradients: Sequence[Any], want_dx: bool = True
+    ) -> tuple[Any, Any, Any]:
         """Add the gradients of the weights into ``gradients``; return (dx, dh0, dc0)."""
         library, device = self._library, self._device
         call = _Call(self._op, library, device)

@@ -198,7 +198,7 @@ class Recurrent(Layer):
                 check_shape(self.op, "dy", dy, "time, num_directions*hidden", y_shape)
                 dy = self._add_batch(dy)
         dh, dc = self._state("dstate", ("dh", "dc"), dstate, batched)
-        grads = list(self._in_order(self._grads))
+        grads = self._in_order(self._grads)
         if len(cores) == 1:
             d, dh0, dc0 = cores[0].backward(dy, dh, dc, grads)
         else:
@@ -296,10 +296,11 @@ class Recurrent(Layer):
         return params
 
     @property
-    def _weights(self) -> list[Array]:
-        return list(self._in_order(self._params))
+    def _weights(self) -> tuple[Array, ...]:
+        weights: tuple[Array, ...] = self._in_order(self._params)
+        return weights
 
-    def _layer_arrays(self, arrays: list[Array], layer: int) -> list[Array]:
+    def _layer_arrays(self, arrays: tuple[Array, ...], layer: int) -> tuple[Array, ...]:
         count = len(arrays) // self.num_layers
         return arrays[layer * count : (layer + 1) * count]
 
@@ -320,6 +321,8 @@ class Recurrent(Layer):
                 raise ValueError(f"{self.op}: lengths is given for x of shape {x.shape}; expected x with a batch axis")
             check_shape(self.op, "x", x, "time, input_size", (len(x), self.input_size))
             x = self._add_batch(x)
+        if state is None:
+            return x, None, None, batched
         h0, c0 = self._state("state", ("h0", "c0"), state, batched)
         return x, h0, c0, batched
 
