@@ -5,6 +5,7 @@
 // Slots of a saved step: 0 = m, 1..3 = r z n. After backward 0 = dm, 1..3 = dr dz dn, so that slots 1..3 face W_ih
 // (order r z n) and slots 0..2 face W_hh (order n r z): both are runs of adjacent vectors.
 struct Gru {
+  static constexpr bool backward_reads_h0 = true;
   static constexpr int slots = 4;
   static constexpr CellLayout layout = {.gates = 3,
                                         .slots = 4,
@@ -14,11 +15,12 @@ struct Gru {
                                         .recurrent_order = {2, 0, 1},
                                         .has_cell_state = false};
 
-  template <class V> static FUSEDRNN_INLINE V forward(V (&s)[slots], V h0, V& /*c*/) {
-    s[1] = sigmoid(s[1]);
-    s[2] = sigmoid(s[2]);
-    s[3] = tanh(fma(s[1], s[0], s[3]));
-    return fma(s[2], h0 - s[3], s[3]);
+  template <class Slots, class V> static FUSEDRNN_INLINE V forward(Slots&& s, V h0, V& /*c*/) {
+    const V r = s[1] = sigmoid(V(s[1]));
+    const V m = s[0] = V(s[0]);
+    const V n = s[3] = tanh(fma(r, m, V(s[3])));
+    const V z = s[2] = sigmoid(V(s[2]));
+    return fma(z, h0 - n, n);
   }
 
   // dh: dL/dh1. Returns the part of dL/dh0 that bypasses W: z dh.

@@ -3,6 +3,7 @@
 // Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000.
 // Slots of a saved step: 0..3 = i f g o, after backward dz in the same order.
 struct Lstm {
+  static constexpr bool backward_reads_h0 = false;
   static constexpr int slots = 4;
   static constexpr CellLayout layout = {.gates = 4,
                                         .slots = 4,
@@ -13,13 +14,14 @@ struct Lstm {
                                         .has_cell_state = true};
 
   // c: c0 on entry, c1 on return. Returns h1.
-  template <class V> static FUSEDRNN_INLINE V forward(V (&s)[slots], V /*h0*/, V& c) {
-    s[0] = sigmoid(s[0]);
-    s[1] = sigmoid(s[1]);
-    s[2] = tanh(s[2]);
-    s[3] = sigmoid(s[3]);
-    c = fma(s[1], c, s[0] * s[2]);
-    return s[3] * tanh(c);
+  template <class Slots, class V> static FUSEDRNN_INLINE V forward(Slots&& s, V /*h0*/, V& c) {
+    const V i = s[0] = sigmoid(V(s[0]));
+    const V g = s[2] = tanh(V(s[2]));
+    const V ig = i * g;
+    const V f = s[1] = sigmoid(V(s[1]));
+    c = fma(f, c, ig);
+    const V o = s[3] = sigmoid(V(s[3]));
+    return o * tanh(c);
   }
 
   // dh: dL/dh1. dc: the part of dL/dc1 from later steps on entry, dL/dc0 on return.

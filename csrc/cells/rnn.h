@@ -2,6 +2,7 @@
 //   a = b + U x + W h0        h1 = act(a)
 // Slots of a saved step: 0 = h1, after backward da.
 template <class Activation> struct Rnn {
+  static constexpr bool backward_reads_h0 = false;
   static constexpr int slots = 1;
   static constexpr CellLayout layout = {.gates = 1,
                                         .slots = 1,
@@ -11,9 +12,8 @@ template <class Activation> struct Rnn {
                                         .recurrent_order = {0},
                                         .has_cell_state = false};
 
-  template <class V> static FUSEDRNN_INLINE V forward(V (&s)[slots], V /*h0*/, V& /*c*/) {
-    s[0] = Activation::apply(s[0]);
-    return s[0];
+  template <class Slots, class V> static FUSEDRNN_INLINE V forward(Slots&& s, V /*h0*/, V& /*c*/) {
+    return s[0] = Activation::apply(V(s[0]));
   }
 
   // dh: dL/dh1. s becomes dL/da. Returns the part of dL/dh0 that bypasses W: none.

@@ -11,41 +11,63 @@ template <class C, class T, class E> struct ForwardCell {
   using V = Vec<T>;
   static constexpr int L = V::lanes, G = Pass::G, S = Pass::S, rec = Pass::rec, values = Pass::values;
 
+  // The slots of N cells: reading one adds up its sums, assigning to one keeps it for backward. Both when the formula
+  // comes to it, because the registers do not hold the slots of many cells at a time.
+  template <int N> struct Slots {
+    using W = Group<T, N>;
+    const typename Pass::Args& a;
+    const V* acc;
+    int64_t block;
+    T* z[N];
+    int64_t unit[N];
+
+    struct Slot {
+      const Slots& of;
+      int i;
+      FUSEDRNN_INLINE operator W() const {
+        W sum;
+        const bool recurrent = i >= rec && i < rec + G;
+        each<N>([&](auto n) FUSEDRNN_BODY {
+          T* z = of.z[n] + i * L;
+          sum.v[n] = V::load(recurrent ? Pass::Step::earlier_sum(of.a, z, i, of.unit[n], of.block) : z);
+          if (recurrent) sum.v[n] = sum.v[n] + of.acc[n * G + i - rec];
+        });
+        return sum;
+      }
+      FUSEDRNN_INLINE W operator=(const W& value) const {
+        each<N>([&](auto n) FUSEDRNN_BODY { value.v[n].store(of.z[n] + i * L); });
+        return value;
+      }
+    };
+    FUSEDRNN_INLINE Slot operator[](int i) const { return {*this, i}; }
+  };
+
   template <int N>
   static void step(const typename Pass::Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
                    int64_t block, int first, int units) {
     using W = Group<T, N>;
     const int shift = __builtin_ctz(static_cast<unsigned>(units));
     const Sequence<T>& q = *a.q;
-    W s[S], h0, c1(T(0));
-    T *saved[N], *c[N];
+    Slots<N> s{a, acc, block, {}, {}};
+    W h0, c(T(0));
     int64_t at[N];
-    for (int n = 0; n < N; ++n) {
+    each<N>([&](auto n) FUSEDRNN_BODY {
       const int r = (first + n) >> shift, u = (first + n) & (units - 1);
-      saved[n] = z + u * z_unit + r * S * L;
-      at[n] = (j0 + r) * a.space.row + (unit0 + u) * L;
-      for (int i = 0; i < S; ++i) {
-        const bool recurrent = i >= rec && i < rec + G;
-        s[i].v[n] =
-            V::load(recurrent ? Pass::Step::earlier_sum(a, saved[n] + i * L, i, unit0 + u, block) : saved[n] + i * L);
-        if (recurrent) s[i].v[n] = s[i].v[n] + acc[n * G + i - rec];
-      }
+      s.z[n] = z + u * z_unit + r * S * L;
+      s.unit[n] = unit0 + u;
+      at[n] = (j0 + r) * a.space.row + s.unit[n] * L;
       h0.v[n] = V::load(a.h(a.step) + at[n]);
-      c[n] = q.workspace + a.space.c + at[n];
-      if (C::layout.has_cell_state) c1.v[n] = V::load(c[n]);
-    }
-    const W h1 = C::forward(s, h0, c1);
-    for (int n = 0; n < N; ++n) {
-      const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
-      if (C::layout.has_cell_state) c1.v[n].store(c[n]);
+      if (C::layout.has_cell_state) c.v[n] = V::load(q.workspace + a.space.c + at[n]);
+    });
+    const W h1 = C::forward(s, h0, c);
+    each<N>([&](auto n) FUSEDRNN_BODY {
+      const int64_t j = j0 + ((first + n) >> shift), unit = s.unit[n];
+      if (C::layout.has_cell_state) c.v[n].store(q.workspace + a.space.c + at[n]);
       h1.v[n].store(a.h(a.step + 1) + at[n]);
       if constexpr (values > 1) store_rounded(h1.v[n], reinterpret_cast<uint16_t*>(a.operand(a.step + 1)) + at[n]);
       store_within(h1.v[n], a.y_row[j], unit * L, q.H);
-      if (q.gates) {
-        for (int i = 0; i < S; ++i) s[i].v[n].store(saved[n] + i * L);
-        if (C::layout.has_cell_state) c1.v[n].store(q.cells + (unit * a.z_rows + a.z_first + j) * L);
-      }
-    }
+      if (C::layout.has_cell_state && q.gates) c.v[n].store(q.cells + (unit * a.z_rows + a.z_first + j) * L);
+    });
   }
 
   static constexpr typename Pass::Finish by_count[] = {nullptr, step<1>, step<2>, step<3>, step<4>, step<5>};
@@ -64,39 +86,39 @@ template <class C, class T, class E> struct BackwardCell {
     const Sequence<T>& q = *a.q;
     const Ragged& ragged = *q.ragged;
     W s[S], dh, h0(T(0)), c0(T(0)), c1(T(0)), dc(T(0));
-    int64_t at[N], here[N];
-    for (int n = 0; n < N; ++n) {
+    int64_t at[N];
+    T* saved[N];
+    each<N>([&](auto n) FUSEDRNN_BODY {
       const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
-      const int64_t b = ragged.sample[j];
+      const int64_t b = ragged.sample[j], here = unit * a.total_rows + ragged.first[a.step] + j;
       at[n] = j * a.row + unit * L;
-      here[n] = unit * a.total_rows + ragged.first[a.step] + j;
+      saved[n] = q.gates + here * S * L;
       dh.v[n] = acc[n];
-      for (int i = 0; i < S; ++i) s[i].v[n] = V::load(q.gates + (here[n] * S + i) * L);
+      each<S>([&](auto i) FUSEDRNN_BODY { s[i].v[n] = V::load(saved[n] + i * L); });
       if constexpr (C::layout.has_cell_state) {
-        c1.v[n] = V::load(q.cells + here[n] * L);
+        c1.v[n] = V::load(q.cells + here * L);
         if (a.step > 0)
           c0.v[n] = V::load(q.cells + (unit * a.total_rows + ragged.first[a.step - 1] + j) * L);
         else if (q.c0.data)
           c0.v[n] = load_within(q.c0.data + b * q.c0.stride, unit * L, q.H);
         dc.v[n] = V::load(a.dc + at[n]);
-      } else if (const T* h = previous_h(q, a.step, j)) {
-        h0.v[n] = load_within(h, unit * L, q.H);
       }
-    }
+      if constexpr (C::backward_reads_h0)
+        if (const T* h = previous_h(q, a.step, j)) h0.v[n] = load_within(h, unit * L, q.H);
+    });
     const W bypass = C::backward(s, h0, c0, c1, dh, dc);
-    for (int n = 0; n < N; ++n) {
-      T* dz = q.gates + here[n] * S * L;
+    each<N>([&](auto n) FUSEDRNN_BODY {
       const int64_t distance = a.blocks.distance(unit0 + ((first + n) & (units - 1)));
       // In this order: in a dense block each gate overwrites what the vector of the one before left behind its end.
-      for (int i = 0; i < S; ++i) {
+      each<S>([&](auto i) FUSEDRNN_BODY {
         if constexpr (values == 1)
-          s[i].v[n].store(dz + i * distance);
+          s[i].v[n].store(saved[n] + i * distance);
         else
-          store_rounded(s[i].v[n], reinterpret_cast<uint16_t*>(dz) + i * distance);
-      }
+          store_rounded(s[i].v[n], reinterpret_cast<uint16_t*>(saved[n]) + i * distance);
+      });
       bypass.v[n].store(a.carry + at[n]);
-      if constexpr (C::layout.has_cell_state) dc.v[n].store(a.dc + at[n]);
-    }
+      if (C::layout.has_cell_state) dc.v[n].store(a.dc + at[n]);
+    });
   }
 
   static constexpr typename Pass::Finish by_count[] = {nullptr, step<1>, step<2>, step<3>, step<4>, step<5>};

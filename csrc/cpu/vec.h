@@ -159,11 +159,11 @@ template <class T> FUSEDRNN_INLINE Vec<T> where_positive(Vec<T> gate, Vec<T> x) 
   return x;
 }
 
-// 2^n, where n stands in the low bits of `shifted` (see exp_plus in vmath.h).
-template <class T> FUSEDRNN_INLINE Vec<T> power_of_two(Vec<T> shifted) {
+// unit 2^n, where n stands in the low bits of `shifted` (see exp_plus in vmath.h) and unit is a power of two.
+template <class T> FUSEDRNN_INLINE Vec<T> power_of_two(Vec<T> shifted, T unit) {
   using V = Vec<T>;
-  const V one(T(1));
-  return {(typename V::Type)(((typename V::Bits)shifted.v << Native<T>::mantissa_bits) + (typename V::Bits)one.v)};
+  const V from(unit);
+  return {(typename V::Type)(((typename V::Bits)shifted.v << Native<T>::mantissa_bits) + (typename V::Bits)from.v)};
 }
 
 // c + a1 b1 + a0 b0: two fused multiply-adds, the upper half first, as AVX512_BF16 documents its instruction. The
@@ -263,7 +263,7 @@ FUSEDRNN_LIFT(fnma(FUSEDRNN_GROUP a, FUSEDRNN_GROUP b, FUSEDRNN_GROUP c), fnma(a
 FUSEDRNN_LIFT(at_most(FUSEDRNN_GROUP x, T high), at_most(x.v[i], high))
 FUSEDRNN_LIFT(at_least(FUSEDRNN_GROUP x, T low), at_least(x.v[i], low))
 FUSEDRNN_LIFT(where_positive(FUSEDRNN_GROUP gate, FUSEDRNN_GROUP x), where_positive(gate.v[i], x.v[i]))
-FUSEDRNN_LIFT(power_of_two(FUSEDRNN_GROUP shifted), power_of_two(shifted.v[i]))
+FUSEDRNN_LIFT(power_of_two(FUSEDRNN_GROUP shifted, T unit), power_of_two(shifted.v[i], unit))
 #undef FUSEDRNN_GROUP
 #undef FUSEDRNN_LIFT
 

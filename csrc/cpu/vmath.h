@@ -63,9 +63,9 @@ template <int factor, class V> FUSEDRNN_INLINE V exp_plus(const V& x, typename V
     q = fnma(n, V(K::ln2 / factor), x);  // float(ln2) is so close to ln2 that n times the rest is below 1 ulp to n = 40
   else
     q = fnma(n, V(K::ln2_low / factor), fnma(n, V(K::ln2_high / factor), x));
-  const V q2 = q * q, scale = power_of_two(shifted);
+  const V q2 = q * q, scale = power_of_two(shifted, T(1));
   const V m = fma(q2, exp_tail<factor>(q, q2), q);  // (e^(factor q) - 1) / factor
-  const V rest = fma(scale, V(1 / size), V(offset / size));
+  const V rest = power_of_two(shifted, 1 / size) + V(offset / size);
   if constexpr (factor < 0) return fnma(scale, m, rest);
   return fma(scale, m, rest);
 }
