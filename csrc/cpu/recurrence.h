@@ -1,6 +1,6 @@
 // The time loops: forward and backpropagation through time of one direction of one layer.
 #pragma once
-#include "cpu/dense_block.h"
+#include "cpu/projection.h"
 #include "cpu/rows.h"
 #include "cpu/vmath.h"
 
@@ -65,73 +65,6 @@ using ShapeOf =
 // How many cells of a tile go through the cell's formula side by side.
 constexpr int cells_at_once(int cells) { return cells <= 5 ? cells : cells % 3 == 0 ? 3 : 4; }
 
-// z = b + W_ih x for a chunk of rows, straight into the slots where the time loop reads it.
-template <class E, int G> struct Project {
-  using T = typename Operand<E>::Sum;
-  using V = Vec<T>;
-  static constexpr int L = V::lanes, gates = G;
-
-  struct Args {
-    const Blocks* blocks;
-    const E* weights;  // packed
-    const T* bias;
-    int64_t K;        // of I, in elements of E
-    const E** x_row;  // (n): input row of the i-th row of the chunk
-    int64_t* z_row;   // (n): and its row in z
-    T* z;             // first gate of row i of unit u at z + u*z_unit + i*z_stride
-    int64_t z_unit, z_stride;
-    int64_t swept_bytes;
-  };
-
-  template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
-    Tile<E, Rows, Units, G> t;
-    const E* x[Rows];
-    const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
-    for (int r = 0; r < Rows; ++r) x[r] = a.x_row[at.row + r] + k0;
-    const E* w = a.weights + (at.unit * a.K + k0) * G * L;
-    const E* next = a.weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
-    t.multiply(x, RowRun::single(k1 - k0), w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
-    each<Rows>([&](auto r) FUSEDRNN_BODY {
-      const Sums to(a, at, r);
-      each<Units * G>([&](auto j) FUSEDRNN_BODY { to.add(j, t.acc[r * t.vectors + j]); });
-    });
-  }
-
-  static void dense(const Args& a, const Place& at, int rows) {
-    DenseTile<E> t;
-    const E* x[t.rows_max];
-    const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>), step = a.blocks->vectors * L;
-    for (int r = 0; r < rows; ++r) x[r] = a.x_row[at.row + r] + k0;
-    t.multiply(rows, *a.blocks, x, RowRun::single(k1 - k0), a.weights + at.unit * a.K * G * L + k0 * step, step);
-    for (int r = 0; r < rows; ++r)
-      for (int g = 0; g < G; ++g) Sums(a, at, r).add(g, t.gate(*a.blocks, r, g));
-  }
-
-  static void joined(const Args& a, const Place& at) {
-    JoinedTile<E, G> t;
-    const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
-    const E *wide = a.weights + at.unit * a.K * G * L, *dense = wide + a.K * G * L;
-    t.multiply(*a.blocks, a.x_row[at.row] + k0, k1 - k0, wide + k0 * G * L, dense + k0 * a.blocks->vectors * L);
-    for (int j = 0; j < 2 * G; ++j) Sums(a, at, 0).add(j, t.acc[j]);
-  }
-
- private:
-  // Where the sums of row r of a tile go, and what they are added to: the bias, or the sums over earlier pieces of k.
-  struct Sums {
-    T* z;
-    const T* before;
-    int64_t z_unit, before_unit;
-    FUSEDRNN_INLINE Sums(const Args& a, const Place& at, int r)
-        : z(a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride),
-          before(at.block ? z : a.bias + at.unit * G * L),
-          z_unit(a.z_unit),
-          before_unit(at.block ? a.z_unit : G * L) {}
-    FUSEDRNN_INLINE void add(int j, V sum) const {  // j: (unit, gate)
-      (V::load(before + (j / G) * before_unit + (j % G) * L) + sum).store(z + (j / G) * z_unit + (j % G) * L);
-    }
-  };
-};
-
 template <class C, class T, class E> struct ForwardPass {
   using V = Vec<T>;
   static constexpr int L = V::lanes, G = C::gates, S = C::slots, values = Operand<E>::values;
@@ -150,11 +83,12 @@ template <class C, class T, class E> struct ForwardPass {
     int64_t K;  // of H, in elements of E
     T* z;       // slots of row i of unit u at z + (u*z_rows + i)*S*L
     int64_t z_rows;
-    int64_t step, z_first;  // sample j of the current step has row z_first + j in z
-    int64_t j0;             // first sample of this thread
-    int64_t swept_bytes;    // of weights, a step
-    const Finish* finish;   // by N, the cells side by side
-    T** y_row;              // (B): where sample j's output of the current step goes
+    int64_t step, z_first;       // sample j of the current step has row z_first + j in z
+    int64_t j0;                  // first sample of this thread
+    int64_t swept_bytes;         // of weights, a step
+    const Finish* finish;        // by N, the cells side by side
+    T** y_row;                   // (B): where sample j's output of the current step goes
+    Lookahead<E, G>* lookahead;  // null: the input products of all rows of the chunk are there
 
     // h before step s: two buffers (B, row) take turns.
     FUSEDRNN_INLINE T* h(int64_t s) const { return q->workspace + space.h + (s & 1) * q->ragged->batch * space.row; }
@@ -184,6 +118,11 @@ template <class C, class T, class E> struct ForwardPass {
       const E* weights = operands<E>(q.recurrent_weights);
       const E* w = weights + (at.unit * a.K + k0) * G * L;
       const E* next = weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
+      if constexpr (Lookahead<E, G>::exists && Rows == 1 && Units == Lookahead<E, G>::units)
+        if (a.lookahead && a.lookahead->pending()) {
+          a.lookahead->multiply(t.acc, h[0], a.K, w);
+          return finish_all<Rows, Units>(a, t.acc, z, z_unit, j0, at.unit, 0);
+        }
       t.multiply(h, RowRun::single(k1 - k0), w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
       if (k1 == a.K) return finish_all<Rows, Units>(a, t.acc, z, z_unit, j0, at.unit, at.block);
       add_to_z(a, at, t.acc, z, z_unit, Rows, Units);
@@ -260,6 +199,7 @@ template <class C, class T, class E> struct ForwardPass {
            j0,
            K * row_bytes,
            finish,
+           nullptr,
            nullptr};
     const int64_t rec_blocks = ceil_div(q.H, k_block), in_blocks = ceil_div(q.I, k_block);
     if (!q.gates) a.z = q.workspace + a.space.z + team.rank * a.space.z_size;
@@ -279,6 +219,8 @@ template <class C, class T, class E> struct ForwardPass {
     const int64_t here = team.sample_end - j0;
     constexpr int64_t close = 2 * max_rows(G);  // rows: whole tiles, but few, because another thread waits for them
     const int64_t chunk_rows = team.follows_closely() ? close : a.space.chunk_rows;
+    const bool looks_ahead =
+        here == 1 && !team.follows_closely() && Lookahead<E, G>::pays(projection, K, a.swept_bytes);
     for (int64_t begin = 0, end; begin < ragged.steps; begin = end) {
       int64_t rows = 0;
       for (end = begin; end < ragged.steps && (end == begin || rows + here <= chunk_rows); ++end) {
@@ -295,9 +237,13 @@ template <class C, class T, class E> struct ForwardPass {
         }
       }
       if (end == begin) break;  // the samples of this thread have ended
-      sweep_blocks<Project<E, G>, E>(projection, a.blocks, rows, team.unit_begin, team.unit_end, in_blocks);
+      const int64_t alone = looks_ahead ? 0 : rows;
+      sweep_blocks<Project<E, G>, E>(projection, a.blocks, alone, team.unit_begin, team.unit_end, in_blocks);
+      Lookahead<E, G> lookahead(projection, rows - alone, team.unit_begin, team.unit_end);
+      a.lookahead = looks_ahead ? &lookahead : nullptr;
       int64_t done = 0;
       for (a.step = begin; a.step < end; ++a.step) {
+        if (looks_ahead) lookahead.begin_step(a.step - begin);
         const int64_t n = smaller(count(ragged, a.step), team.sample_end) - j0;
         a.z_first = q.gates ? ragged.first[a.step] : done - j0;
         for (int64_t j = j0; j < j0 + n; ++j) a.y_row[j] = row_of(q.y, q, a.step, j);

@@ -1,5 +1,5 @@
-// The microkernel: every multiplication of this backend is a Tile::multiply, but for one row and the last few units
-// (cpu/dense_block.h).
+// The microkernel: every multiplication of this backend is a Tile::multiply, but for one row: with the last few units
+// (cpu/dense_block.h) or beside input products (cpu/projection.h).
 //
 // A tile holds rows x units x gates accumulators, each a vector over `lanes` adjacent hidden units, and computes
 //
@@ -93,15 +93,8 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
     each<Rows * vectors>([&](auto i) FUSEDRNN_BODY { acc[i] = sum[i]; });
   }
 
- private:
-  // The hardware does not foresee where the next stretch of the rows begins.
-  static FUSEDRNN_INLINE void fetch_run(const E* const (&p)[Rows], int64_t at, int64_t length) {
-    constexpr int64_t line = 64 / int64_t(sizeof(E));
-    for (int64_t i = 0; i < length; i += line)
-      each<Rows>([&](auto r) FUSEDRNN_BODY { __builtin_prefetch(p[r] + at + i, 0, 3); });
-  }
-
-  // Whichever operand has fewer vectors stays in registers, the other one passes through.
+  // sum (row, unit, gate) += the products of one k. Whichever operand has fewer vectors stays in registers, the other
+  // one passes through.
   static FUSEDRNN_INLINE void add_product(V (&sum)[Rows * vectors], const E* const (&p)[Rows], int64_t at, const E* w,
                                           int64_t w_unit) {
     if constexpr (Rows < vectors) {
@@ -123,6 +116,14 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
         each<vectors>([&](auto j) FUSEDRNN_BODY { sum[r * vectors + j] = fma(a, b[j], sum[r * vectors + j]); });
       });
     }
+  }
+
+ private:
+  // The hardware does not foresee where the next stretch of the rows begins.
+  static FUSEDRNN_INLINE void fetch_run(const E* const (&p)[Rows], int64_t at, int64_t length) {
+    constexpr int64_t line = 64 / int64_t(sizeof(E));
+    for (int64_t i = 0; i < length; i += line)
+      each<Rows>([&](auto r) FUSEDRNN_BODY { __builtin_prefetch(p[r] + at + i, 0, 3); });
   }
 };
 
