@@ -104,18 +104,22 @@ def test_batch_position(cell: str, dtype: str, batch_first: bool) -> None:
             assert_same_bits(actual[name], pick(name, expected[name]), f"{name} of samples {rows.tolist()}")
 
 
-@pytest.mark.parametrize("steps", [1, 4, 6, 7, 13, 150])
+@pytest.mark.parametrize("steps", [1, 2, 4, 6, 7, 13, 150])
 @pytest.mark.parametrize(("inputs", "hidden"), [(66, 64), (5, 100), (130, 75), (3, 48)])
-def test_long_rows_alone(cell: str, dtype: str, steps: int, inputs: int, hidden: int) -> None:
+def test_one_of_many(cell: str, dtype: str, steps: int, inputs: int, hidden: int) -> None:
     """One sequence, whose input products are made beside the recurrent ones, has the bits that it has in a batch."""
-    case = Case(cell, batch=2, steps=steps, inputs=inputs, hidden=hidden)
+    case = Case(cell, batch=5, steps=steps, inputs=inputs, hidden=hidden)
     arguments = case.arguments(dtype)
     together, _ = train(cell, arguments)
-    states = [name for name in ("h0", "c0") if name in arguments]
-    for b in range(case.batch):
-        alone, _ = train(cell, arguments | {name: arguments[name][b : b + 1] for name in ("x", *states)})
-        for name, one, all_of_them in zip(("y", "h", "c"), alone, together, strict=False):
-            assert_same_bits(one[0], all_of_them[b], f"{name} of sample {b}")
+    for rows in ([0], [4], [1, 2]):
+        some = {name: arguments[name][rows] for name in ("x", "h0", "c0") if name in arguments}
+        for name, one, all_of_them in zip(("y", "h", "c"), train(cell, arguments | some)[0], together, strict=False):
+            assert_same_bits(one, all_of_them[rows], f"{name} of samples {rows}")
+    # At the end of a ragged batch one is left.
+    lengths = np.array([steps // 2, steps, 0, max(steps - 3, 0), steps // 2])
+    y = train(cell, arguments | {"lengths": lengths})[0][0]
+    for b, length in enumerate(lengths):
+        assert_same_bits(y[b, :length], together[0][b, :length], f"y of sample {b} with {length} steps")
 
 
 def test_ragged_batch_is_its_samples(cell: str, dtype: str) -> None:

@@ -219,13 +219,14 @@ template <class C, class T, class E> struct ForwardPass {
     const int64_t here = team.sample_end - j0;
     constexpr int64_t close = 2 * max_rows(G);  // rows: whole tiles, but few, because another thread waits for them
     const int64_t chunk_rows = team.follows_closely() ? close : a.space.chunk_rows;
-    const bool looks_ahead =
-        here == 1 && !team.follows_closely() && Lookahead<E, G>::pays(projection, K, a.swept_bytes);
+    const bool may_look_ahead = !team.follows_closely() && Lookahead<E, G>::pays(projection, K, a.swept_bytes);
     for (int64_t begin = 0, end; begin < ragged.steps; begin = end) {
+      const bool looks_ahead = may_look_ahead && smaller(count(ragged, begin), team.sample_end) == j0 + 1;
       int64_t rows = 0;
       for (end = begin; end < ragged.steps && (end == begin || rows + here <= chunk_rows); ++end) {
         const int64_t n = smaller(count(ragged, end), team.sample_end);
         if (n <= j0) break;
+        if (may_look_ahead && !looks_ahead && n == j0 + 1) break;  // one sequence is left: from here on another chunk
         if (team.await_input && !team.await_input(team.context, end + 1)) return false;
         for (int64_t j = j0; j < n; ++j, ++rows) {
           const T* x = row_of(q.x, q, end, j);
