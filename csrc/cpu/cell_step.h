@@ -35,7 +35,7 @@ template <class C, class T, class E> struct ForwardCell {
         return sum;
       }
       FUSEDRNN_INLINE W operator=(const W& value) const {
-        each<N>([&](auto n) FUSEDRNN_BODY { value.v[n].store(of.z[n] + i * L); });
+        if (of.a.q->gates) each<N>([&](auto n) FUSEDRNN_BODY { value.v[n].store(of.z[n] + i * L); });
         return value;
       }
     };
