@@ -79,9 +79,9 @@ template <class E, int G> class Lookahead {
   using Projection = Project<E, G>;
   using Args = typename Projection::Args;
   using V = typename Projection::V;
-  static constexpr int L = V::lanes, units = 2;                           // of W_hh h
-  static constexpr int group = G > 1 ? max_accumulators / G - units : 0;  // steps
-  static constexpr bool exists = group >= 4;
+  static constexpr int L = V::lanes, units = 2;               // of W_hh h
+  static constexpr int group = max_accumulators / G - units;  // steps
+  static constexpr bool exists = G > 1 && group >= 4;
 
   // `recurrent`: the columns of W_hh; swept_bytes: of it, a step.
   static bool pays(const Args& a, int64_t recurrent, int64_t swept_bytes) {
