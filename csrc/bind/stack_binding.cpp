@@ -168,9 +168,9 @@ template <class T> class TapeOf : public Tape {
       for (int which = 0; which < per_slab; ++which) {
         const py::handle given = gradients[static_cast<size_t>(slab * per_slab + which)];
         if (is_plain_weight<T>(p, slab, which, given)) {
-          const auto plain = py::reinterpret_borrow<py::array>(given);
+          auto plain = py::reinterpret_borrow<py::array>(given);
           if (plain.writeable()) {
-            pointers[which] = static_cast<T*>(py::array(plain).mutable_data());
+            pointers[which] = static_cast<T*>(plain.mutable_data());
             continue;
           }
         }

@@ -1,6 +1,6 @@
 // GRU cell, reset after the product; the only place where its formulas are written. Gate order r z n (torch.nn.GRU).
-//   r,z = sigmoid(b + U x + W h0)        m = W_n h0 + b_hn        n = tanh(b_in + U_n x + r m)        h1 = (1-z) n + z
-//   h0
+//   r,z = sigmoid(b + U x + W h0)        m = W_n h0 + b_hn        n = tanh(b_in + U_n x + r m)
+//   h1 = (1-z) n + z h0
 // Cho et al. 2014; this variant: cuDNN, torch.
 // Slots of a saved step: 0 = m, 1..3 = r z n. After backward 0 = dm, 1..3 = dr dz dn, so that slots 1..3 face W_ih
 // (order r z n) and slots 0..2 face W_hh (order n r z): both are runs of adjacent vectors.

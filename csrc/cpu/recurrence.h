@@ -238,9 +238,9 @@ template <class C, class T, class E> struct ForwardPass {
         }
       }
       if (end == begin) break;  // the samples of this thread have ended
-      const int64_t alone = looks_ahead ? 0 : rows;
-      sweep_blocks<Project<E, G>, E>(projection, a.blocks, alone, team.unit_begin, team.unit_end, in_blocks);
-      Lookahead<E, G> lookahead(projection, rows - alone, team.unit_begin, team.unit_end);
+      const int64_t at_once = looks_ahead ? 0 : rows;
+      sweep_blocks<Project<E, G>, E>(projection, a.blocks, at_once, team.unit_begin, team.unit_end, in_blocks);
+      Lookahead<E, G> lookahead(projection, rows - at_once, team.unit_begin, team.unit_end);
       a.lookahead = looks_ahead ? &lookahead : nullptr;
       int64_t done = 0;
       for (a.step = begin; a.step < end; ++a.step) {
