@@ -94,8 +94,8 @@ __attribute__((noinline)) void sweep_dense(const typename Work::Args& args, cons
   const Deal deal(n, static_cast<unsigned>(DenseTile<E>::most_rows(blocks.vectors)));
   const int64_t unit = blocks.wide - join;
   for (int64_t piece = 0; piece < pieces; ++piece)
-    for (Place at{0, unit, piece, 0, unit, piece}; at.turn < deal.tiles; ++at.turn) {
-      const int rows = deal.rows(at.turn);
+    for (Place at{0, unit, piece, deal.tiles, unit, piece}; at.left-- > 0;) {
+      const int rows = deal.rows(at.left);
       if constexpr (joins)
         if (join) {
           Work::joined(args, at);

@@ -29,10 +29,10 @@ template <class E> struct InputGradientTile {
     for (int r = 0; r < Rows; ++r) dz[r] = a.dz + run0 * a.run.jump + (at.row + r) * a.row_stride;
     const int64_t k0 = run0 * a.run.length, k = smaller(a.K - k0, (run1 - run0) * a.run.length);
     const E* w = a.weights + (at.unit * a.K + k0) * L;
-    const int64_t panel = at.next_unit + at.turn % Units;  // a line a k: of one panel
+    const int64_t panel = at.next_unit + at.left % Units;  // a line a k: of one panel
     const E* next = a.weights + (panel * a.K + at.next_block * a.runs_per_block * a.run.length) * L;
     t.multiply(dz, a.run.part(run0, run1), w, L, a.K * L,
-               fetch(w, next, 1, k, at.turn / Units, a.K * a.I * int64_t(sizeof(T))));
+               fetch(w, next, 1, k, at.left / Units, a.K * a.I * int64_t(sizeof(T))));
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
       for (int u = 0; u < Units; ++u) {
@@ -99,8 +99,12 @@ template <class E, int G> struct WeightGradientTile {
     T* dw = a.dw + (at.unit * a.columns + a.column0 + at.row) * G * L;
     for (int r = 0; r < Rows; ++r) x[r] = a.source + at.row + r;
     const E* dz = a.dz + at.unit * a.unit_stride;
-    const Ahead<E> sums{reinterpret_cast<const E*>(dw), L};
-    t.multiply(x, RowRun::single(a.n, a.width), dz, a.row_stride, a.unit_stride, sums);
+    // The last tiles of a unit fetch the gate gradients of the next, a line a k; the others the sums that they add to.
+    const int64_t part = at.left / Units;
+    Ahead<E> ahead{reinterpret_cast<const E*>(dw), ceil_div(Rows * Units * G * L, a.n > 0 ? a.n : 1)};
+    if (at.next_unit != at.unit && part * L < a.row_stride)
+      ahead = {a.dz + (at.next_unit + at.left % Units) * a.unit_stride + part * a.n * L, L};
+    t.multiply(x, RowRun::single(a.n, a.width), dz, a.row_stride, a.unit_stride, ahead);
 #pragma GCC unroll 1
     for (int r = 0; r < Rows; ++r)
       for (int j = 0; j < Units * G; ++j) {

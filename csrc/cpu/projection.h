@@ -29,7 +29,7 @@ template <class E, int G> struct Project {
     for (int r = 0; r < Rows; ++r) x[r] = a.x_row[at.row + r] + k0;
     const E* w = a.weights + (at.unit * a.K + k0) * G * L;
     const E* next = a.weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
-    t.multiply(x, RowRun::single(k1 - k0), w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.turn, a.swept_bytes));
+    t.multiply(x, RowRun::single(k1 - k0), w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.left, a.swept_bytes));
     each<Rows>([&](auto r) FUSEDRNN_BODY {
       const Sums to(a, at, r);
       each<Units * G>([&](auto j) FUSEDRNN_BODY { to.add(j, t.acc[r * t.vectors + j]); });
@@ -83,11 +83,12 @@ template <class E, int G> class Lookahead {
   static constexpr int group = max_accumulators / G - units;  // steps
   static constexpr bool exists = G > 1 && group >= 4;
 
-  // `recurrent`: the columns of W_hh; swept_bytes: of it, a step.
+  // `recurrent`: the columns of W_hh; swept_bytes: of it, a step. It pays where W_hh does not fit the first-level
+  // cache, but both weights fit the second: beyond it W_ih, read once a group of steps, would push W_hh out.
   static bool pays(const Args& a, int64_t recurrent, int64_t swept_bytes) {
-    constexpr int64_t first_level_cache = 32 << 10;
-    return exists && swept_bytes > first_level_cache && recurrent <= piece<E> &&
-           a.K <= smaller(piece<E>, 2 * recurrent);
+    constexpr int64_t first_level = 32 << 10, second_level = 896 << 10;
+    return exists && swept_bytes > first_level && swept_bytes + a.swept_bytes <= second_level &&
+           recurrent <= piece<E> && a.K <= smaller(piece<E>, 2 * recurrent);
   }
 
   // Of all n rows the dense block of [u0, u1), of the first group all blocks.

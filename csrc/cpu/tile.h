@@ -133,21 +133,21 @@ constexpr int64_t cached_bytes = 768 << 10;
 FUSEDRNN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 FUSEDRNN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Which tile of a sweep this is: turn counts the tiles that have passed over the same weights before it. The sweep
-// goes on to (next_unit, next_block), or stays where it is at its end.
+// Which tile of a sweep this is: `left` counts the tiles that pass over the same weights after it. Then the sweep goes
+// on to (next_unit, next_block), or stays where it is at its end.
 struct Place {
-  int64_t row, unit, block, turn;
+  int64_t row, unit, block, left;
   int64_t next_unit, next_block;
 };
 
 // What a tile fetches ahead of the weights that the sweep reads next, which begin at `next` and have `vectors` vectors
-// a k, `k` k's: its turn's share of them.
+// a k, `k` k's: a vector's length of them each of the last tiles. (Fetched by the first ones they would be gone again.)
 template <class T>
-FUSEDRNN_INLINE Ahead<T> fetch(const T* w, const T* next, int64_t vectors, int64_t k, int64_t turn,
+FUSEDRNN_INLINE Ahead<T> fetch(const T* w, const T* next, int64_t vectors, int64_t k, int64_t left,
                                int64_t swept_bytes) {
   constexpr int64_t lanes = Vec<T>::lanes;
-  if (swept_bytes <= cached_bytes || turn >= vectors || next == w) return {w, 0};
-  return {next + turn * k * lanes, lanes};
+  if (swept_bytes <= cached_bytes || left >= vectors || next == w) return {w, 0};
+  return {next + left * k * lanes, lanes};
 }
 
 // Rows are dealt out evenly to tiles of at most `most` (8 = 4 + 4, not 6 + 2): a thin tile would wait for the weights
@@ -161,7 +161,7 @@ struct Deal {
     base = tiles == 1 ? count : count / tiles;
     taller = count - base * tiles;
   }
-  FUSEDRNN_INLINE int rows(int64_t turn) const { return static_cast<int>(base + (turn < taller)); }
+  FUSEDRNN_INLINE int rows(int64_t tile) const { return static_cast<int>(base + (tile < taller)); }
 };
 
 // Calls Work::tile<Rows, Units>(args, place) over rows [0, n), units [u0, u1) and `blocks` pieces of k.
@@ -206,9 +206,9 @@ template <class Work> struct Sweep {
       const int64_t after = done == u1 - u0 ? u : odd ? u - units : u + units;
       for (int64_t block = 0; block < blocks; ++block) {
         const bool stays = block + 1 < blocks || after == u;
-        Place at{0, u, block, 0, stays ? u : after, block + 1 < blocks ? block + 1 : stays ? block : 0};
-        for (; at.turn < deal.tiles; ++at.turn) {
-          const int rows = deal.rows(at.turn);
+        Place at{0, u, block, deal.tiles, stays ? u : after, block + 1 < blocks ? block + 1 : stays ? block : 0};
+        while (at.left-- > 0) {
+          const int rows = deal.rows(at.left);
           table.at[rows][log2_units](args, at);
           at.row += rows;
         }
