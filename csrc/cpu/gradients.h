@@ -105,12 +105,11 @@ template <class E, int G> struct WeightGradientTile {
     if (at.next_unit != at.unit && part * L < a.row_stride)
       ahead = {a.dz + (at.next_unit + at.left % Units) * a.unit_stride + part * a.n * L, L};
     t.multiply(x, RowRun::single(a.n, a.width), dz, a.row_stride, a.unit_stride, ahead);
-#pragma GCC unroll 1
-    for (int r = 0; r < Rows; ++r)
-      for (int j = 0; j < Units * G; ++j) {
-        T* sum = dw + ((j / G) * a.columns * G + r * G + j % G) * L;
-        (a.first_chunk ? t.acc[r * t.vectors + j] : V::load(sum) + t.acc[r * t.vectors + j]).store(sum);
-      }
+    each<Rows * t.vectors>([&](auto i) FUSEDRNN_BODY {
+      constexpr int r = i / t.vectors, j = i % t.vectors;
+      T* sum = dw + ((j / G) * a.columns * G + r * G + j % G) * L;
+      (a.first_chunk ? t.acc[i] : V::load(sum) + t.acc[i]).store(sum);
+    });
   }
 
   static void dense(const Args& a, const Place& at, int rows) {
