@@ -61,8 +61,8 @@ struct RowRun {
   }
 };
 
-// Memory that this tile or the next ones will want, fetched into the second-level cache: at most one line a k, less where
-// `step` is shorter than a line. With step 0 it is a line that is there already, which costs nothing.
+// Memory that this tile or the next ones will want, fetched into the second-level cache: at most one line a k, less
+// where `step` is shorter than a line. With step 0 it is a line that is there already, which costs nothing.
 template <class T> struct Ahead {
   const T* at;
   int64_t step;
