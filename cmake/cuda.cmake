@@ -64,7 +64,7 @@ pybind11_add_module(_cuda NO_EXTRAS
   csrc/bind/cuda_arrays.cpp csrc/bind/cuda_module.cpp csrc/bind/cuda_stack_binding.cpp
   csrc/core/memory.cpp csrc/core/problem.cpp
   csrc/cuda/blas.cpp csrc/cuda/check.cpp csrc/cuda/context.cpp csrc/cuda/cuda_device.cu csrc/cuda/device_engines.cpp
-  csrc/cuda/host_engine.cpp csrc/cuda/resident_plan.cpp csrc/cuda/status.cpp)
+  csrc/cuda/host_engine.cpp csrc/cuda/path_plan.cpp csrc/cuda/status.cpp)
 # Only tests run the host twin; compiling it with -O3 would take longer than the whole module.
 set_property(SOURCE csrc/cuda/host_engine.cpp APPEND PROPERTY COMPILE_OPTIONS -O1)
 target_link_libraries(_cuda PRIVATE fusedrnn_flags Threads::Threads CUDA::cudart_static ${CMAKE_DL_LIBS})

@@ -104,7 +104,7 @@ def _lowered(*arrays: Any) -> list[Any]:
     return [None if a is None else a.get() for a in arrays]
 
 
-@pytest.fixture(autouse=True, params=["auto", "stepwise"])
+@pytest.fixture(autouse=True, params=["auto", "fused", "stepwise"])
 def on_device(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Put the device in the place of the CPU kernels, with its tolerances, on each of its paths."""
     monkeypatch.setattr(_core, "Stack", RoundTrip)
@@ -158,28 +158,30 @@ def test_two_samples_of_a_block(cell: str, ragged: bool) -> None:
 
 
 # (batch, hidden): slices of W_hh and one more, weights beyond the registers, more samples than blocks run at a time.
-RESIDENT = [(1, 1), (3, 7), (17, 33), (5, 64), (16, 100), (3, 128), (300, 64), (200, 128), (2, 256)]
+RESIDENT = [(1, 1), (3, 7), (17, 33), (5, 64), (16, 100), (3, 128), (300, 64), (200, 128), (2, 256), (9, 513)]
 
 
 @pytest.mark.parametrize("sizes", RESIDENT, ids=str)
 @pytest.mark.parametrize("directions", [1, 2], ids=["one_way", "two_way"])
 def test_paths_agree(cell: str, dtype: str, sizes: tuple[int, int], directions: int) -> None:
-    """The resident path against the stepwise one and against the CPU, and its bits on a second run."""
+    """Each path that is taken against the CPU, and its bits on a second run."""
     batch, hidden = sizes
     operands = Operands(cell, dtype, 2, directions, batch=batch, steps=20, hidden=hidden, ragged=batch % 2 == 1)
     operands = operands.damped()
-    resident, stepwise = operands.stack(device_stack), operands.stack(device_stack)
-    resident.path, stepwise.path = "auto", "stepwise"
-    assert stepwise.plan(20, batch) == "cuda: stepwise"
-    assert hidden > 64 or resident.plan(20, batch).startswith("cuda: resident")
-    results = [[a.get() for a in operands.gradients(stack, cupy().asarray)] for stack in (resident, resident, stepwise)]
     truth = operands.gradients(operands.stack(CPU_STACK))
-    for place, (out, again, other, true) in enumerate(zip(*results, truth, strict=True)):
-        assert_same_bits(again, out, place)
-        for expected in (other, true):
-            (assert_forward if place < 2 + (cell == "lstm") else assert_gradient)(
-                out, expected.astype(np.float64), place
-            )
+    few = batch <= (16 if dtype == "float32" else 4)
+    for path in ("auto", "fused", "stepwise"):
+        stack = operands.stack(device_stack)
+        stack.path = path
+        plan = stack.plan(20, batch)
+        assert path != "stepwise" or plan == "cuda: stepwise"
+        assert path != "fused" or plan == ("cuda: fused" if few else "cuda: stepwise")
+        assert path != "auto" or hidden > 64 or plan.startswith("cuda: resident")
+        first, second = ([a.get() for a in operands.gradients(stack, cupy().asarray)] for _ in range(2))
+        for place, (out, again, true) in enumerate(zip(first, second, truth, strict=True)):
+            assert_same_bits(again, out, (plan, place))
+            check = assert_forward if place < 2 + (cell == "lstm") else assert_gradient
+            check(out, true.astype(np.float64), (plan, place))
 
 
 @pytest.mark.parametrize("hidden", [33, 64, 128])

@@ -19,7 +19,9 @@ from problems import Array, Case, backward, gradients, train
 from reference import CELLS
 from test_bad_operands import test_cotangents, test_foreign_tape, test_good_after_bad, test_shapes
 from test_bitwise import (
-    test_batch_position,
+    test_batch_position as same_bits_in_every_batch,
+)
+from test_bitwise import (
     test_broadcast_views,
     test_dtype_of_lengths,
     test_nan_stays_in_its_sample,
@@ -56,11 +58,18 @@ from twin import Operands, needs_cuda_module, twin_stack
 pytestmark = needs_cuda_module
 
 
-@pytest.fixture(autouse=True, params=["auto", "stepwise"])
+@pytest.fixture(autouse=True, params=["auto", "fused", "stepwise"])
 def twin(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Put the twin in the place of the CPU kernels: on the resident path where it fits, and on the stepwise one."""
+    """Put the twin in the place of the CPU kernels: on each path, where it fits."""
     monkeypatch.setattr(_core, "Stack", twin_stack)
     monkeypatch.setenv("FUSEDRNN_CUDA_PATH", request.param)
+
+
+@pytest.mark.parametrize("twin", ["auto", "stepwise"], indirect=True)
+@pytest.mark.parametrize("batch_first", [True, False], ids=["batch_major", "time_major"])
+def test_batch_position(cell: str, dtype: str, batch_first: bool, twin: None) -> None:
+    """Not between the fused and the stepwise path, of which the batch chooses one: see test_cuda_fused.py."""
+    same_bits_in_every_batch(cell, dtype, batch_first)
 
 
 @pytest.mark.parametrize("batch_first", [True, False], ids=["batch_major", "time_major"])
@@ -165,7 +174,10 @@ def test_memory_runs_out_in_backward(
         if pieces not in again + half_way:
             break
     assert again
-    assert bool(half_way) == (seen and request.node.callspec.params["twin"] == "stepwise")
+    # A first call records as well where weights of an earlier test stood at the same addresses.
+    resident = request.node.callspec.params["twin"] == "auto"
+    assert not (half_way and resident)
+    assert half_way or resident or not seen
 
 
 # Half of the spacing of numbers at 1, for the arrays; sums and states are float32. A gradient has passed a few

@@ -38,7 +38,7 @@ def plan_for(cell: str, dtype: str, hidden: int, batch: int = 16, directions: in
 
 def is_resident(plan: str) -> bool:
     """Read the choice."""
-    assert plan.startswith(("cuda: resident", "cuda: stepwise"))
+    assert plan.startswith(("cuda: resident", "cuda: fused", "cuda: stepwise"))
     return plan.startswith("cuda: resident")
 
 
@@ -170,7 +170,7 @@ def test_the_batch_does_not_choose_the_path(cell: str) -> None:
 
 
 def test_the_path_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FUSEDRNN_CUDA_PATH=stepwise, read when a stack is made; another value is an error."""
+    """FUSEDRNN_CUDA_PATH, read when a stack is made; another value is an error."""
 
     def plan() -> Any:
         return Operands("lstm", "float32").stack(twin_stack).plan(9, 5)
@@ -179,6 +179,8 @@ def test_the_path_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_resident(plan())
     monkeypatch.setenv("FUSEDRNN_CUDA_PATH", "stepwise")
     assert plan() == "cuda: stepwise"
+    monkeypatch.setenv("FUSEDRNN_CUDA_PATH", "fused")
+    assert plan() == "cuda: fused"
     monkeypatch.setenv("FUSEDRNN_CUDA_PATH", "fast")
-    with pytest.raises(ValueError, match="FUSEDRNN_CUDA_PATH is 'fast'; expected 'auto' or 'stepwise'"):
+    with pytest.raises(ValueError, match="FUSEDRNN_CUDA_PATH is 'fast'; expected 'auto', 'fused' or 'stepwise'"):
         plan()

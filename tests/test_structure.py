@@ -99,7 +99,16 @@ def test_bind_sees_no_cuda(source: Path) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["forward.h", "backward.h", "call.h", "device.h", "host_device.h", "resident_plan.h", "resident_weights.h"],
+    [
+        "forward.h",
+        "backward.h",
+        "call.h",
+        "device.h",
+        "host_device.h",
+        "path_plan.h",
+        "resident_weights.h",
+        "fused_step.h",
+    ],
 )
 def test_orchestration_knows_no_device(header: str) -> None:
     """The code that the host twin shares takes number types from CUDA's headers, and nothing that needs a GPU."""

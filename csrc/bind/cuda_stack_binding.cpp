@@ -6,7 +6,7 @@
 
 #include "bind/arrays.h"
 #include "bind/cuda_arrays.h"
-#include "cuda/resident_plan.h"
+#include "cuda/path_plan.h"
 #include "cuda/stack.h"
 #include "cuda/status.h"
 
@@ -20,11 +20,16 @@ struct Options {
   uintptr_t stream;
   bool tf32;
   int64_t chunk_bytes;
-  bool stepwise;
+  Path most;
 };
 
+// The fastest path that FUSEDRNN_CUDA_PATH allows; Python has checked the name.
+Path path_named(const std::string& name) {
+  return name == "stepwise" ? Path::stepwise : name == "fused" ? Path::fused : Path::resident;
+}
+
 Place place_of(const ArrayRules& rules, const Options& options) {
-  return {rules.device, reinterpret_cast<void*>(options.stream), options.tf32, options.chunk_bytes, options.stepwise};
+  return {rules.device, reinterpret_cast<void*>(options.stream), options.tf32, options.chunk_bytes, options.most};
 }
 
 TimeMajorView<const void> sequence_view(const Problem& p, const View& a) {
@@ -161,7 +166,7 @@ class DeviceStack {
     check_shape(p_, "to", to, from.shape);
     int64_t n = 1;
     for (const int64_t size : from.shape) n *= size;
-    const Place place{device, reinterpret_cast<void*>(stream), false, 0, false};
+    const Place place{device, reinterpret_cast<void*>(stream), false, 0, Path::stepwise};
     const py::gil_scoped_release without_gil;
     if (widens)
       engine_->add_widened(from.data, static_cast<float*>(to.data), n, place);
@@ -170,16 +175,16 @@ class DeviceStack {
   }
 
   // Which path a call on the current device takes.
-  std::string plan(int64_t time, int64_t batch, bool stepwise) const {
+  std::string plan(int64_t time, int64_t batch, const std::string& path) const {
     Problem p = p_;
     p.set_input({batch, time, p.input_size});
-    return engine_->plan(p, {on_host_ ? on_the_cpu : current_device(), nullptr, false, 0, stepwise});
+    return engine_->plan(p, {on_host_ ? on_the_cpu : current_device(), nullptr, false, 0, path_named(path)});
   }
 
   std::unique_ptr<DeviceTape> forward(const std::vector<MaybeView>& weights, const View& x, MaybeView h0, MaybeView c0,
                                       const py::object& lengths, bool batch_first, const View& y, MaybeView hn,
                                       MaybeView cn, bool training, uintptr_t stream, bool tf32, int64_t chunk_bytes,
-                                      bool stepwise) {
+                                      const std::string& path) {
     ForwardCall call{};
     Problem& p = call.problem;
     p = p_;
@@ -208,7 +213,7 @@ class DeviceStack {
     call.hn = output_states(p, rules, "h", hn);
     if (p.layout.has_cell_state) call.cn = output_states(p, rules, "c", cn);
 
-    const Options options{stream, tf32, chunk_bytes, stepwise};
+    const Options options{stream, tf32, chunk_bytes, path_named(path)};
     std::unique_ptr<Tape> tape;
     {
       const py::gil_scoped_release without_gil;
@@ -244,8 +249,8 @@ std::unique_ptr<DeviceStack> make_stack(const std::string& cell, const std::stri
 std::string plan_for(const std::string& cell, const std::string& dtype, int64_t hidden_size, int64_t batch,
                      int64_t num_directions, int64_t multiprocessors, int64_t shared_bytes) {
   const ArrayRules rules{"", dtype, on_the_cpu};
-  return plan_resident(layout_of(problem_of(cell).cell), hidden_size, rules.item_bytes(), batch, num_directions,
-                       {multiprocessors, shared_bytes})
+  return plan_path(Path::resident, layout_of(problem_of(cell).cell), hidden_size, rules.item_bytes(), batch,
+                   num_directions, {multiprocessors, shared_bytes})
       .describe();
 }
 
@@ -264,9 +269,9 @@ void register_stack(py::module_& m) {
       .def("outputs", &DeviceStack::outputs, py::arg("x"), py::arg("batch_first"))
       .def("forward", &DeviceStack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
            py::arg("lengths"), py::arg("batch_first"), py::arg("y"), py::arg("h"), py::arg("c"), py::arg("training"),
-           py::arg("stream"), py::arg("tf32"), py::arg("chunk_bytes") = 0, py::arg("stepwise") = false)
+           py::arg("stream"), py::arg("tf32"), py::arg("chunk_bytes") = 0, py::arg("path") = "auto")
       .def("convert", &DeviceStack::convert, py::arg("source"), py::arg("target"), py::arg("stream"))
-      .def("plan", &DeviceStack::plan, py::arg("time"), py::arg("batch"), py::arg("stepwise") = false);
+      .def("plan", &DeviceStack::plan, py::arg("time"), py::arg("batch"), py::arg("path") = "auto");
   m.def("host_stack", &make_stack<true>, py::arg("cell"), py::arg("dtype"), py::arg("input_size"),
         py::arg("hidden_size"), py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"));
   m.def("refuse_on_host", &refuse_on_host, py::arg("after"));

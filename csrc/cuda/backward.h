@@ -4,6 +4,7 @@
 // over all rows; those of the weights run in a lane of their own while the layer below goes through time.
 #pragma once
 #include "cuda/call.h"
+#include "cuda/fused_step.h"
 #include "cuda/resident_backward.h"
 
 namespace fusedrnn::cuda {
@@ -36,7 +37,7 @@ template <class D, class E> class Backward {
         back_(back),
         place_(place),
         order_(device, p_, *call_.rows),
-        resident_(path_of<D, E>(p_, place)),
+        plan_(path_of<D, E>(p_, place)),
         runs_(input_runs(p_.layout)) {}
 
   void run() {
@@ -133,7 +134,7 @@ template <class D, class E> class Backward {
   }
 
   Walk begin(int64_t l, int64_t d) {
-    const int64_t B = p_.B, H = p_.hidden_size, G = p_.layout.gates;
+    const int64_t B = p_.B, H = p_.hidden_size, rows = fused() ? 2 * B : B;
     Walk walk{};
     walk.index = slab_of(l, d);
     walk.lane = walk.index % walking_lanes_;
@@ -144,14 +145,14 @@ template <class D, class E> class Backward {
       walk.dh_product = from.take<A>(B * H);
       walk.dh_bypass = from.take<A>(B * H);
       walk.dc = from.take<A>(B * H);
-      walk.operand = from.take<E>(B * G * H);
+      walk.operand = from.take<E>(rows * row());
       walk.block_on_device = from.take<BackwardBlock<E>>(1);
       return from.size();
     };
-    const LoopKey key = loop_key<E>(p_, walk.index, true, weights(walk.index).weight_hh, place_.tf32);
+    const LoopKey key = loop_key<E>(p_, walk.index, true, weights(walk.index).weight_hh, place_.tf32, plan_.path);
     walk.loop = &device_.loop(walk.lane, key, carve(Carver(nullptr)));
     carve(Carver(walk.loop->memory()));
-    device_.each(walk.lane, B, G * H, Clear<E>{walk.operand, G * H});
+    device_.each(walk.lane, rows, row(), Clear<E>{walk.operand, row()});
 
     BackwardBlock<E>& b = walk.block;
     b.rows = order_.rows;
@@ -177,19 +178,23 @@ template <class D, class E> class Backward {
   void step_back(Walk& walk, int64_t s0, int64_t s1) {
     const int64_t H = p_.hidden_size, GH = p_.layout.gates * H;
     const E* weight_hh = static_cast<const E*>(weights(walk.index).weight_hh);
-    if (resident_.fits && s1 > s0) return walk_back(walk, weight_hh, s0, s1);
+    if (plan_.path == Path::resident && s1 > s0) return walk_back(walk, weight_hh, s0, s1);
     while (s1 > s0) {
       const int64_t n = segment_steps(s1 - s0), active = active_rows(p_.B, order_.count(s1 - n));
       walk.block.step = s1 - 1;
       device_.write(walk.lane, walk.block_on_device, &walk.block, sizeof walk.block);
-      device_.replay(walk.lane, *walk.loop, n, active, [&] {
+      device_.replay(walk.lane, *walk.loop, n, 2 * active + (fused() ? s1 % 2 : 0), [&] {
         for (int64_t k = 0; k < n; ++k) {
+          if (fused()) {
+            fused_step(walk, k, s1 - 1 - k, active);
+            continue;
+          }
           with_cell(p_.cell, [&]<class C>() {
-            device_.each(
-                walk.lane, active, H,
-                BackwardStep<C, E>{walk.block_on_device, k, H, walk.dh_product, walk.dh_bypass, walk.dc, walk.operand});
+            device_.each(walk.lane, active, H,
+                         BackwardStep<C, E>{walk.block_on_device, k, H, row(), walk.dh_product, walk.dh_bypass, walk.dc,
+                                            walk.operand});
           });
-          device_.multiply(walk.lane, Product<E, A>{active, H, GH, walk.operand, GH, false, weight_hh, H, false,
+          device_.multiply(walk.lane, Product<E, A>{active, H, GH, walk.operand, row(), false, weight_hh, H, false,
                                                     walk.dh_product, H, 0});
         }
       });
@@ -197,20 +202,48 @@ template <class D, class E> class Backward {
     }
   }
 
+  // Step s, the k-th of its segment; -1: the product alone, with dz of step 0. dz of step s stands in place s % 2 of
+  // the operand.
+  void fused_step(Walk& walk, int64_t k, int64_t s, int64_t active) {
+    const int64_t H = p_.hidden_size, place = p_.B * row();
+    const E* after = walk.operand + (s + 1) % 2 * place;
+    E* here = s < 0 ? nullptr : walk.operand + s % 2 * place;
+    with_cell(p_.cell, [&]<class C>() {
+      with_rows<E>(active, [&]<int rows>() {
+        using Fused = FusedBackward<C, E, rows>;
+        device_.walk(walk.lane, Fused::grid(H),
+                     Fused{{walk.block_on_device, k, H, row(), walk.dh_product, walk.dh_bypass, walk.dc, here},
+                           after,
+                           static_cast<const E*>(weights(walk.index).weight_hh),
+                           static_cast<int>(H),
+                           static_cast<int>(active),
+                           s < 0});
+      });
+    });
+  }
+
+  bool fused() const { return plan_.path == Path::fused; }
+  // Elements from row to row of the operand.
+  int64_t row() const {
+    const int64_t GH = p_.layout.gates * p_.hidden_size;
+    return fused() ? operand_row(GH) : GH;
+  }
+
   // The same in one launch.
   void walk_back(Walk& walk, const E* weight_hh, int64_t s0, int64_t s1) {
     walk.block.step = s1 - 1;
     with_cell(p_.cell, [&]<class C>() {
-      with_samples<E>(resident_.samples, [&]<int samples>() {
-        device_.walk(walk.lane, resident_, resident_.backward,
-                     ResidentBackward<C, E, samples>{resident_.backward, walk.block, static_cast<int>(s0),
+      with_samples<E>(plan_.samples, [&]<int samples>() {
+        device_.walk(walk.lane, plan_.grid(plan_.backward),
+                     ResidentBackward<C, E, samples>{plan_.backward, walk.block, static_cast<int>(s0),
                                                      static_cast<int>(p_.hidden_size), weight_hh, walk.dh_product,
                                                      walk.dh_bypass, walk.dc});
       });
     });
   }
 
-  void finish(const Walk& walk) {
+  void finish(Walk& walk) {
+    if (fused() && p_.B > 0) fused_step(walk, 0, -1, p_.B);
     const size_t i = static_cast<size_t>(walk.index);
     FinishBackward<E> finish{order_.rows, p_.hidden_size, walk.dh_product, walk.dh_bypass,
                              walk.dc,     walk.block.dhn, walk.block.dcn,  typed<E>(back_.dh0[i]),
@@ -294,7 +327,7 @@ template <class D, class E> class Backward {
   const BackwardCall& back_;
   const Place& place_;
   const Order order_;
-  const ResidentPlan resident_;
+  const PathPlan plan_;
   const std::vector<InputRun> runs_;
   int64_t walking_lanes_ = 1, weights_lane_ = 0, parts_ = 1;
   A* part_sums_ = nullptr;   // (parts, slots, H)

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "cuda/device.h"
-#include "cuda/resident_plan.h"
+#include "cuda/path_plan.h"
 #include "cuda/steps.h"
 
 namespace fusedrnn::cuda {
@@ -60,16 +60,23 @@ template <class A> int64_t chunk_steps(const Problem& p, const Order& order, con
   return std::min(chunk, steps);
 }
 
-template <class D, class E> ResidentPlan path_of(const Problem& p, const Place& place) {
-  if (place.stepwise || p.T * p.B > INT32_MAX) return {};  // the resident path counts rows in 32 bits
-  return plan_resident(p.layout, p.hidden_size, static_cast<int64_t>(sizeof(E)), p.B, p.num_directions,
-                       D::limits(place));
+template <class D, class E> PathPlan path_of(const Problem& p, const Place& place) {
+  const bool countable = p.T * p.B <= INT32_MAX;  // the resident path counts rows in 32 bits
+  return plan_path(countable ? place.most : std::min(place.most, Path::fused), p.layout, p.hidden_size,
+                   static_cast<int64_t>(sizeof(E)), p.B, p.num_directions, D::limits(place));
 }
 
 // Calls body.operator()<samples>() for the samples that a block of the resident path has.
 template <class E, class Body> void with_samples(int samples, Body body) {
   if (samples == 1) return body.template operator()<1>();
   if constexpr (most_samples(sizeof(E)) == 2) body.template operator()<2>();
+}
+
+// Calls body.operator()<rows>() with at least so many rows: those of a product of the fused path.
+template <class E, class Body> void with_rows(int64_t active, Body body) {
+  constexpr int few = 4, most = most_fused_rows(sizeof(E));
+  if (active <= few || few == most) return body.template operator()<few>();
+  if constexpr (few < most) body.template operator()<most>();
 }
 
 inline bool is_reverse(const Problem& p, int64_t direction) { return p.reverse || direction == 1; }
@@ -84,7 +91,8 @@ inline int64_t active_rows(int64_t batch, int64_t count) {
 // Steps of the next segment when `left` are left: few lengths, so that few are recorded.
 inline int64_t segment_steps(int64_t left) { return left >= 64 ? 64 : left >= 16 ? 16 : left >= 4 ? 4 : 1; }
 
-template <class E> LoopKey loop_key(const Problem& p, int64_t slab, bool backward, const void* weight_hh, bool tf32) {
+template <class E>
+LoopKey loop_key(const Problem& p, int64_t slab, bool backward, const void* weight_hh, bool tf32, Path path) {
   return {static_cast<int64_t>(p.cell),
           static_cast<int64_t>(sizeof(E)),
           std::is_same_v<E, __half>,
@@ -94,7 +102,7 @@ template <class E> LoopKey loop_key(const Problem& p, int64_t slab, bool backwar
           p.hidden_size,
           reinterpret_cast<intptr_t>(weight_hh),
           tf32,
-          0,
+          static_cast<int64_t>(path),
           0,
           0};
 }

@@ -49,7 +49,7 @@ struct RecordedLoop {
   void* data = nullptr;
   int64_t bytes = 0;
   uint64_t last_call = 0;
-  std::map<std::pair<int64_t, int64_t>, Segment> segments;  // by (steps, active rows)
+  std::map<std::pair<int64_t, int64_t>, Segment> segments;  // by (steps, variant)
 };
 
 // Work that may run beside that of other lanes. The workspace makes products deterministic: it is used by this lane

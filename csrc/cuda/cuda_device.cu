@@ -116,18 +116,16 @@ void CudaDevice::launch(int64_t lane, const void* kernel, int64_t rows, int64_t 
   check(cudaLaunchKernel(kernel, grid, block, arguments, 0, lane_at(lane).stream), "cudaLaunchKernel");
 }
 
-void CudaDevice::launch_blocks(int64_t lane, const void* kernel, int64_t blocks, const Residence& residence,
-                               const void* functor) {
-  if (blocks <= 0) return;
+void CudaDevice::launch_blocks(int64_t lane, const void* kernel, const Grid& grid, const void* functor) {
+  if (grid.blocks <= 0) return;
   constexpr int64_t without_asking = 48 << 10;
   // The limit is the kernel's: if it were what this launch needs, another thread might lower it before the launch.
-  if (residence.shared_bytes > without_asking)
+  if (grid.shared_bytes > without_asking)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, context_->block_shared_bytes()),
           "cudaFuncSetAttribute");
   void* arguments[] = {const_cast<void*>(functor)};
-  check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)),
-                         dim3(static_cast<unsigned>(residence.block_threads)), arguments,
-                         static_cast<size_t>(residence.shared_bytes), lane_at(lane).stream),
+  check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(grid.blocks)), dim3(static_cast<unsigned>(grid.threads)),
+                         arguments, static_cast<size_t>(grid.shared_bytes), lane_at(lane).stream),
         "cudaLaunchKernel");
 }
 

@@ -4,7 +4,7 @@
 
 #include "cuda/context.h"
 #include "cuda/element.h"
-#include "cuda/resident_plan.h"
+#include "cuda/path_plan.h"
 
 namespace fusedrnn::cuda {
 
@@ -22,8 +22,8 @@ template <class F> __global__ void each_kernel(F f, int64_t rows, int64_t column
     f(row, column);
 }
 
-// See resident_forward.h. 128 registers a thread.
-template <class W> __global__ void __launch_bounds__(most_threads) walk_kernel(const W w) {
+// See resident_forward.h and fused_step.h.
+template <class W> __global__ void __launch_bounds__(W::threads) walk_kernel(const W w) {
   extern __shared__ __align__(16) char shared[];
   const int block = static_cast<int>(blockIdx.x), end = w.end_step(block);
   int s = w.first_step(block);
@@ -74,8 +74,8 @@ class CudaDevice {
 
   static Limits limits(const Place& place);
 
-  template <class W> void walk(int64_t lane, const ResidentPlan& plan, const Residence& residence, const W& w) {
-    launch_blocks(lane, reinterpret_cast<const void*>(&walk_kernel<W>), plan.blocks, residence, &w);
+  template <class W> void walk(int64_t lane, const Grid& grid, const W& w) {
+    launch_blocks(lane, reinterpret_cast<const void*>(&walk_kernel<W>), grid, &w);
   }
 
   template <class E, class C> void multiply(int64_t lane, const Product<E, C>& q) {
@@ -104,8 +104,8 @@ class CudaDevice {
 
   // Work of a shape that comes for the first time runs as it is: that loads every kernel it needs, which must not
   // happen while recording. The second time it is recorded.
-  template <class Body> void replay(int64_t lane, Loop& loop, int64_t steps, int64_t active, Body body) {
-    RecordedLoop::Segment& segment = loop.segments[{steps, active}];
+  template <class Body> void replay(int64_t lane, Loop& loop, int64_t steps, int64_t variant, Body body) {
+    RecordedLoop::Segment& segment = loop.segments[{steps, variant}];
     if (!segment.seen) {
       body();
       segment.seen = true;
@@ -150,7 +150,7 @@ class CudaDevice {
 
   Lane& lane_at(int64_t lane) { return context_->lane(lane, op_); }
   void launch(int64_t lane, const void* kernel, int64_t rows, int64_t columns, void* functor);
-  void launch_blocks(int64_t lane, const void* kernel, int64_t blocks, const Residence& residence, const void* functor);
+  void launch_blocks(int64_t lane, const void* kernel, const Grid& grid, const void* functor);
 
   const std::string op_;
   const UseDevice use_;

@@ -6,12 +6,12 @@
 //   multiply(lane, product)      c = a b + beta c
 //   write(lane, to, from, bytes) host memory to device memory, copied before it returns
 //   scratch(bytes)               memory until the end of the call; after fork() for lane 0 alone
-//   walk(lane, plan, residence, w)  w's phases on blocks of threads, with barriers between them (resident_forward.h)
+//   walk(lane, grid, w)          w's phases on blocks of threads, with barriers between them (resident_forward.h)
 //   limits(place)                what a block of threads may use; static
 //   fork(), join()               lanes begin after lane 0; lane 0 goes on after all lanes
 //   record(lane), wait(lane, e)  a point in a lane's work, and waiting for it
 //   loop(lane, key, bytes)       memory and recorded segments that outlive the call, for one time loop of this key
-//   replay(lane, loop, n, active, body)   body's work; recorded for (n, active), later replayed without calling body
+//   replay(lane, loop, n, variant, body)  body's work; recorded for (n, variant), later replayed without calling body
 // scratch, loop, store().take and replay may throw OutOfMemory.
 #pragma once
 #include <array>

@@ -6,6 +6,7 @@
 // directions waits for both ends.
 #pragma once
 #include "cuda/call.h"
+#include "cuda/fused_step.h"
 #include "cuda/resident_forward.h"
 
 namespace fusedrnn::cuda {
@@ -19,7 +20,7 @@ template <class D, class E> class Forward {
         tape_(tape),
         place_(place),
         order_(device, p_, *call.rows),
-        resident_(path_of<D, E>(p_, place)) {}
+        plan_(path_of<D, E>(p_, place)) {}
 
   void run() {
     const int64_t G = p_.layout.gates, H = p_.hidden_size, L = p_.num_layers;
@@ -100,7 +101,7 @@ template <class D, class E> class Forward {
         if (below.size() == 2 && s0 == 0)
           for (const auto& direction : below) device_.wait(slab.lane, direction.back());
         project(slab, input, s0, s1);
-        if (resident_.fits)
+        if (plan_.path == Path::resident)
           walk(slab, s0, s1);
         else
           for (int64_t s = s0; s < s1;) s += segment(slab, s, s1);
@@ -112,7 +113,7 @@ template <class D, class E> class Forward {
   }
 
   Slab begin(int64_t l, int64_t d, const Sequenced<E>& output) {
-    const int64_t B = p_.B, H = p_.hidden_size, G = p_.layout.gates;
+    const int64_t B = p_.B, H = p_.hidden_size, G = p_.layout.gates, places = fused() ? 2 : 1;
     Slab slab{};
     slab.index = l * p_.num_directions + d;
     slab.direction = d;
@@ -123,12 +124,12 @@ template <class D, class E> class Forward {
     const auto carve = [&](Carver from) {
       slab.h = from.take<A>(B * H);
       slab.c = from.take<A>(B * H);
-      slab.zh = from.take<A>(B * G * H);
-      slab.operand = from.take<E>(B * H);
+      slab.zh = from.take<A>(fused() ? 0 : B * G * H);
+      slab.operand = from.take<E>(places * B * row());
       slab.block_on_device = from.take<ForwardBlock<E>>(1);
       return from.size();
     };
-    const LoopKey key = loop_key<E>(p_, slab.index, false, slab.weights.weight_hh, place_.tf32);
+    const LoopKey key = loop_key<E>(p_, slab.index, false, slab.weights.weight_hh, place_.tf32, plan_.path);
     slab.loop = &device_.loop(slab.lane, key, carve(Carver(nullptr)));
     carve(Carver(slab.loop->memory()));
 
@@ -140,7 +141,7 @@ template <class D, class E> class Forward {
     b.bias_hh = static_cast<const E*>(slab.weights.bias_hh);
     b.y = output;
     if (b.y.data) b.y.data += d * H;
-    StartForward<E> start{order_.rows, slab.reverse, H, {}, {}, slab.h, slab.c, slab.operand, nullptr, nullptr};
+    StartForward<E> start{order_.rows, slab.reverse, H, row(), {}, {}, slab.h, slab.c, slab.operand, nullptr, nullptr};
     start.h0 = typed<E>(call_.h0[static_cast<size_t>(slab.index)]);
     if (p_.layout.has_cell_state) start.c0 = typed<E>(call_.c0[static_cast<size_t>(slab.index)]);
     if (tape_) {
@@ -150,6 +151,7 @@ template <class D, class E> class Forward {
       b.cells = kept.cells;
       start.c_start = kept.c_start;
     }
+    if (fused()) device_.each(slab.lane, places * B, row(), Clear<E>{slab.operand, row()});
     device_.each(slab.lane, B, H, start);
     return slab;
   }
@@ -177,9 +179,9 @@ template <class D, class E> class Forward {
   void walk(Slab& slab, int64_t s0, int64_t s1) {
     slab.block.step = s0;
     with_cell(p_.cell, [&]<class C>() {
-      with_samples<E>(resident_.samples, [&]<int samples>() {
-        device_.walk(slab.lane, resident_, resident_.forward,
-                     ResidentForward<C, E, samples>{resident_.forward, slab.block, static_cast<int>(s1),
+      with_samples<E>(plan_.samples, [&]<int samples>() {
+        device_.walk(slab.lane, plan_.grid(plan_.forward),
+                     ResidentForward<C, E, samples>{plan_.forward, slab.block, static_cast<int>(s1),
                                                     static_cast<int>(p_.hidden_size),
                                                     static_cast<const E*>(slab.weights.weight_hh), slab.h, slab.c});
       });
@@ -192,19 +194,45 @@ template <class D, class E> class Forward {
     const int64_t active = active_rows(p_.B, order_.count(s));
     slab.block.step = s;
     device_.write(slab.lane, slab.block_on_device, &slab.block, sizeof slab.block);
-    device_.replay(slab.lane, *slab.loop, n, active, [&] {
+    device_.replay(slab.lane, *slab.loop, n, 2 * active + (fused() ? s % 2 : 0), [&] {
       for (int64_t k = 0; k < n; ++k) {
+        if (fused()) {
+          fused_step(slab, k, s + k, active);
+          continue;
+        }
         device_.multiply(slab.lane,
-                         Product<E, A>{active, GH, H, slab.operand, H, false,
+                         Product<E, A>{active, GH, H, slab.operand, row(), false,
                                        static_cast<const E*>(slab.weights.weight_hh), H, true, slab.zh, GH, 0});
         with_cell(p_.cell, [&]<class C>() {
           device_.each(slab.lane, active, H,
-                       ForwardStep<C, E>{slab.block_on_device, k, H, slab.zh, slab.h, slab.c, slab.operand});
+                       ForwardStep<C, E>{slab.block_on_device, k, H, row(), slab.zh, slab.h, slab.c, slab.operand});
         });
       }
     });
     return n;
   }
+
+  // Step s, the k-th of its segment. h before step s stands in place s % 2 of the operand.
+  void fused_step(Slab& slab, int64_t k, int64_t s, int64_t active) {
+    const int64_t H = p_.hidden_size, place = p_.B * row();
+    const E* before = slab.operand + s % 2 * place;
+    E* after = slab.operand + (s + 1) % 2 * place;
+    with_cell(p_.cell, [&]<class C>() {
+      with_rows<E>(active, [&]<int rows>() {
+        using Fused = FusedForward<C, E, rows>;
+        device_.walk(slab.lane, Fused::grid(H),
+                     Fused{{slab.block_on_device, k, H, row(), nullptr, slab.h, slab.c, after},
+                           before,
+                           static_cast<const E*>(slab.weights.weight_hh),
+                           static_cast<int>(H),
+                           static_cast<int>(active)});
+      });
+    });
+  }
+
+  bool fused() const { return plan_.path == Path::fused; }
+  // Elements from row to row of the operand.
+  int64_t row() const { return fused() ? operand_row(p_.hidden_size) : p_.hidden_size; }
 
   void finish(Slab& slab) {
     const size_t i = static_cast<size_t>(slab.index);
@@ -219,7 +247,7 @@ template <class D, class E> class Forward {
   TapeOf<D, E>* tape_;
   const Place& place_;
   const Order order_;
-  const ResidentPlan resident_;
+  const PathPlan plan_;
   int64_t chunk_steps_ = 1, lanes_ = 1;
   std::vector<A*> zx_;               // by lane: (rows of a chunk, G, H)
   std::vector<E*> gathered_;         // by lane: (rows of a chunk, widest input)

@@ -12,7 +12,7 @@
 
 #include "cuda/device.h"
 #include "cuda/element.h"
-#include "cuda/resident_plan.h"
+#include "cuda/path_plan.h"
 
 namespace fusedrnn::cuda {
 
@@ -111,14 +111,15 @@ class HostDevice {
 
   // Threads take their turns in the opposite order in every other phase: what one of them reads in the phase in which
   // another writes it shows.
-  template <class W> void walk(int64_t lane, const ResidentPlan& plan, const Residence& residence, const W& w) {
-    submit(lane, [w, blocks = plan.blocks, count = residence.block_threads, bytes = residence.shared_bytes] {
-      for (int block = 0; block < blocks; ++block) {
+  template <class W> void walk(int64_t lane, const Grid& grid, const W& w) {
+    submit(lane, [w, grid] {
+      const int count = grid.threads;
+      for (int block = 0; block < grid.blocks; ++block) {
         const int end = w.end_step(block);
         int s = w.first_step(block);
         if ((end - s) * W::stride <= 0) continue;
         HostMemory memory;
-        char* shared = static_cast<char*>(memory.take(bytes));
+        char* shared = static_cast<char*>(memory.take(grid.shared_bytes));
         std::vector<typename W::Thread> threads(static_cast<size_t>(count));
         int phases = 0;
         const auto phase = [&](auto run) {
@@ -148,8 +149,8 @@ class HostDevice {
     return loops().try_emplace(key, bytes).first->second;
   }
 
-  template <class Body> void replay(int64_t lane, Loop& loop, int64_t steps, int64_t active, Body body) {
-    const auto [place, first_time] = loop.recorded_.try_emplace({steps, active});
+  template <class Body> void replay(int64_t lane, Loop& loop, int64_t steps, int64_t variant, Body body) {
+    const auto [place, first_time] = loop.recorded_.try_emplace({steps, variant});
     if (first_time) return body();
     if (place->second.empty()) {
       ask();

@@ -34,6 +34,7 @@ template <class C, class E, int samples> struct ResidentBackward {
     A bypass, dc;
   };
 
+  static constexpr int threads = most_threads;  // of a block, at most: that leaves each 128 registers
   static constexpr int stride = -1;
   FUSEDRNN_PHASE int first_step(int block_index) const {
     const int last = static_cast<int>(block.rows.length_of(block_index * samples)) - 1;

@@ -1,4 +1,4 @@
-// W_hh in a block of threads for the whole of a time loop, and products with it. See resident_plan.h for who holds
+// W_hh in a block of threads for the whole of a time loop, and products with it. See path_plan.h for who holds
 // what.
 //
 // Every partial sum is a chain of fused multiply-adds over the inputs of a slice, in order, from zero; whoever reads
@@ -10,7 +10,7 @@
 // access meet in a bank, but for float64, where runs of 32 bytes meet in pairs.
 #pragma once
 #include "cuda/element.h"
-#include "cuda/resident_plan.h"
+#include "cuda/path_plan.h"
 
 // What belongs to a phase is one piece with the kernel, so that a thread's state stays in registers, and a plain
 // function in the host twin.
@@ -51,7 +51,7 @@ template <class E> struct WeightsBackward {
   FUSEDRNN_PHASE int stride() const { return H; }
 };
 
-// The shared memory of a block. Its size is computed in resident_plan.cpp.
+// The shared memory of a block. Its size is computed in path_plan.cpp.
 template <class E> struct SharedMemory {
   E* weights;      // (slice_inputs - kept, outputs_each / unit, threads, unit): those that the registers do not hold
   Sum<E>* inputs;  // (samples, slices*slice_inputs)

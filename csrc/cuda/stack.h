@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/problem.h"
+#include "cuda/path_plan.h"
 
 namespace fusedrnn::cuda {
 
@@ -48,7 +49,7 @@ struct Place {
   void* stream;         // cudaStream_t of the caller
   bool tf32;            // float32 products may round their inputs to TF32
   int64_t chunk_bytes;  // of input projections kept at a time; 0: the default
-  bool stepwise;        // never the resident path
+  Path most;            // the fastest path that may be taken
 };
 
 // What a training call keeps for its backward: x packed, the activated gates, h before and c after every step.

@@ -27,48 +27,74 @@ template <class E> struct ForwardBlock {
   Sum<E>* cells;  // (R, H): c after the step
 };
 
-// z = W_ih x + W_hh h + b, then the cell.
+// z = W_ih x + W_hh h + b, then the cell: what it reads beside the product, and the rest.
 template <class C, class E> struct ForwardStep {
   using A = Sum<E>;
+  static constexpr int G = C::layout.gates;
   const ForwardBlock<E>* block;
   int64_t offset;  // of the step within the segment
-  int64_t H;
-  const A* zh;  // (B, G, H): W_hh h
+  int64_t H, operand_row;
+  const A* zh;  // (B, G, H): W_hh h, of the stepwise path
   A *h, *c;     // (B, H): the state, in place
-  E* operand;   // (B, H): h as the next product reads it
+  E* operand;   // (B, operand_row): h as the next product reads it
 
-  FUSEDRNN_BOTH void operator()(int64_t j, int64_t u) const {
+  struct Inputs {
+    bool there;  // the sample has this step
+    int64_t t, row;
+    A slots[C::slots];
+    A h, c;
+  };
+
+  FUSEDRNN_BOTH Inputs load(int64_t j, int64_t u) const {
     constexpr CellLayout layout = C::layout;
     const ForwardBlock<E>& b = *block;
     const int64_t s = b.step + offset, length = b.rows.length_of(j);
-    if (s >= length) return;
-    const int64_t t = b.reverse ? length - 1 - s : s, row = b.rows.row(t, j);
-    const A* zx = b.zx + ((b.rows.first ? b.rows.first[s] + j : row) - b.zx_origin) * layout.gates * H + u;
-
-    A slots[C::slots] = {};
-    for (int g = 0; g < layout.gates; ++g) {
+    Inputs in{};
+    in.there = s < length;
+    if (!in.there) return in;
+    in.t = b.reverse ? length - 1 - s : s;
+    in.row = b.rows.row(in.t, j);
+    const A* zx = b.zx + ((b.rows.first ? b.rows.first[s] + j : in.row) - b.zx_origin) * G * H + u;
+    for (int g = 0; g < G; ++g) {
       const int64_t from = layout.recurrent_order[g] * H;
-      slots[layout.recurrent_slot + g] = zh[j * layout.gates * H + from + u];
-      if (b.bias_hh) slots[layout.recurrent_slot + g] += static_cast<A>(b.bias_hh[from + u]);
+      if (b.bias_hh) in.slots[layout.recurrent_slot + g] = static_cast<A>(b.bias_hh[from + u]);
     }
-    for (int g = 0; g < layout.gates; ++g) {
+    for (int g = 0; g < G; ++g) {
       const int64_t from = layout.input_order[g] * H;
-      slots[layout.input_slot + g] += zx[from];
-      if (b.bias_ih) slots[layout.input_slot + g] += static_cast<A>(b.bias_ih[from + u]);
+      in.slots[layout.input_slot + g] += zx[from];
+      if (b.bias_ih) in.slots[layout.input_slot + g] += static_cast<A>(b.bias_ih[from + u]);
     }
-    const int64_t at = j * H + u;
-    A cell = layout.has_cell_state ? c[at] : A(0);
-    const A out = C::forward(slots, h[at], cell);
+    in.h = h[j * H + u];
+    if (layout.has_cell_state) in.c = c[j * H + u];
+    return in;
+  }
 
-    h[at] = out;
-    if (layout.has_cell_state) c[at] = cell;
-    operand[at] = static_cast<E>(out);
-    if (b.y.data) b.y.at(b.rows, t, j)[u] = static_cast<E>(out);
+  // product: W_hh h of this sample and unit, by block of W_hh.
+  FUSEDRNN_BOTH void finish(int64_t j, int64_t u, Inputs& in, const A (&product)[G]) const {
+    constexpr CellLayout layout = C::layout;
+    const ForwardBlock<E>& b = *block;
+    for (int g = 0; g < G; ++g) in.slots[layout.recurrent_slot + g] += product[layout.recurrent_order[g]];
+    const A out = C::forward(in.slots, in.h, in.c);
+    const E rounded = static_cast<E>(out);
+
+    h[j * H + u] = out;
+    if (layout.has_cell_state) c[j * H + u] = in.c;
+    operand[j * operand_row + u] = rounded;
+    if (b.y.data) b.y.at(b.rows, in.t, j)[u] = rounded;
     if (!b.gates) return;
     for (int slot = 0; slot < C::slots; ++slot)
-      b.gates[(row * C::slots + position_of_slot(layout, slot)) * H + u] = static_cast<E>(slots[slot]);
-    if (layout.has_cell_state) b.cells[row * H + u] = cell;
-    if (s + 1 < length) b.previous[b.rows.row(b.reverse ? t - 1 : t + 1, j) * H + u] = static_cast<E>(out);
+      b.gates[(in.row * C::slots + position_of_slot(layout, slot)) * H + u] = static_cast<E>(in.slots[slot]);
+    if (layout.has_cell_state) b.cells[in.row * H + u] = in.c;
+    if (b.step + offset + 1 < b.rows.length_of(j))
+      b.previous[b.rows.row(b.reverse ? in.t - 1 : in.t + 1, j) * H + u] = rounded;
+  }
+
+  FUSEDRNN_BOTH void operator()(int64_t j, int64_t u) const {
+    Inputs in = load(j, u);
+    if (!in.there) return;
+    A product[G];
+    for (int g = 0; g < G; ++g) product[g] = zh[(j * G + g) * H + u];
+    finish(j, u, in, product);
   }
 };
 
@@ -76,7 +102,7 @@ template <class C, class E> struct ForwardStep {
 template <class E> struct StartForward {
   Rows rows;
   bool reverse;
-  int64_t H;
+  int64_t H, operand_row;
   StateView<const E> h0, c0;
   Sum<E>*h, *c;
   E* operand;
@@ -87,9 +113,9 @@ template <class E> struct StartForward {
     const int64_t sample = rows.sample_of(j), length = rows.length_of(j), at = j * H + u;
     h[at] = state_at(h0, sample, u);
     c[at] = state_at(c0, sample, u);
-    operand[at] = static_cast<E>(h[at]);
+    const E rounded = operand[j * operand_row + u] = static_cast<E>(h[at]);
     if (c_start) c_start[at] = c[at];
-    if (previous && length > 0) previous[rows.row(reverse ? length - 1 : 0, j) * H + u] = operand[at];
+    if (previous && length > 0) previous[rows.row(reverse ? length - 1 : 0, j) * H + u] = rounded;
   }
 };
 
@@ -121,45 +147,67 @@ template <class E> struct BackwardBlock {
   const Sum<E>* c_start;  // (B, H)
 };
 
+// dL/dh of a step, then the cell backward: what it reads beside the product, and the rest.
 template <class C, class E> struct BackwardStep {
   using A = Sum<E>;
+  static constexpr int G = C::layout.gates;
   const BackwardBlock<E>* block;
   int64_t offset;
-  int64_t H;
-  const A* dh_product;  // (B, H): W_hh^T dz of the step after this one
-  A* dh_bypass;         // (B, H): the part of dL/dh that did not pass W_hh, in place
-  A* dc;                // (B, H), in place
-  E* operand;           // (B, G, H): dz as the product with W_hh reads it
+  int64_t H, operand_row;
+  A* dh_product;  // (B, H): W_hh^T dz of the step after this one
+  A* dh_bypass;   // (B, H): the part of dL/dh that did not pass W_hh, in place
+  A* dc;          // (B, H), in place
+  E* operand;     // (B, operand_row), of it (G, H): dz as the product with W_hh reads it
 
-  FUSEDRNN_BOTH void operator()(int64_t j, int64_t u) const {
+  struct Inputs {
+    bool there, last;  // the sample has this step; and none after it
+    int64_t row;
+    A slots[C::slots], h0, c0, c1;
+    A dh, dc;  // dh without the product
+  };
+
+  FUSEDRNN_BOTH Inputs load(int64_t j, int64_t u) const {
     constexpr CellLayout layout = C::layout;
     const BackwardBlock<E>& b = *block;
-    const int64_t s = b.step - offset, length = b.rows.length_of(j);
-    if (s >= length) return;
-    const int64_t t = b.reverse ? length - 1 - s : s, row = b.rows.row(t, j), at = j * H + u;
-    const bool last = s + 1 == length;
-    const int64_t sample = b.rows.sample_of(j);
-
-    A dh = last ? state_at(b.dhn, sample, u) : dh_product[at] + dh_bypass[at];
-    if (b.dy.data) dh += static_cast<A>(b.dy.at(b.rows, t, j)[u]);
-    if (b.inner) dh += b.inner[row * b.inner_width + u];
-    A slots[C::slots];
-    E* saved = b.gates + row * C::slots * H + u;
-    for (int slot = 0; slot < C::slots; ++slot) slots[slot] = static_cast<A>(saved[position_of_slot(layout, slot) * H]);
-    A c0(0), c1(0), dcell(0);
+    const int64_t s = b.step - offset, length = b.rows.length_of(j), at = j * H + u;
+    Inputs in{};
+    in.there = s < length;
+    if (!in.there) return in;
+    in.last = s + 1 == length;
+    const int64_t t = b.reverse ? length - 1 - s : s, sample = b.rows.sample_of(j);
+    in.row = b.rows.row(t, j);
+    in.dh = in.last ? state_at(b.dhn, sample, u) : dh_bypass[at];
+    if (b.dy.data) in.dh += static_cast<A>(b.dy.at(b.rows, t, j)[u]);
+    if (b.inner) in.dh += b.inner[in.row * b.inner_width + u];
+    const E* saved = b.gates + in.row * C::slots * H + u;
+    for (int slot = 0; slot < C::slots; ++slot)
+      in.slots[slot] = static_cast<A>(saved[position_of_slot(layout, slot) * H]);
+    in.h0 = static_cast<A>(b.previous[in.row * H + u]);
     if (layout.has_cell_state) {
-      c1 = b.cells[row * H + u];
-      c0 = s > 0 ? b.cells[b.rows.row(b.reverse ? t + 1 : t - 1, j) * H + u] : b.c_start[at];
-      dcell = last ? state_at(b.dcn, sample, u) : dc[at];
+      in.c1 = b.cells[in.row * H + u];
+      in.c0 = s > 0 ? b.cells[b.rows.row(b.reverse ? t + 1 : t - 1, j) * H + u] : b.c_start[at];
+      in.dc = in.last ? state_at(b.dcn, sample, u) : dc[at];
     }
-    dh_bypass[at] = C::backward(slots, static_cast<A>(b.previous[row * H + u]), c0, c1, dh, dcell);
-    if (layout.has_cell_state) dc[at] = dcell;
+    return in;
+  }
+
+  FUSEDRNN_BOTH void finish(int64_t j, int64_t u, Inputs& in, A product) const {
+    constexpr CellLayout layout = C::layout;
+    const A dh = in.last ? in.dh : in.dh + product;
+    dh_bypass[j * H + u] = C::backward(in.slots, in.h0, in.c0, in.c1, dh, in.dc);
+    if (layout.has_cell_state) dc[j * H + u] = in.dc;
+    E* saved = block->gates + in.row * C::slots * H + u;
     for (int slot = 0; slot < C::slots; ++slot) {
       const int position = position_of_slot(layout, slot);
-      const E dz = static_cast<E>(slots[slot]);
+      const E dz = static_cast<E>(in.slots[slot]);
       saved[position * H] = dz;
-      if (position < layout.gates) operand[(j * layout.gates + position) * H + u] = dz;
+      if (position < G) operand[j * operand_row + position * H + u] = dz;
     }
+  }
+
+  FUSEDRNN_BOTH void operator()(int64_t j, int64_t u) const {
+    Inputs in = load(j, u);
+    if (in.there) finish(j, u, in, in.last ? A(0) : dh_product[j * H + u]);
   }
 };
 

@@ -23,11 +23,11 @@ def path_from_environment() -> str:
     Raises
     ------
     ValueError
-        If it is neither "auto" nor "stepwise".
+        If it is not "auto", "fused" or "stepwise".
     """
     path = os.environ.get("FUSEDRNN_CUDA_PATH") or "auto"
-    if path not in ("auto", "stepwise"):
-        raise ValueError(f"FUSEDRNN_CUDA_PATH is {path!r}; expected 'auto' or 'stepwise'")
+    if path not in ("auto", "fused", "stepwise"):
+        raise ValueError(f"FUSEDRNN_CUDA_PATH is {path!r}; expected 'auto', 'fused' or 'stepwise'")
     return path
 
 
@@ -69,7 +69,7 @@ class Stack:
         self.op = {"lstm": "LSTM", "gru": "GRU"}.get(cell, "RNN")
         self.dtype = dtype
         self.chunk_bytes = 0  # of input projections kept at a time; 0: the default
-        self.path = path_from_environment()  # "auto", or "stepwise": never the resident path
+        self.path = path_from_environment()  # "auto"; "fused": not the resident path; "stepwise": neither
         self._kernels = (make or _cuda.Stack)(
             cell, dtype, input_size, hidden_size, num_layers, num_directions, reverse, bias
         )
@@ -117,7 +117,7 @@ class Stack:
                 library.stream(device),
                 tf32,
                 self.chunk_bytes,
-                self.path == "stepwise",
+                self.path,
             )
 
         core = _with_free_memory(library, run)
@@ -134,7 +134,7 @@ class Stack:
 
     def plan(self, time: int, batch: int) -> str:
         """Return which path a call on the current device takes, in words."""
-        return self._kernels.plan(time, batch, self.path == "stepwise")
+        return self._kernels.plan(time, batch, self.path)
 
     def stream(self, weights: Sequence[Any], batch_size: int) -> Any:
         """Raise: single steps are served by the CPU."""

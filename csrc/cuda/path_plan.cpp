@@ -1,4 +1,4 @@
-#include "cuda/resident_plan.h"
+#include "cuda/path_plan.h"
 
 #include <algorithm>
 
@@ -33,18 +33,20 @@ bool fits(const Residence& r, const Limits& limits) { return r.groups > 0 && r.s
 
 }  // namespace
 
-ResidentPlan plan_resident(const CellLayout& layout, int64_t hidden_size, int64_t item_bytes, int64_t batch,
-                           int64_t num_directions, const Limits& limits) {
+PathPlan plan_path(Path most, const CellLayout& layout, int64_t hidden_size, int64_t item_bytes, int64_t batch,
+                   int64_t num_directions, const Limits& limits) {
   const int64_t rows = layout.gates * hidden_size;
-  ResidentPlan plan{};
+  PathPlan plan{};
+  if (most >= Path::fused && batch <= most_fused_rows(item_bytes)) plan.path = Path::fused;
+  if (most < Path::resident) return plan;
   const auto with_samples = [&](int samples) {
     const Residence forward = place(rows, hidden_size, hidden_size, layout.slots * hidden_size, item_bytes, samples);
     const Residence backward = place(hidden_size, rows, hidden_size, 0, item_bytes, samples);
     if (!fits(forward, limits) || !fits(backward, limits)) return;
-    plan = {true, samples, (batch + samples - 1) / samples, forward, backward};
+    plan = {Path::resident, samples, (batch + samples - 1) / samples, forward, backward};
   };
   with_samples(1);
-  if (!plan.fits) return plan;
+  if (plan.path != Path::resident) return plan;
   // One sample a block is the shortest step. More share a block where blocks would have to wait for others to end.
   const int64_t threads = std::max(plan.forward.block_threads, plan.backward.block_threads);
   const int64_t shared = std::max(plan.forward.shared_bytes, plan.backward.shared_bytes);
@@ -53,8 +55,9 @@ ResidentPlan plan_resident(const CellLayout& layout, int64_t hidden_size, int64_
   return plan;
 }
 
-std::string ResidentPlan::describe() const {
-  if (!fits) return "cuda: stepwise";
+std::string PathPlan::describe() const {
+  if (path == Path::stepwise) return "cuda: stepwise";
+  if (path == Path::fused) return "cuda: fused";
   const int64_t shared_bytes = std::max(forward.shared_bytes, backward.shared_bytes);
   return "cuda: resident x" + std::to_string(blocks) + " (" + std::to_string(samples) + " x " +
          std::to_string(std::max(forward.block_threads, backward.block_threads)) + " threads, " +

@@ -1,0 +1,66 @@
+// Which path the directions of a call take through time, and how the resident one lays out W_hh in a block of threads.
+// Pure functions of the sizes and the device; no CUDA headers.
+//
+//   resident   a block of threads holds all of W_hh and walks through time without meeting other blocks
+//   fused      one launch a step: product and cell; for few samples
+//   stepwise   a product of a library and a pointwise launch a step
+//
+// Whether the resident path is taken, and its order of sums, depend on cell, dtype, H and device alone, never on the
+// batch, whose only effect is on the number of samples a block has. Between the other two the batch decides.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "core/sequence.h"
+
+namespace fusedrnn::cuda {
+
+constexpr int most_threads = 512;  // of a block: 128 registers each
+constexpr int outputs_each = 4;    // sums that a thread makes for each sample
+constexpr int most_samples(int64_t item_bytes) { return item_bytes > 4 ? 1 : 2; }  // of a block; registers decide
+// Weights of one output that a thread holds in registers, in the type of the sums: with four outputs 64 registers.
+constexpr int kept_inputs(int64_t item_bytes) { return item_bytes > 4 ? 8 : 16; }
+
+// out (M) = W (M, K) in (K) for the samples of a block. Thread (slice, group) = slice*groups + group makes what the
+// inputs [slice*slice_inputs, (slice + 1)*slice_inputs) add to outputs [4*group, 4*group + 4).
+struct Residence {
+  int outputs, inputs;       // M, K
+  int groups;                // ceil(M / outputs_each)
+  int slices, slice_inputs;  // kept_inputs at least and a multiple of 4; inputs past K are zeros
+  int block_threads;         // multiple of 32; one for each (sample, unit) at least, which then has a thread of its own
+  int64_t shared_bytes;      // weights that the registers do not hold, inputs, partial sums, biases
+};
+
+// A launch of blocks of threads.
+struct Grid {
+  int64_t blocks;
+  int threads;
+  int64_t shared_bytes;  // of a block
+};
+
+struct Limits {
+  int64_t multiprocessors, shared_bytes;  // the latter of a block that opts in
+};
+
+// The most samples of the fused path: a thread has a sum of each in its registers, for each gate.
+constexpr int most_fused_rows(int64_t item_bytes) { return item_bytes > 4 ? 4 : 16; }
+
+enum class Path { stepwise, fused, resident };
+
+struct PathPlan {
+  Path path;
+  // Of the resident path:
+  int samples;  // of a block
+  int64_t blocks;
+  Residence forward, backward;
+  Grid grid(const Residence& r) const { return {blocks, r.block_threads, r.shared_bytes}; }
+  // "cuda: stepwise", "cuda: fused", or "cuda: resident x16 (1 x 256 threads, 11 KiB)": blocks, samples a block, and
+  // what it takes.
+  std::string describe() const;
+};
+
+// The fastest path that these sizes allow, of `most` and those before it in the enumeration.
+PathPlan plan_path(Path most, const CellLayout& layout, int64_t hidden_size, int64_t item_bytes, int64_t batch,
+                   int64_t num_directions, const Limits& limits);
+
+}  // namespace fusedrnn::cuda
