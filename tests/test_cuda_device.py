@@ -194,6 +194,9 @@ def test_resident_bits_do_not_depend_on_the_batch(cell: str, hidden: int) -> Non
     operands.x[...] = 0
     stack = operands.stack(device_stack)
     stack.path = "auto"
+    if not stack.plan(20, 1).startswith("cuda: resident"):
+        assert hidden == 128, "smaller sizes are resident on every device"
+        return  # the paths that run here choose their kernels by the batch
     weights = [cupy().asarray(w) for w in operands.weights]
 
     def outputs(samples: slice) -> Array:

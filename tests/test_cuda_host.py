@@ -6,6 +6,8 @@ What is imported from other test modules runs here once more, with the twin in t
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import nullcontext
 from itertools import count
 from types import SimpleNamespace
@@ -294,3 +296,28 @@ def test_arrays_by_interface_are_ready_in_the_stream_of_the_call(monkeypatch: py
     interface = {"data": (0, False), "typestr": "<f4", "shape": (0, 3), "strides": None, "stream": 7}
     _Call("LSTM", _of_another_library()).input("h0", SimpleNamespace(__cuda_array_interface__=interface))
     assert done == [("record", 9, 7), ("wait", 100, 9)]
+
+
+def test_arrays_of_other_libraries_are_held_until_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their memory would be somebody else's as soon as nobody holds them; a tape may be gone by then."""
+    from fusedrnn.cuda.arrays import _NumPy
+
+    device_is_done = False
+    monkeypatch.setattr(_NumPy, "mark", lambda self, device: lambda: device_is_done)
+    operands = Operands("lstm", "float32")
+    stack = operands.stack(twin_stack)
+
+    def still_held(training: bool) -> weakref.ref[Any]:
+        c0 = Shared(operands.start[1])
+        *_, tape = stack.forward(operands.weights, operands.x, None, c0, None, True, training)
+        if tape is not None:
+            tape.backward(operands.cotangents[0], None, None, [np.zeros_like(w) for w in operands.weights])
+        return weakref.ref(c0)
+
+    held = [still_held(training) for training in (False, True)]
+    gc.collect()
+    assert all(array() is not None for array in held)
+    device_is_done = True
+    operands.outputs(stack)
+    gc.collect()
+    assert all(array() is None for array in held)

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "cuda/check.h"
 #include "cuda/stack.h"
 #include "cuda/status.h"
 
@@ -22,7 +23,8 @@ constexpr int op_n = 0, op_t = 1;
 constexpr int compute_32f = 68, compute_32f_fast_tf32 = 77, compute_64f = 70;
 constexpr int algorithm_default = -1;
 constexpr int math_without_reduced_sums = 0 | 16;  // default math; sums of 16-bit products stay in float32
-constexpr int status_alloc_failed = 3;
+constexpr int status_not_initialized = 1, status_alloc_failed = 3;
+constexpr size_t needed_by_handle = size_t(64) << 20;  // bytes, with room to spare
 
 using Create = int (*)(void** handle);
 using Destroy = int (*)(void* handle);
@@ -42,6 +44,7 @@ static_assert(CUBLAS_COMPUTE_32F == compute_32f && CUBLAS_COMPUTE_64F == compute
 static_assert(CUBLAS_COMPUTE_32F_FAST_TF32 == compute_32f_fast_tf32);
 static_assert((CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION) == math_without_reduced_sums);
 static_assert(CUBLAS_STATUS_SUCCESS == 0 && CUBLAS_STATUS_ALLOC_FAILED == status_alloc_failed);
+static_assert(CUBLAS_STATUS_NOT_INITIALIZED == status_not_initialized);
 static_assert(sizeof(cublasOperation_t) == sizeof(int) && sizeof(cublasComputeType_t) == sizeof(int) &&
               sizeof(cublasGemmAlgo_t) == sizeof(int) && sizeof(cublasMath_t) == sizeof(int) &&
               sizeof(cublasStatus_t) == sizeof(int) && sizeof(cublasHandle_t) == sizeof(void*));
@@ -103,9 +106,8 @@ struct Library {
       const char* why = dlerror();
       tried += "\n  " + std::string(why ? why : path.c_str());
     }
-    throw std::runtime_error(
-        "CUDA: cuBLAS was not found; install the wheel nvidia-cublas (pip install 'fusedrnn[cuda]'), " + name +
-        " of a CUDA toolkit, or set FUSEDRNN_CUBLAS to the file. Tried:" + tried);
+    throw std::runtime_error("CUDA: cuBLAS was not found; install the wheel nvidia-cublas (the extra [cuda]), " + name +
+                             " of a CUDA toolkit, or set FUSEDRNN_CUBLAS to the file. Tried:" + tried);
   }
 
   template <class F> static void load(void* library, const char* name, F& function) {
@@ -123,7 +125,8 @@ const Library& library() {
 
 void check_blas(int status, const char* function) {
   if (status == 0) return;
-  const std::string message = std::string("CUDA: ") + function + " failed: " + library().status_string(status);
+  const std::string message =
+      std::string("CUDA: ") + function + " failed: " + library().status_string(status) + hint_if_lost();
   if (status == status_alloc_failed) throw OutOfMemory(message + ": not enough device memory");
   throw std::runtime_error(message);
 }
@@ -136,7 +139,13 @@ void set_cublas_candidates(std::vector<std::string> paths) {
 }
 
 Blas::Blas() {
-  check_blas(library().create(&handle_), "cublasCreate");
+  const int status = library().create(&handle_);
+  if (status == status_not_initialized) {  // which is also how it says that there is too little memory
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    if (free_bytes < needed_by_handle) check_blas(status_alloc_failed, "cublasCreate");
+  }
+  check_blas(status, "cublasCreate");
   check_blas(library().set_math_mode(handle_, math_without_reduced_sums), "cublasSetMathMode");
 }
 

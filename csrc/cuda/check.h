@@ -2,14 +2,20 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <string>
+
 namespace fusedrnn::cuda {
 
 // Throws std::runtime_error naming the function, CUDA's words and, where the device state of the process is lost, that;
 // OutOfMemory where memory is what is missing.
 void check(cudaError_t status, const char* function);
 
-// While it lives, what other threads capture is no concern of this one. A capture in CUDA's global mode (torch's) would
-// otherwise forbid it cudaEventQuery and the making of streams, and be spoilt by them itself.
+// Says that the device state of the process is lost, if it is; else empty.
+std::string hint_if_lost();
+
+// While it lives, captures of streams that are not ours are no concern of this thread, not even one of its own: a tape
+// may die anywhere. A capture would otherwise forbid it cudaEventQuery, cudaFreeAsync or the making of streams, and be
+// spoilt by them itself.
 class ApartFromCaptures {
  public:
   ApartFromCaptures();
@@ -18,10 +24,10 @@ class ApartFromCaptures {
   ApartFromCaptures& operator=(const ApartFromCaptures&) = delete;
 
  private:
-  cudaStreamCaptureMode other_ = cudaStreamCaptureModeThreadLocal;  // the mode that is not in force
+  cudaStreamCaptureMode other_ = cudaStreamCaptureModeRelaxed;  // the mode that is not in force
 };
 
-// Makes a device the current one for calls of ours, and goes back to the one before.
+// Makes a device the current one for calls of ours, and goes back to the one before, if this process works on that.
 class UseDevice {
  public:
   explicit UseDevice(int device);

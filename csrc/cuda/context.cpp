@@ -25,6 +25,10 @@ cudaMemPool_t pool_of(int device) {
   const std::lock_guard<std::mutex> lock(pools.mutex);
   cudaMemPool_t& pool = pools.by_device[device];
   if (!pool) {
+    int supported = 0;
+    check(cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, device), "cudaDeviceGetAttribute");
+    if (!supported)
+      throw std::runtime_error("CUDA: this device has no memory pools (some virtual GPUs); use another one");
     cudaMemPoolProps properties{};
     properties.allocType = cudaMemAllocationTypePinned;
     properties.location.type = cudaMemLocationTypeDevice;
@@ -50,21 +54,24 @@ cudaStream_t reaper_of(int device) {
 
 std::shared_mutex& recordings() { return immortal<std::shared_mutex>(); }
 
-void synchronize_device() {
-  const std::unique_lock<std::shared_mutex> lock(recordings());
-  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
-}
-
 struct IdleContexts {
   std::mutex mutex;
   std::vector<std::unique_ptr<Context>> contexts;
 };
 
+// Until calls that have ended are done, and dead tapes have gone, what they gave back is not free. Not the whole
+// device: that would spoil every capture on it, whoever's it is.
+void wait_for_own_work(int device) {
+  check(cudaStreamSynchronize(reaper_of(device)), "cudaStreamSynchronize");
+  IdleContexts& idle = immortal<IdleContexts>();
+  const std::lock_guard<std::mutex> lock(idle.mutex);
+  for (const auto& context : idle.contexts)
+    if (context->device() == device) context->wait();
+}
+
 }  // namespace
 
-std::shared_lock<std::shared_mutex> hold_synchronisation_off() {
-  return std::shared_lock<std::shared_mutex>(recordings());
-}
+std::shared_lock<std::shared_mutex> hold_handles_off() { return std::shared_lock<std::shared_mutex>(recordings()); }
 
 void* allocate(int device, int64_t bytes, cudaStream_t stream, const std::string& op) {
   const cudaMemPool_t pool = pool_of(device);
@@ -73,7 +80,8 @@ void* allocate(int device, int64_t bytes, cudaStream_t stream, const std::string
   cudaError_t status = cudaMallocFromPoolAsync(&memory, size, pool, stream);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    synchronize_device();  // until then what was given back is not free
+    check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    wait_for_own_work(device);
     check(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
     status = cudaMallocFromPoolAsync(&memory, size, pool, stream);
   }
@@ -94,25 +102,40 @@ void release(void* memory, cudaStream_t stream) noexcept {
 }
 
 void release_memory() {
-  Pools& pools = immortal<Pools>();
-  const std::lock_guard<std::mutex> lock(pools.mutex);
-  for (const auto& [device, pool] : pools.by_device) {
+  std::map<int, cudaMemPool_t> by_device;
+  {
+    Pools& pools = immortal<Pools>();
+    const std::lock_guard<std::mutex> lock(pools.mutex);
+    by_device = pools.by_device;
+  }
+  for (const auto& [device, pool] : by_device) {
     const UseDevice use(device);
-    synchronize_device();
+    wait_for_own_work(device);
     check(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
   }
 }
 
 void* DeviceStore::take(int64_t bytes, cudaStream_t stream, const std::string& op) {
+  reaper_of(device_);  // made now, and not where the memory dies
   in_use_ = true;
   blocks_.push_back(nullptr);
-  return blocks_.back() = allocate(device_, bytes, stream, op);
+  try {
+    return blocks_.back() = allocate(device_, bytes, stream, op);
+  } catch (...) {
+    used(stream);
+    throw;
+  }
 }
 
-void DeviceStore::used(cudaStream_t stream) {
-  if (!last_use_) check(cudaEventCreateWithFlags(&last_use_, cudaEventDisableTiming), "cudaEventCreate");
-  check(cudaEventRecord(last_use_, stream), "cudaEventRecord");
-  in_use_ = false;
+void DeviceStore::used(cudaStream_t stream) noexcept {
+  in_use_ = true;
+  try {
+    const UseDevice use(device_);
+    if (!last_use_) check(cudaEventCreateWithFlags(&last_use_, cudaEventDisableTiming), "cudaEventCreate");
+    check(cudaEventRecord(last_use_, stream), "cudaEventRecord");
+    in_use_ = false;
+  } catch (const std::exception&) {  // the device is lost
+  }
 }
 
 void DeviceStore::await(cudaStream_t stream) {
@@ -121,17 +144,14 @@ void DeviceStore::await(cudaStream_t stream) {
 }
 
 DeviceStore::~DeviceStore() {
-  if (blocks_.empty()) return;
+  if (blocks_.empty() || in_use_) return;  // in_use_: the device is lost, and its memory with it
   try {
     const UseDevice use(device_);
     const cudaStream_t reaper = reaper_of(device_);
-    if (in_use_)
-      synchronize_device();  // the last call failed half way
-    else
-      cudaStreamWaitEvent(reaper, last_use_, 0);
+    check(cudaStreamWaitEvent(reaper, last_use_, 0), "cudaStreamWaitEvent");
     for (void* block : blocks_) release(block, reaper);
-    if (last_use_) cudaEventDestroy(last_use_);
-  } catch (const std::exception&) {  // the device is lost, and its memory with it
+    cudaEventDestroy(last_use_);
+  } catch (const std::exception&) {  // as above
   }
 }
 
@@ -157,9 +177,14 @@ void Context::begin(cudaStream_t stream) {
 
 void Context::end() noexcept { cudaEventRecord(done_, last_stream_); }
 
+void Context::wait() { check(cudaEventSynchronize(done_), "cudaEventSynchronize"); }
+
 Lane& Context::lane(int64_t index, const std::string& op) {
   while (static_cast<int64_t>(lanes_.size()) <= index) {
-    auto lane = std::make_unique<Lane>();
+    auto lane = [] {  // a handle of cuBLAS: its making may synchronise, which spoils what is being recorded
+      const std::unique_lock<std::shared_mutex> lock(recordings());
+      return std::make_unique<Lane>();
+    }();
     if (lanes_.empty())
       lane->stream = last_stream_;
     else

@@ -13,8 +13,8 @@
 
 namespace fusedrnn::cuda {
 
-// To synchronise a device spoils what any thread is recording: our own synchronisations wait until nobody holds this.
-std::shared_lock<std::shared_mutex> hold_synchronisation_off();
+// Held while a thread records: handles of cuBLAS are made only when nobody holds it.
+std::shared_lock<std::shared_mutex> hold_handles_off();
 
 // Memory in the order of a stream, from one pool a device, which keeps what it is given back. Throws OutOfMemory after
 // one more try with an emptied pool; `op` leads the message.
@@ -29,13 +29,13 @@ class DeviceStore {
   DeviceStore(const DeviceStore&) = delete;
   DeviceStore& operator=(const DeviceStore&) = delete;
   void* take(int64_t bytes, cudaStream_t stream, const std::string& op);
-  void used(cudaStream_t stream);   // everything in the stream so far may use the memory
-  void await(cudaStream_t stream);  // what comes next in the stream uses it
+  void used(cudaStream_t stream) noexcept;  // everything in the stream so far may use the memory
+  void await(cudaStream_t stream);          // what comes next in the stream uses it
 
  private:
   int device_;
   std::vector<void*> blocks_;
-  bool in_use_ = false;  // by a call that has not said where its work ends
+  bool in_use_ = false;  // by a call that has not said where its work ends; for ever where it could not
   cudaEvent_t last_use_ = nullptr;
 };
 
@@ -75,6 +75,7 @@ class Context {
 
   void begin(cudaStream_t stream);
   void end() noexcept;
+  void wait();                                       // for the work of calls that have ended
   Lane& lane(int64_t index, const std::string& op);  // made when first asked for
   cudaEvent_t next_event();                          // good until the next call
   // Memory is allocated in the stream of the lane that uses it.

@@ -54,7 +54,7 @@ class CudaDevice {
    public:
     using DeviceStore::DeviceStore;
     void* take(CudaDevice& device, int64_t bytes) { return DeviceStore::take(bytes, device.main_, device.op_); }
-    void used(CudaDevice& device) { DeviceStore::used(device.main_); }
+    void used(const Place& place) noexcept { DeviceStore::used(static_cast<cudaStream_t>(place.stream)); }
     void await(CudaDevice& device) { DeviceStore::await(device.main_); }
   };
 
@@ -128,7 +128,7 @@ class CudaDevice {
    private:
     Recording(Lane& lane, const Context& context);
 
-    const std::shared_lock<std::shared_mutex> unspoilt_ = hold_synchronisation_off();
+    const std::shared_lock<std::shared_mutex> unspoilt_ = hold_handles_off();
     Lane& lane_;
     cudaStream_t capture_, own_;
     int64_t workspace_bytes_;

@@ -9,15 +9,16 @@ namespace fusedrnn::cuda {
 template <class D, class E> class EngineOf : public Engine {
  public:
   std::unique_ptr<Tape> forward(const ForwardCall& call, const Place& place, bool training) const override {
-    std::unique_ptr<TapeOf<D, E>> tape;  // outlives the device, which may work on it until it is gone
+    std::unique_ptr<TapeOf<D, E>> tape;
+    Use use{place, nullptr};
     D device(place, call.problem.op);
     if (!training) {
       Forward<D, E>(device, call, nullptr, place).run();
       return nullptr;
     }
     tape = std::make_unique<TapeOf<D, E>>(call, device);
+    use.tape = tape.get();
     Forward<D, E>(device, tape->call, tape.get(), place).run();
-    tape->store.used(device);
     return tape;
   }
 
@@ -34,14 +35,24 @@ template <class D, class E> class EngineOf : public Engine {
 
   void backward(Tape& tape, const BackwardCall& call, const Place& place) const override {
     auto& kept = static_cast<TapeOf<D, E>&>(tape);
+    const Use use{place, &kept};
     D device(place, kept.call.problem.op);
     kept.store.await(device);
     if (kept.consumed) restore(kept, device, place);
     Backward<D, E>(device, kept, call, place).run();
-    kept.store.used(device);
   }
 
  private:
+  // Says at its end that the work of a call may use a tape's memory, whether or not the call has failed. Made after the
+  // tape and before the device: so the tape still lives, and all lanes have met in the caller's stream.
+  struct Use {
+    const Place& place;
+    TapeOf<D, E>* tape;
+    ~Use() {
+      if (tape) tape->store.used(place);
+    }
+  };
+
   template <class From, class To>
   static void convert(const From* from, To* to, int64_t n, bool add, const Place& place) {
     if (n == 0) return;

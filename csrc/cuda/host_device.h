@@ -51,7 +51,7 @@ class HostDevice {
       ask();
       return HostMemory::take(bytes);
     }
-    void used(HostDevice&) {}
+    void used(const Place&) noexcept {}
     void await(HostDevice&) {}
   };
 

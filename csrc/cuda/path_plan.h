@@ -54,7 +54,7 @@ struct PathPlan {
   int64_t blocks;
   Residence forward, backward;
   Grid grid(const Residence& r) const { return {blocks, r.block_threads, r.shared_bytes}; }
-  // "cuda: stepwise", "cuda: fused", or "cuda: resident x16 (1 x 256 threads, 11 KiB)": blocks, samples a block, and
+  // "cuda: stepwise", "cuda: fused", or "cuda: resident x16 (1 x 256 threads, 6 KiB)": blocks, samples a block, and
   // what it takes.
   std::string describe() const;
 };

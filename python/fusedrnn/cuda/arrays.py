@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -33,6 +34,10 @@ class Library(ABC):
     def dense(self, array: Any) -> Any:
         """Return the array in C order: itself, or a copy."""
 
+    def owns(self, array: Any) -> bool:
+        """Return whether the memory, once given up, is used again in the order of the current stream only."""
+        return True
+
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         """Return an uninitialised array that the kernels can write."""
@@ -50,6 +55,14 @@ class Library(ABC):
     def stream(self, device: int) -> int:
         """Return the handle of the caller's current stream."""
         return 0
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        """Return a context in which a device is the current one."""
+        return nullcontext()
+
+    def mark(self, device: int) -> Callable[[], bool]:
+        """Mark this point of the current stream; what is returned says whether the device has come so far."""
+        return lambda: True
 
     def release_cached(self) -> None:  # noqa: B027 (most libraries keep nothing)
         """Give memory that the library keeps for later back to the device."""
@@ -92,12 +105,29 @@ class _CuPy(Library):
         with array.device:
             return self._cupy.ascontiguousarray(array)
 
+    def owns(self, array: Any) -> bool:
+        # What cupy.from_dlpack and cupy.asarray make of other libraries' arrays.
+        return type(array.data.mem).__name__ not in ("DLPackMemory", "UnownedMemory")
+
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
-        with self._cupy.cuda.Device(device):
+        with self.on(device):
             return self._cupy.empty(shape, _numpy_dtype(dtype))
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        with self.on(device):  # CuPy fills in the stream of the current device
+            return self._cupy.zeros(shape, _numpy_dtype(dtype))
 
     def stream(self, device: int) -> int:
         return int(self._cupy.cuda.get_current_stream(device).ptr)
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        return self._cupy.cuda.Device(device)  # type: ignore[no-any-return]
+
+    def mark(self, device: int) -> Callable[[], bool]:
+        with self.on(device):
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self._cupy.cuda.get_current_stream(device))
+        return lambda: bool(event.done)
 
     def release_cached(self) -> None:
         self._cupy.get_default_memory_pool().free_all_blocks()
@@ -130,6 +160,14 @@ class _Torch(Library):
 
     def stream(self, device: int) -> int:
         return 0 if device == ON_THE_CPU else int(self._torch.cuda.current_stream(device).cuda_stream)
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        return nullcontext() if device == ON_THE_CPU else self._torch.cuda.device(device)
+
+    def mark(self, device: int) -> Callable[[], bool]:
+        if device == ON_THE_CPU:
+            return lambda: True
+        return self._torch.cuda.current_stream(device).record_event().query  # type: ignore[no-any-return]
 
     def release_cached(self) -> None:
         self._torch.cuda.empty_cache()
@@ -167,21 +205,39 @@ class _Other(Library):
             return _cuda.View.from_dlpack(array.__dlpack__())
         # The producer makes the array ready in the stream of the call. DLPack writes 1 for the default stream.
         stream = self.stream(ordinal if device is None else device)
-        return _cuda.View.from_dlpack(array.__dlpack__(stream=stream or 1))
+        with self.on(ordinal):  # the producers ask for that
+            return _cuda.View.from_dlpack(array.__dlpack__(stream=stream or 1))
+
+    def owns(self, array: Any) -> bool:
+        return False
 
     def dense(self, array: Any) -> Any:
-        if self._namespace is None:
+        if self._namespace is not None:
+            return self._namespace.asarray(array, copy=True)
+        if not hasattr(array, "__dlpack__"):
             return namespace().ascontiguousarray(namespace().asarray(array))
-        return self._namespace.asarray(array, copy=True)
+        # By DLPack also where the array has CuPy's own protocol, by which torch does not name its stream.
+        maker = self._maker(array.__dlpack_device__()[1])
+        with maker.on(array.__dlpack_device__()[1]):
+            return maker.dense(namespace().from_dlpack(array))
 
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         return self._maker(device).empty(shape, dtype, device)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
+        return self._maker(device).zeros(shape, dtype, device)
 
     def result(self, array: Any) -> Any:
         return array if self._namespace is None else self._namespace.from_dlpack(array)
 
     def stream(self, device: int) -> int:
         return (self._consumer or self._maker(device)).stream(device)
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        return (self._consumer or self._maker(device)).on(device)
+
+    def mark(self, device: int) -> Callable[[], bool]:
+        return (self._consumer or self._maker(device)).mark(device)
 
     def release_cached(self) -> None:
         _CuPy().release_cached()
@@ -212,6 +268,9 @@ class _Narrow(Library):
     def dense(self, array: Any) -> Any:
         return NarrowArray(self, self._library.dense(array.bits))
 
+    def owns(self, array: Any) -> bool:
+        return self._library.owns(array.bits)
+
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         return NarrowArray(self, self._library.empty(shape, "int16", device))
 
@@ -220,6 +279,12 @@ class _Narrow(Library):
 
     def stream(self, device: int) -> int:
         return self._library.stream(device)
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        return self._library.on(device)
+
+    def mark(self, device: int) -> Callable[[], bool]:
+        return self._library.mark(device)
 
     def release_cached(self) -> None:
         self._library.release_cached()

@@ -133,5 +133,5 @@ def namespace() -> Any:
         return import_module("cupy")
     except ImportError as error:
         raise RuntimeError(
-            f"device='cuda' needs CuPy ({error}); install the extra: pip install 'fusedrnn[cuda]', or use device='cpu'"
+            f"device='cuda' needs CuPy ({error}); install the extra [cuda], or use device='cpu'"
         ) from error

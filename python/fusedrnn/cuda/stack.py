@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -120,7 +121,10 @@ class Stack:
                 self.path,
             )
 
-        core = _with_free_memory(library, run)
+        try:
+            core = _with_free_memory(library, run)
+        finally:
+            _keep_until_done(library, device, call.foreign)
         tape = None if core is None else Tape(core, call, x_view, state_shape, has_c, self.dtype)
         return library.result(y), library.result(h), None if c is None else library.result(c), tape
 
@@ -147,7 +151,7 @@ class Tape:
     def __init__(
         self, core: _cuda.Tape, call: _Call, x: _cuda.View, state_shape: tuple[int, ...], has_c: bool, dtype: str
     ) -> None:
-        self._core, self._keep = core, call.keep
+        self._core, self._keep, self._foreign = core, call.keep, call.foreign
         self._op, self._library, self._device = call.op, call.library, x.device
         self._x_shape, self._state_shape, self._has_c, self._dtype = x.shape, state_shape, has_c, dtype
 
@@ -168,17 +172,25 @@ class Tape:
         def run() -> None:
             self._core.backward(dy_view, dh_view, dc_view, list(targets), dx_view, dh0_view, dc0_view, stream)
 
-        _with_free_memory(library, run)
+        try:
+            _with_free_memory(library, run)
+        finally:
+            _keep_until_done(library, device, self._foreign + call.foreign)
         out = [None if a is None else library.result(a) for a in (dx, dh0, dc0)]
         return out[0], out[1], out[2]
 
 
 class _Call:
-    """The arrays of one call as views; ``keep`` holds what must live as long as they."""
+    """The arrays of one call as views.
+
+    ``keep`` holds what must live as long as they; ``foreign`` those of them whose libraries would use the memory again
+    before the device is done with it.
+    """
 
     def __init__(self, op: str, library: Library, device: int | None = None) -> None:
         self.op, self.library, self.device = op, library, device
         self.keep: list[Any] = []
+        self.foreign: list[Any] = []
 
     def input(self, name: str, array: Any, dense: bool = False) -> _cuda.View:
         """Return the view of an array, or of a copy in C order where the kernels could not read it as it lies."""
@@ -188,6 +200,8 @@ class _Call:
             array = library.dense(array)
             view = library.view(array, self.device)
         self.keep += [array, view]
+        if not library.owns(array):
+            self.foreign += [array, view]
         return view
 
     def optional(self, name: str, array: Any) -> _cuda.View | None:
@@ -205,6 +219,21 @@ class _Call:
         if library.name == self.library.name:
             return self.library
         return library if library.name == "numpy" else by_protocol(array, self.library)
+
+
+_waiting: list[tuple[Callable[[], bool], list[Any]]] = []
+_waiting_lock = Lock()
+
+
+def _keep_until_done(library: Library, device: int, arrays: list[Any]) -> None:
+    """Hold arrays until the device has come to this point of the library's current stream, and let go of earlier ones.
+
+    Other libraries give memory to somebody else as soon as nobody holds it, in the order of streams of their own.
+    """
+    with _waiting_lock:
+        _waiting[:] = [(done, held) for done, held in _waiting if not done()]
+        if arrays:
+            _waiting.append((library.mark(device), arrays))
 
 
 def _needs_copy(view: _cuda.View, dense: bool) -> bool:
