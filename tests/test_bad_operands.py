@@ -113,3 +113,18 @@ def test_good_after_bad(cell: str) -> None:
         FORWARD[cell](**(arguments | {"x": zeros(2, 2, dtype="f8")}))
     for value, expected in zip(forward(cell, arguments), before, strict=True):
         assert np.array_equal(value, expected)
+
+
+@pytest.mark.parametrize("lengths", [[], (), np.zeros(0, int), [3, 2, 1]], ids=str)
+def test_as_many_lengths_as_samples(cell: str, lengths: Any) -> None:
+    """None at all are not as if none were given."""
+    case = Case(cell, batch=4)
+    with pytest.raises(ValueError, match=r"lengths has shape \([03],\); expected \(batch,\) = \(4,\)"):
+        forward(cell, case.arguments() | {"lengths": lengths})
+
+
+def test_lengths_beyond_int64() -> None:
+    """They are not taken for negative ones."""
+    case = Case("gru", batch=2)
+    with pytest.raises(ValueError, match=r"lengths\[1\] is 9223372036854775807"):
+        forward("gru", case.arguments() | {"lengths": np.array([1, 2**63 + 5], np.uint64)})

@@ -81,3 +81,16 @@ def test_layers_follow_each_other(threads: int, layers: int) -> None:
         again, final_again = layer(x, state, lengths)
         assert_same_bits(again, y)
         assert_same_bits(np.stack(final_again), np.stack(final))
+
+
+def test_sizes_of_a_plan() -> None:
+    """Any size that could be an array's is planned for, and no other."""
+    layer = fr.LSTM(3, 5)
+    for time, batch in ((0, 0), (0, 4), (4, 0)):
+        assert layer.plan(time, batch) == "single x1"
+    with pytest.raises(ValueError, match="LSTM: time is -1; expected 0 or more"):
+        layer.plan(-1, 2)
+    with pytest.raises(ValueError, match="LSTM: batch is -1; expected 0 or more"):
+        layer.plan(2, -1)
+    with pytest.raises(ValueError, match="LSTM"):
+        layer.plan(2**62, 2)

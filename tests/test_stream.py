@@ -54,3 +54,15 @@ def test_state_of_a_stream_is_a_copy() -> None:
     for value in stream.state:
         value[...] = 9
     assert_same_bits(stream.step(x), undisturbed.step(x))
+
+
+def test_out_may_not_overlap_x() -> None:
+    """Nor where the rows of x run backwards."""
+    stream = fr.LSTM(4, 4, seed=0).stream(batch_size=2)
+    memory = np.zeros((5, 4), np.float32)
+    for x in (memory[:2], memory[1::-1], memory[3::-2]):
+        with pytest.raises(ValueError, match="out overlaps x"):
+            stream.step(x, out=memory[1:3])
+    assert_same_bits(
+        stream.step(memory[1::-1], out=memory[2:4]), fr.LSTM(4, 4, seed=0).stream(2).step(np.zeros((2, 4)))
+    )

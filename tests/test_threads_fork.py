@@ -216,3 +216,25 @@ def test_interrupt(direction: str, hidden: int, layers: int, threads: int) -> No
         assert not any(gradient.any() for gradient in lstm.grads.values()), "half a backward was added"
         """
     )
+
+
+def test_the_process_ends_while_threads_compute() -> None:
+    """Python ends daemon threads when they ask for the GIL; kernels without it must not turn that into an abort."""
+    run_python(
+        """
+        import threading, time
+        import numpy as np
+        import fusedrnn as fr
+
+        lstm, linear = fr.LSTM(32, 64, 2, seed=0), fr.Linear(512, 512, seed=0)
+        sequence, rows = np.ones((8, 400, 32), np.float32), np.ones((512, 512), np.float32)
+
+        def compute(call):
+            while True:
+                call()
+
+        for call in (lambda: lstm(sequence), lambda: lstm.forward(sequence), lambda: linear(rows)):
+            threading.Thread(target=compute, args=(call,), daemon=True).start()
+        time.sleep(0.3)
+        """
+    )

@@ -148,6 +148,13 @@ inline std::vector<int64_t> read_lengths(const std::string& op, const py::handle
   if (kind != 'i' && kind != 'u' && !(array.size() == 0 && kind == 'f'))
     throw TypeMismatch(op + ": lengths has dtype " + dtype_name(array) + "; expected an integer dtype");
   if (array.ndim() != 1) fail(op, "lengths", "has shape " + to_string(shape_of(array)), "(batch,)");
+  if (kind == 'u') {  // what int64 does not hold is longer than any sequence
+    const auto wide = py::array_t<uint64_t, py::array::c_style | py::array::forcecast>(array);
+    std::vector<int64_t> lengths;
+    for (const uint64_t* n = wide.data(); n != wide.data() + wide.size(); ++n)
+      lengths.push_back(static_cast<int64_t>(std::min<uint64_t>(*n, INT64_MAX)));
+    return lengths;
+  }
   const auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast>(array);
   return {wide.data(), wide.data() + wide.size()};
 }

@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "bind/gil.h"
 #include "bind/register.h"
 #include "core/error.h"
 #include "cpu/isa.h"
@@ -44,8 +45,9 @@ void register_config(py::module_& m) {
       [](const std::string& dtype, double seconds) {
         if (dtype != "float32" && dtype != "float64")
           throw TypeMismatch("fma_peak: dtype is " + dtype + "; expected float32 or float64");
-        const py::gil_scoped_release release;
-        return dtype == "float32" ? fma_peak<float>(seconds) : fma_peak<double>(seconds);
+        double peak = 0;
+        without_gil([&] { peak = dtype == "float32" ? fma_peak<float>(seconds) : fma_peak<double>(seconds); });
+        return peak;
       },
       py::arg("dtype"), py::arg("seconds"));
 }

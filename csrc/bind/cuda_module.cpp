@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/cuda_arrays.h"
+#include "bind/gil.h"
 #include "cuda/stack.h"
 #include "cuda/status.h"
 
@@ -51,7 +52,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def(
       "device_of", [](uintptr_t address) { return fusedrnn::cuda::device_of(reinterpret_cast<const void*>(address)); },
       py::arg("address"));
-  m.def("release_memory", &fusedrnn::cuda::release_memory, py::call_guard<py::gil_scoped_release>());
+  m.def("release_memory", [] { fusedrnn::without_gil(fusedrnn::cuda::release_memory); });
   m.def("set_cublas_candidates", &fusedrnn::cuda::set_cublas_candidates, py::arg("paths"));
   fusedrnn::cuda::register_view(m);
   fusedrnn::cuda::register_stack(m);

@@ -6,6 +6,7 @@
 
 #include "bind/arrays.h"
 #include "bind/cuda_arrays.h"
+#include "bind/gil.h"
 #include "cuda/path_plan.h"
 #include "cuda/stack.h"
 #include "cuda/status.h"
@@ -125,8 +126,7 @@ class DeviceTape {
     } release{busy_};
     Place place = place_of(rules_, options_);
     place.stream = reinterpret_cast<void*>(stream);
-    const py::gil_scoped_release without_gil;
-    engine_.backward(*tape_, call, place);
+    without_gil([&] { engine_.backward(*tape_, call, place); });
   }
 
  private:
@@ -167,17 +167,18 @@ class DeviceStack {
     int64_t n = 1;
     for (const int64_t size : from.shape) n *= size;
     const Place place{device, reinterpret_cast<void*>(stream), false, 0, Path::stepwise};
-    const py::gil_scoped_release without_gil;
-    if (widens)
-      engine_->add_widened(from.data, static_cast<float*>(to.data), n, place);
-    else
-      engine_->round(static_cast<const float*>(from.data), to.data, n, place);
+    without_gil([&] {
+      if (widens)
+        engine_->add_widened(from.data, static_cast<float*>(to.data), n, place);
+      else
+        engine_->round(static_cast<const float*>(from.data), to.data, n, place);
+    });
   }
 
   // Which path a call on the current device takes.
   std::string plan(int64_t time, int64_t batch, const std::string& path) const {
     Problem p = p_;
-    p.set_input({batch, time, p.input_size});
+    p.set_extent(time, batch);
     return engine_->plan(p, {on_host_ ? on_the_cpu : current_device(), nullptr, false, 0, path_named(path)});
   }
 
@@ -196,10 +197,10 @@ class DeviceStack {
     p.set_input(x.shape);
     call.x = sequence_view(p, rules.readable("x", x));
     if (lengths.is_none()) {
-      call.rows = std::make_shared<RowOrder>(p, nullptr, 0);
+      call.rows = std::make_shared<RowOrder>(p, nullptr);
     } else {
       const std::vector<int64_t> values = read_lengths(p.op, lengths);
-      call.rows = std::make_shared<RowOrder>(p, values.data(), static_cast<int64_t>(values.size()));
+      call.rows = std::make_shared<RowOrder>(p, &values);
     }
     check_no_cell_state(p, "c0", c0);
     call.h0 = input_states(p, rules, "h0", h0);
@@ -215,10 +216,7 @@ class DeviceStack {
 
     const Options options{stream, tf32, chunk_bytes, path_named(path)};
     std::unique_ptr<Tape> tape;
-    {
-      const py::gil_scoped_release without_gil;
-      tape = engine_->forward(call, place_of(rules, options), training);
-    }
+    without_gil([&] { tape = engine_->forward(call, place_of(rules, options), training); });
     if (!tape) return nullptr;
     return std::make_unique<DeviceTape>(*engine_, rules, p, options, std::move(tape));
   }

@@ -1,4 +1,5 @@
-// Activations of the plain RNN cell. slope() is the derivative, written in terms of the activated value h.
+// Activations of the plain RNN cell. times_slope(dh, h) is dh times the derivative, which is written in
+// the activated value h.
 struct Tanh {
   template <class V> static FUSEDRNN_INLINE V apply(V a) { return tanh(a); }
   template <class V> static FUSEDRNN_INLINE V times_slope(V dh, V h) { return dh * fnma(h, h, V(1)); }  // dh (1 - h^2)

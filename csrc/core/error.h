@@ -1,4 +1,4 @@
-// The two kinds of complaint about arguments; bind/ turns them into ValueError and TypeError.
+// Complaints about arguments, which bind/ turns into ValueError and TypeError, and a call that was stopped.
 #pragma once
 #include <stdexcept>
 #include <string>

@@ -8,6 +8,7 @@
 #include <list>
 #include <mutex>
 #include <new>
+#include <string>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -44,7 +45,7 @@ struct Store {
   std::list<Block> blocks;  // most recently used first
   std::size_t kept = 0;
   struct {
-    void* memory[most_small + 1];
+    void* memory[most_small + 1];  // + 1: no array of size 0 under the address sanitizer
     std::size_t count = 0;
   } small[small_classes];
 };
@@ -60,9 +61,21 @@ Store& store() {
   return *instance;
 }
 
+// Becomes Python's MemoryError.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(std::size_t bytes)
+      : message_("fusedrnn: " + std::to_string(bytes) +
+                 " bytes could not be allocated; use a smaller batch or shorter sequences") {}
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  const std::string message_;
+};
+
 void* fresh(std::size_t size) {
   void* memory = std::aligned_alloc(size >= huge_page ? huge_page : cache_line, size);
-  if (!memory) throw std::bad_alloc();
+  if (!memory) throw OutOfMemory(size);
 #if defined(__linux__)
   if (size >= huge_page) madvise(memory, size, MADV_HUGEPAGE);  // a wish; refusal is fine
 #endif
@@ -72,7 +85,7 @@ void* fresh(std::size_t size) {
 }  // namespace
 
 void* take_memory(std::size_t bytes) {
-  if (bytes > PTRDIFF_MAX - huge_page) throw std::bad_alloc();
+  if (bytes > PTRDIFF_MAX - huge_page) throw OutOfMemory(bytes);
   const std::size_t size = rounded(bytes);
   {
     Store& s = store();

@@ -5,20 +5,26 @@
 
 namespace fusedrnn {
 
+namespace {
+
+constexpr int64_t per_ns = 60;  // multiply-adds, float32, on one AVX-512 core of a Zen 4; small calls reach 40
+
+}  // namespace
+
 int worthwhile_threads(int64_t multiply_adds, int available) {
-  constexpr int64_t worth_waking_a_thread = 200'000;  // multiply-adds: ~5 us on one AVX-512 core
+  constexpr int64_t worth_waking_a_thread = 200'000;  // multiply-adds: 3 to 5 us
   return static_cast<int>(std::min<int64_t>(available, 1 + multiply_adds / worth_waking_a_thread));
 }
 
 int64_t patience_for(int64_t multiply_adds) {
-  constexpr int64_t per_ns = 40;  // on one AVX-512 core
-  return multiply_adds / per_ns / 10;
+  constexpr int64_t small_call_per_ns = per_ns * 2 / 3;
+  return multiply_adds / small_call_per_ns / 10;
 }
 
 namespace {
 
-// What a step of all layers takes the slowest thread, counted in multiply-adds (~60 a ns on an AVX-512 core). Rough,
-// but enough to rank the schemes.
+// What a step of all layers takes the slowest thread, counted in multiply-adds. Rough, but
+// enough to rank the schemes.
 class Estimate {
  public:
   Estimate(const Problem& p, int lanes, int item, const Machine& machine)
@@ -41,7 +47,7 @@ class Estimate {
 
   // The threads meet, and read of each other what they have computed: h of every sample.
   double meeting(int threads) const {
-    constexpr double exchange = 3'000, value = 5;  // 50 ns a round of the barrier; the cache lines of h
+    constexpr double exchange = 50 * per_ns, value = 5;  // 50 ns a round of the barrier; the cache lines of h
     return exchange * std::ceil(std::log2(threads)) + value * static_cast<double>(p_.B * p_.hidden_size);
   }
 

@@ -65,6 +65,16 @@ void Problem::set_input(const Shape& x) {
   check_addressable(*this, "x", {T, B, std::max(input_size, num_directions * hidden_size)});
 }
 
+void Problem::set_extent(int64_t time, int64_t batch) {
+  const auto countable = [&](const char* name, int64_t value) {
+    if (value < 0) fail(op, name, "is " + std::to_string(value), "0 or more");
+  };
+  countable("time", time);
+  countable("batch", batch);
+  batch_first = false;
+  set_input({time, batch, input_size});
+}
+
 void Problem::check_state(const char* name, const Shape& shape) const {
   check_shape(*this, name, shape, "(num_layers*num_directions, batch, hidden)", state_shape());
 }
@@ -102,10 +112,10 @@ std::string Problem::describe() const {
          " directions=" + std::to_string(num_directions);
 }
 
-RowOrder::RowOrder(const Problem& problem, const int64_t* lengths, int64_t count) : time_(problem.T) {
-  const int64_t B = problem.B;
-  if (lengths && count != B)
-    fail(problem.op, "lengths", "has shape " + to_string({count}), "(batch,) = " + to_string({B}));
+RowOrder::RowOrder(const Problem& problem, const std::vector<int64_t>* given) : time_(problem.T) {
+  const int64_t B = problem.B, count = given ? static_cast<int64_t>(given->size()) : B;
+  if (count != B) fail(problem.op, "lengths", "has shape " + to_string({count}), "(batch,) = " + to_string({B}));
+  const int64_t* lengths = given ? given->data() : nullptr;
   sample_.resize(B);
   length_.resize(B);
   std::iota(sample_.begin(), sample_.end(), int64_t(0));

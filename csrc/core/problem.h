@@ -25,8 +25,9 @@ struct Problem {
   int64_t layer_input(int64_t layer) const { return layer == 0 ? input_size : num_directions * hidden_size; }
   int weights_per_slab() const { return bias ? 4 : 2; }
 
-  void check_sizes() const;        // constructor arguments
-  void set_input(const Shape& x);  // fixes T and B; rejects what could not be addressed
+  void check_sizes() const;                      // constructor arguments
+  void set_input(const Shape& x);                // fixes T and B; rejects what could not be addressed
+  void set_extent(int64_t time, int64_t batch);  // the same without an x
   void check_state(const char* name, const Shape& shape) const;
   void check_output_gradient(const Shape& shape) const;
   Shape weight_shape(int64_t layer, int which) const;  // which: weight_ih, weight_hh, bias_ih, bias_hh
@@ -46,7 +47,7 @@ Problem problem_of(const std::string& cell);
 class RowOrder {
  public:
   // lengths may be null: every sample has T steps.
-  RowOrder(const Problem& problem, const int64_t* lengths, int64_t count);
+  RowOrder(const Problem& problem, const std::vector<int64_t>* lengths);
   const Ragged& ragged() const { return ragged_; }
   int64_t rows() const { return ragged_.first[ragged_.steps]; }
   bool full() const { return rows() == ragged_.batch * time_; }

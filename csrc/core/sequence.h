@@ -1,5 +1,6 @@
 // What one direction of one recurrent layer computes, as plain data: pointers, sizes and strides (in elements).
-// Shared by every backend and by code compiled for different ISAs, so it holds no functions.
+// Shared by every backend and by code compiled for different ISAs: the few functions are inlined everywhere, or the
+// linker might keep a copy that old processors cannot run.
 //
 //   T steps  B batch  I input size  H hidden size  R = sum of the lengths: the rows that are really computed
 //
@@ -100,13 +101,15 @@ struct Team {
   // where x is complete, or nobody waits for y.
   bool (*await_input)(void* context, int64_t steps) = nullptr;
   void (*publish_output)(void* context, int64_t steps) = nullptr;
-  bool follows_closely() const { return await_input || publish_output; }
+  inline __attribute__((always_inline)) bool follows_closely() const { return await_input || publish_output; }
 
   // Of n equal pieces of work, those that are this thread's.
   struct Share {
     int64_t begin, end;
   };
-  Share share(int64_t n) const { return {n * rank / size, n * (rank + 1) / size}; }
+  inline __attribute__((always_inline)) Share share(int64_t n) const {
+    return {n * rank / size, n * (rank + 1) / size};
+  }
 };
 
 }  // namespace fusedrnn

@@ -11,13 +11,13 @@ template <class C, class T, class E> struct ForwardCell {
   using V = Vec<T>;
   static constexpr int L = V::lanes, G = Pass::G, S = Pass::S, rec = Pass::rec, values = Pass::values;
 
-  // The slots of N cells: reading one adds up its sums, assigning to one keeps it for backward. Both when the formula
-  // comes to it, because the registers do not hold the slots of many cells at a time.
+  // The slots of N cells: reading one adds up its sums, assigning to one keeps it for backward. They are read and
+  // written only when the formula reaches them, because the registers cannot hold all slots of several cells.
   template <int N> struct Slots {
     using W = Group<T, N>;
     const typename Pass::Args& a;
     const V* acc;
-    int64_t block;
+    int64_t piece;
     T* z[N];
     int64_t unit[N];
 
@@ -29,7 +29,7 @@ template <class C, class T, class E> struct ForwardCell {
         const bool recurrent = i >= rec && i < rec + G;
         each<N>([&](auto n) FUSEDRNN_BODY {
           T* z = of.z[n] + i * L;
-          sum.v[n] = V::load(recurrent ? Pass::Step::earlier_sum(of.a, z, i, of.unit[n], of.block) : z);
+          sum.v[n] = V::load(recurrent ? Pass::Step::earlier_sum(of.a, z, i, of.unit[n], of.piece) : z);
           if (recurrent) sum.v[n] = sum.v[n] + of.acc[n * G + i - rec];
         });
         return sum;
@@ -44,11 +44,11 @@ template <class C, class T, class E> struct ForwardCell {
 
   template <int N>
   static void step(const typename Pass::Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
-                   int64_t block, int first, int units) {
+                   int64_t piece, int first, int units) {
     using W = Group<T, N>;
     const int shift = __builtin_ctz(static_cast<unsigned>(units));
     const Sequence<T>& q = *a.q;
-    Slots<N> s{a, acc, block, {}, {}};
+    Slots<N> s{a, acc, piece, {}, {}};
     W h0, c(T(0));
     int64_t at[N];
     each<N>([&](auto n) FUSEDRNN_BODY {

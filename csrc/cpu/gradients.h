@@ -16,21 +16,21 @@ template <class E> struct InputGradientTile {
     const E* weights;  // packed W_ih^T: (panels of I, K, L)
     int64_t I, K;      // K: of the units and gates
     const E* dz;       // gradients of row i at dz + i*row_stride
-    RowRun run;        // and from there on
-    int64_t row_stride, runs_per_block;
+    RowRun run;        // how k runs from there
+    int64_t row_stride, runs_per_piece;
     T** dx;  // row of dx of the i-th row of the chunk
     bool add;
   };
 
   template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
-    const int64_t run0 = at.block * a.runs_per_block, run1 = smaller(a.run.runs, run0 + a.runs_per_block);
+    const int64_t run0 = at.piece * a.runs_per_piece, run1 = smaller(a.run.runs, run0 + a.runs_per_piece);
     Tile<E, Rows, Units, 1> t;
     const E* dz[Rows];
     for (int r = 0; r < Rows; ++r) dz[r] = a.dz + run0 * a.run.jump + (at.row + r) * a.row_stride;
     const int64_t k0 = run0 * a.run.length, k = smaller(a.K - k0, (run1 - run0) * a.run.length);
     const E* w = a.weights + (at.unit * a.K + k0) * L;
     const int64_t panel = at.next_unit + at.left % Units;  // a line a k: of one panel
-    const E* next = a.weights + (panel * a.K + at.next_block * a.runs_per_block * a.run.length) * L;
+    const E* next = a.weights + (panel * a.K + at.next_piece * a.runs_per_piece * a.run.length) * L;
     t.multiply(dz, a.run.part(run0, run1), w, L, a.K * L,
                fetch(w, next, 1, k, at.left / Units, a.K * a.I * int64_t(sizeof(T))));
 #pragma GCC unroll 1
@@ -39,7 +39,7 @@ template <class E> struct InputGradientTile {
         T* dx = a.dx[at.row + r];
         const int64_t column = (at.unit + u) * L;
         V sum = t.acc[r * t.vectors + u];
-        if (at.block || a.add) sum = sum + load_within<T>(dx, column, a.I);
+        if (at.piece || a.add) sum = sum + load_within<T>(dx, column, a.I);
         store_within(sum, dx, column, a.I);
       }
   }
@@ -60,7 +60,7 @@ template <class C, class T, class E> struct InputGradient {
                                           nullptr,
                                           gate_run(blocks, values, C::input_slot, total * S * L),
                                           S * L,
-                                          transposed_units<C, T>,
+                                          units_per_piece<C, T>,
                                           rows,
                                           q.add_to_dx};
     RowCursor cursor(q.ragged, begin);
@@ -68,7 +68,7 @@ template <class C, class T, class E> struct InputGradient {
       const int64_t n = smaller(chunk_rows, end - row0);
       for (int64_t i = 0; i < n; ++i, cursor.advance()) rows[i] = row_of(q.dx, q, cursor.step, cursor.sample());
       a.dz = operands<E>(q.gates + row0 * S * L) + C::input_slot * L / values;
-      Sweep<InputGradientTile<E>>::run(a, n, 0, ceil_div(q.I, L), ceil_div(blocks.units, a.runs_per_block));
+      Sweep<InputGradientTile<E>>::run(a, n, 0, ceil_div(q.I, L), ceil_div(blocks.units, a.runs_per_piece));
       if (!team.poll(team.context)) return false;
     }
     return true;

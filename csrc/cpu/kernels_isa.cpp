@@ -53,7 +53,7 @@ int64_t multiply_add(int64_t rounds) {
   const V a(Real(0.999999)), b(Real(1e-6));
   each<chains>([&](auto i) FUSEDRNN_BODY { acc[i] = V(Real(int(i))); });
   for (int64_t round = 0; round < rounds; ++round)
-    each<chains>([&](auto i) FUSEDRNN_BODY { acc[i] = hidden(fma(acc[i], a, b)); });
+    each<chains>([&](auto i) FUSEDRNN_BODY { acc[i] = opaque(fma(acc[i], a, b)); });
   each<chains>([&](auto i) FUSEDRNN_BODY { acc[0] = acc[0] + acc[i]; });
   asm volatile("" : : "m"(acc[0]));
   return rounds * chains * V::lanes * 2;

@@ -25,11 +25,11 @@ template <class E, int G> struct Project {
   template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
     Tile<E, Rows, Units, G> t;
     const E* x[Rows];
-    const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
+    const auto [k0, k] = piece_of<E>(at.piece, a.K);
     for (int r = 0; r < Rows; ++r) x[r] = a.x_row[at.row + r] + k0;
     const E* w = a.weights + (at.unit * a.K + k0) * G * L;
-    const E* next = a.weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
-    t.multiply(x, RowRun::single(k1 - k0), w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.left, a.swept_bytes));
+    const E* next = a.weights + (at.next_unit * a.K + piece_of<E>(at.next_piece, a.K).begin) * G * L;
+    t.multiply(x, RowRun::single(k), w, G * L, a.K * G * L, fetch(w, next, G, k, at.left, a.swept_bytes));
     each<Rows>([&](auto r) FUSEDRNN_BODY {
       const Sums to(a, at, r);
       each<Units * G>([&](auto j) FUSEDRNN_BODY { to.add(j, t.acc[r * t.vectors + j]); });
@@ -39,18 +39,19 @@ template <class E, int G> struct Project {
   static void dense(const Args& a, const Place& at, int rows) {
     DenseTile<E> t;
     const E* x[t.rows_max];
-    const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>), step = a.blocks->vectors * L;
+    const int64_t step = a.blocks->vectors * L;
+    const auto [k0, k] = piece_of<E>(at.piece, a.K);
     for (int r = 0; r < rows; ++r) x[r] = a.x_row[at.row + r] + k0;
-    t.multiply(rows, *a.blocks, x, RowRun::single(k1 - k0), a.weights + at.unit * a.K * G * L + k0 * step, step);
+    t.multiply(rows, *a.blocks, x, RowRun::single(k), a.weights + at.unit * a.K * G * L + k0 * step, step);
     for (int r = 0; r < rows; ++r)
       for (int g = 0; g < G; ++g) Sums(a, at, r).add(g, t.gate(*a.blocks, r, g));
   }
 
   static void joined(const Args& a, const Place& at) {
     JoinedTile<E, G> t;
-    const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
+    const auto [k0, k] = piece_of<E>(at.piece, a.K);
     const E *wide = a.weights + at.unit * a.K * G * L, *dense = wide + a.K * G * L;
-    t.multiply(*a.blocks, a.x_row[at.row] + k0, k1 - k0, wide + k0 * G * L, dense + k0 * a.blocks->vectors * L);
+    t.multiply(*a.blocks, a.x_row[at.row] + k0, k, wide + k0 * G * L, dense + k0 * a.blocks->vectors * L);
     for (int j = 0; j < 2 * G; ++j) Sums(a, at, 0).add(j, t.acc[j]);
   }
 
@@ -61,9 +62,9 @@ template <class E, int G> struct Project {
     int64_t z_unit, before_unit;
     FUSEDRNN_INLINE Sums(const Args& a, const Place& at, int r)
         : z(a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride),
-          before(at.block ? z : a.bias + at.unit * G * L),
+          before(at.piece ? z : a.bias + at.unit * G * L),
           z_unit(a.z_unit),
-          before_unit(at.block ? a.z_unit : G * L) {}
+          before_unit(at.piece ? a.z_unit : G * L) {}
     FUSEDRNN_INLINE void add(int j, V sum) const {  // j: (unit, gate)
       (V::load(before + (j / G) * before_unit + (j % G) * L) + sum).store(z + (j / G) * z_unit + (j % G) * L);
     }
@@ -71,9 +72,9 @@ template <class E, int G> struct Project {
 };
 
 // The input products of one sequence, while its steps are walked. One row of h passes over W_hh more slowly than it
-// could be multiplied, because W_hh comes from the second-level cache or beyond; meanwhile the multiply-adds of the
-// steps that follow are made, of a group of them and one block of units beside two blocks of W_hh h. Each sum runs as
-// it would alone.
+// could be multiplied, because W_hh comes from the second-level cache or beyond. So while it arrives, the input
+// products of the next `group` steps are made in the same loop: one block of units of W_ih beside two of W_hh. No sum
+// changes its order.
 template <class E, int G> class Lookahead {
  public:
   using Projection = Project<E, G>;
@@ -87,8 +88,9 @@ template <class E, int G> class Lookahead {
   // cache, but both weights fit the second: beyond it W_ih, read once a group of steps, would push W_hh out.
   static bool pays(const Args& a, int64_t recurrent, int64_t swept_bytes) {
     constexpr int64_t first_level = 32 << 10, second_level = 896 << 10;
+    constexpr int64_t one_piece = piece_length / Operand<E>::values;
     return exists && swept_bytes > first_level && swept_bytes + a.swept_bytes <= second_level &&
-           recurrent <= piece<E> && a.K <= smaller(piece<E>, 2 * recurrent);
+           recurrent <= one_piece && a.K <= smaller(one_piece, 2 * recurrent);
   }
 
   // Of all n rows the dense block of [u0, u1), of the first group all blocks.

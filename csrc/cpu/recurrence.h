@@ -6,9 +6,9 @@
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
-// The transposed weights have one vector a k, not G; k counts units and gates.
+// Transposed weights hold one vector for each k, where k counts (unit, gate): so many blocks of units are a piece.
 template <class C, class T>
-constexpr int64_t transposed_units = k_block / (C::gates * Vec<T>::lanes);
+constexpr int64_t units_per_piece = piece_length / (C::gates * Vec<T>::lanes);
 
 // dz as the rows of a product: for each block of units the columns from the gate in `slot` on, `jump` apart.
 FUSEDRNN_INLINE RowRun gate_run(const Blocks& blocks, int64_t values, int64_t slot, int64_t jump) {
@@ -65,6 +65,32 @@ using ShapeOf =
 // How many cells of a tile go through the cell's formula side by side.
 constexpr int cells_at_once(int cells) { return cells <= 5 ? cells : cells % 3 == 0 ? 3 : 4; }
 
+// Calls body(N, i) for groups of N cells, the first of which is cell i of the tile.
+template <int cells, class Body> FUSEDRNN_INLINE void each_group(const Body& body) {
+  constexpr int N = cells_at_once(cells), rest = cells % N;
+#pragma GCC unroll 1
+  for (int i = 0; i + N <= cells; i += N) body(N, i);
+  if constexpr (rest > 0) body(rest, cells - rest);
+}
+
+// Calls body(j, unit, at) for each sorted sample and block of units that are this thread's; at: where the block begins
+// in a state whose rows are `row` apart.
+template <int L, class Body> FUSEDRNN_INLINE void each_state(const Team& team, int64_t row, const Body& body) {
+  for (int64_t j = team.sample_begin; j < team.sample_end; ++j)
+    for (int64_t unit = team.unit_begin; unit < team.unit_end; ++unit) body(j, unit, j * row + unit * L);
+}
+
+// A block of units of sorted sample j in the caller's arrays.
+template <class T>
+FUSEDRNN_INLINE Vec<T> read_state(const Sequence<T>& q, const StateView<const T>& from, int64_t j, int64_t unit) {
+  if (!from.data) return Vec<T>(T(0));
+  return load_within(from.data + q.ragged->sample[j] * from.stride, unit * Vec<T>::lanes, q.H);
+}
+template <class T>
+FUSEDRNN_INLINE void write_state(const Sequence<T>& q, const StateView<T>& to, int64_t j, int64_t unit, Vec<T> state) {
+  store_within(state, to.data + q.ragged->sample[j] * to.stride, unit * Vec<T>::lanes, q.H);
+}
+
 template <class C, class T, class E> struct ForwardPass {
   using V = Vec<T>;
   static constexpr int L = V::lanes, G = C::gates, S = C::slots, values = Operand<E>::values;
@@ -73,7 +99,7 @@ template <class C, class T, class E> struct ForwardPass {
   // Runs cells [first, first + N) of a tile that is `units` wide and begins at sample j0 and unit0; acc is what
   // W_hh h has added to their gates in this piece of k, z where the first cell of the tile finds the rest.
   struct Args;
-  using Finish = void (*)(const Args&, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0, int64_t block,
+  using Finish = void (*)(const Args&, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0, int64_t piece,
                           int first, int units);
 
   struct Args {
@@ -112,48 +138,49 @@ template <class C, class T, class E> struct ForwardPass {
       Tile<E, Rows, Units, G> t;
       T* z = a.z + (at.unit * a.z_rows + a.z_first + j0) * S * L;
       const int64_t z_unit = a.z_rows * S * L;
-      const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
+      const auto [k0, k] = piece_of<E>(at.piece, a.K);
       const E* h[Rows];
       for (int r = 0; r < Rows; ++r) h[r] = h0 + r * row + k0;
       const E* weights = operands<E>(q.recurrent_weights);
       const E* w = weights + (at.unit * a.K + k0) * G * L;
-      const E* next = weights + (at.next_unit * a.K + at.next_block * piece<E>)*G * L;
+      const E* next = weights + (at.next_unit * a.K + piece_of<E>(at.next_piece, a.K).begin) * G * L;
       if constexpr (Lookahead<E, G>::exists && Rows == 1 && Units == Lookahead<E, G>::units)
         if (a.lookahead && a.lookahead->pending()) {
           a.lookahead->multiply(t.acc, h[0], a.K, w);
           return finish_all<Rows, Units>(a, t.acc, z, z_unit, j0, at.unit, 0);
         }
-      t.multiply(h, RowRun::single(k1 - k0), w, G * L, a.K * G * L, fetch(w, next, G, k1 - k0, at.left, a.swept_bytes));
-      if (k1 == a.K) return finish_all<Rows, Units>(a, t.acc, z, z_unit, j0, at.unit, at.block);
+      t.multiply(h, RowRun::single(k), w, G * L, a.K * G * L, fetch(w, next, G, k, at.left, a.swept_bytes));
+      if (k0 + k == a.K) return finish_all<Rows, Units>(a, t.acc, z, z_unit, j0, at.unit, at.piece);
       add_to_z(a, at, t.acc, z, z_unit, Rows, Units);
     }
 
     static void dense(const Args& a, const Place& at, int rows) {
       const int64_t j0 = a.j0 + at.row, row = a.space.row / values, step = a.blocks.vectors * L;
-      const int64_t k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
+      const auto [k0, k] = piece_of<E>(at.piece, a.K);
       DenseTile<E> t;
       const E* h[t.rows_max];
       for (int r = 0; r < rows; ++r) h[r] = a.operand(a.step) + (j0 + r) * row + k0;
       const E* w = operands<E>(a.q->recurrent_weights) + at.unit * a.K * G * L + k0 * step;
-      t.multiply(rows, a.blocks, h, RowRun::single(k1 - k0), w, step);
+      t.multiply(rows, a.blocks, h, RowRun::single(k), w, step);
       V acc[t.rows_max * G];
       for (int i = 0; i < rows * G; ++i) acc[i] = t.gate(a.blocks, i / G, i % G);
       T* z = a.z + (at.unit * a.z_rows + a.z_first + j0) * S * L;
-      if (k1 < a.K) return add_to_z(a, at, acc, z, 0, rows, 1);
+      if (k0 + k < a.K) return add_to_z(a, at, acc, z, 0, rows, 1);
       const int N = cells_at_once(rows);  // a divisor of up to six rows
-      for (int i = 0; i < rows; i += N) a.finish[N](a, acc + i * G, z, 0, j0, at.unit, at.block, i, 1);
+      for (int i = 0; i < rows; i += N) a.finish[N](a, acc + i * G, z, 0, j0, at.unit, at.piece, i, 1);
     }
 
     static void joined(const Args& a, const Place& at) {
-      const int64_t j0 = a.j0 + at.row, k0 = at.block * piece<E>, k1 = smaller(a.K, k0 + piece<E>);
+      const int64_t j0 = a.j0 + at.row;
+      const auto [k0, k] = piece_of<E>(at.piece, a.K);
       JoinedTile<E, G> t;
       const E *wide = operands<E>(a.q->recurrent_weights) + at.unit * a.K * G * L, *dense = wide + a.K * G * L;
-      t.multiply(a.blocks, a.operand(a.step) + j0 * (a.space.row / values) + k0, k1 - k0, wide + k0 * G * L,
+      t.multiply(a.blocks, a.operand(a.step) + j0 * (a.space.row / values) + k0, k, wide + k0 * G * L,
                  dense + k0 * a.blocks.vectors * L);
       T* z = a.z + (at.unit * a.z_rows + a.z_first + j0) * S * L;
       const int64_t z_unit = a.z_rows * S * L;
-      if (k1 < a.K) return add_to_z(a, at, t.acc, z, z_unit, 1, 2);
-      finish_all<1, 2>(a, t.acc, z, z_unit, j0, at.unit, at.block);
+      if (k0 + k < a.K) return add_to_z(a, at, t.acc, z, z_unit, 1, 2);
+      finish_all<1, 2>(a, t.acc, z, z_unit, j0, at.unit, at.piece);
     }
 
     static FUSEDRNN_INLINE void add_to_z(const Args& a, const Place& at, const V* acc, T* z, int64_t z_unit, int rows,
@@ -162,25 +189,21 @@ template <class C, class T, class E> struct ForwardPass {
       for (int r = 0; r < rows; ++r)
         for (int j = 0; j < units * G; ++j) {
           T* sum = z + (j / G) * z_unit + (r * S + rec + j % G) * L;
-          (acc[r * units * G + j] + V::load(earlier_sum(a, sum, rec + j % G, at.unit + j / G, at.block))).store(sum);
+          (acc[r * units * G + j] + V::load(earlier_sum(a, sum, rec + j % G, at.unit + j / G, at.piece))).store(sum);
         }
     }
 
     // What the product of this piece of k is added to: z from the input or from earlier pieces. A slot that the input
     // does not feed starts from its own bias.
-    static FUSEDRNN_INLINE const T* earlier_sum(const Args& a, const T* z, int slot, int64_t unit, int64_t block) {
-      return slot >= in || block ? z : a.q->recurrent_bias + unit * L;
+    static FUSEDRNN_INLINE const T* earlier_sum(const Args& a, const T* z, int slot, int64_t unit, int64_t piece) {
+      return slot >= in || piece ? z : a.q->recurrent_bias + unit * L;
     }
 
-    // The cells of the tile, cells_at_once side by side.
     template <int Rows, int Units>
     static FUSEDRNN_INLINE void finish_all(const Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit,
-                                           int64_t block) {
-      constexpr int cells = Rows * Units, N = cells_at_once(cells);
-#pragma GCC unroll 1
-      for (int i = 0; i + N <= cells; i += N) a.finish[N](a, acc + i * G, z, z_unit, j0, unit, block, i, Units);
-      constexpr int rest = cells % N, i = cells - rest;
-      if constexpr (rest > 0) a.finish[rest](a, acc + i * G, z, z_unit, j0, unit, block, i, Units);
+                                           int64_t piece) {
+      each_group<Rows * Units>(
+          [&](int N, int i) FUSEDRNN_BODY { a.finish[N](a, acc + i * G, z, z_unit, j0, unit, piece, i, Units); });
     }
   };
 
@@ -188,31 +211,40 @@ template <class C, class T, class E> struct ForwardPass {
     const Ragged& ragged = *q.ragged;
     const int64_t j0 = team.sample_begin, row_bytes = (team.unit_end - team.unit_begin) * G * L * int64_t(sizeof(T));
     const int64_t K = ceil_div(q.H, values), KI = ceil_div(q.I, values);
-    Args a{&q,
-           Blocks(q.H, G, L, values),
-           Workspace<C, T, E>(q, team.size),
-           K,
-           q.gates,
-           0,
-           0,
-           0,
-           j0,
-           K * row_bytes,
-           finish,
-           nullptr,
-           nullptr};
-    const int64_t rec_blocks = ceil_div(q.H, k_block), in_blocks = ceil_div(q.I, k_block);
+    Args a{
+        .q = &q,
+        .blocks = Blocks(q.H, G, L, values),
+        .space = Workspace<C, T, E>(q, team.size),
+        .K = K,
+        .z = q.gates,
+        .z_rows = 0,
+        .step = 0,
+        .z_first = 0,
+        .j0 = j0,
+        .swept_bytes = K * row_bytes,
+        .finish = finish,
+        .y_row = nullptr,
+        .lookahead = nullptr,
+    };
+    const int64_t recurrent_pieces = ceil_div(q.H, piece_length), input_pieces = ceil_div(q.I, piece_length);
     if (!q.gates) a.z = q.workspace + a.space.z + team.rank * a.space.z_size;
     a.z_rows = q.gates ? ragged.first[ragged.steps] : a.space.chunk_rows;
     const E** x_row = reinterpret_cast<const E**>(q.workspace + a.space.pointers) + team.rank * a.space.chunk_rows * 3;
     int64_t* z_row = reinterpret_cast<int64_t*>(x_row + a.space.chunk_rows);
     a.y_row = reinterpret_cast<T**>(z_row + a.space.chunk_rows);
     E* rounded_x = reinterpret_cast<E*>(q.workspace + a.space.rounded_x + team.rank * a.space.x_size);
-    const typename Project<E, G>::Args projection{&a.blocks,    operands<E>(q.input_weights),
-                                                  q.input_bias, KI,
-                                                  x_row,        z_row,
-                                                  a.z + in * L, a.z_rows * S * L,
-                                                  S * L,        KI * row_bytes};
+    const typename Project<E, G>::Args projection{
+        .blocks = &a.blocks,
+        .weights = operands<E>(q.input_weights),
+        .bias = q.input_bias,
+        .K = KI,
+        .x_row = x_row,
+        .z_row = z_row,
+        .z = a.z + in * L,
+        .z_unit = a.z_rows * S * L,
+        .z_stride = S * L,
+        .swept_bytes = KI * row_bytes,
+    };
 
     load_state(a, team);
     if (team.shares_steps && !team.barrier(team.context)) return false;
@@ -239,7 +271,7 @@ template <class C, class T, class E> struct ForwardPass {
       }
       if (end == begin) break;  // the samples of this thread have ended
       const int64_t at_once = looks_ahead ? 0 : rows;
-      sweep_blocks<Project<E, G>, E>(projection, a.blocks, at_once, team.unit_begin, team.unit_end, in_blocks);
+      sweep_blocks<Project<E, G>, E>(projection, a.blocks, at_once, team.unit_begin, team.unit_end, input_pieces);
       Lookahead<E, G> lookahead(projection, rows - at_once, team.unit_begin, team.unit_end);
       a.lookahead = looks_ahead ? &lookahead : nullptr;
       int64_t done = 0;
@@ -248,7 +280,7 @@ template <class C, class T, class E> struct ForwardPass {
         const int64_t n = smaller(count(ragged, a.step), team.sample_end) - j0;
         a.z_first = q.gates ? ragged.first[a.step] : done - j0;
         for (int64_t j = j0; j < j0 + n; ++j) a.y_row[j] = row_of(q.y, q, a.step, j);
-        sweep_blocks<Step, E>(a, a.blocks, n, team.unit_begin, team.unit_end, rec_blocks, a.step & 1);
+        sweep_blocks<Step, E>(a, a.blocks, n, team.unit_begin, team.unit_end, recurrent_pieces, a.step & 1);
         done += n;
         if (team.shares_steps && !team.barrier(team.context)) return false;
       }
@@ -269,29 +301,22 @@ template <class C, class T, class E> struct ForwardPass {
 
   static void load_state(const Args& a, const Team& team) {
     const Sequence<T>& q = *a.q;
-    for (int64_t j = team.sample_begin; j < team.sample_end; ++j)
-      for (int64_t unit = team.unit_begin; unit < team.unit_end; ++unit) {
-        const int64_t b = q.ragged->sample[j], at = j * a.space.row + unit * L;
-        const auto state = [&](const StateView<const T>& v) {
-          return v.data ? load_within(v.data + b * v.stride, unit * L, q.H) : V(T(0));
-        };
-        state(q.h0).store(q.workspace + a.space.h + at);
-        if constexpr (values > 1) store_rounded(state(q.h0), reinterpret_cast<uint16_t*>(a.operand(0)) + at);
-        if (C::has_cell_state) state(q.c0).store(q.workspace + a.space.c + at);
-      }
+    each_state<L>(team, a.space.row, [&](int64_t j, int64_t unit, int64_t at) FUSEDRNN_BODY {
+      const V h = read_state(q, q.h0, j, unit);
+      h.store(q.workspace + a.space.h + at);
+      if constexpr (values > 1) store_rounded(h, reinterpret_cast<uint16_t*>(a.operand(0)) + at);
+      if (C::has_cell_state) read_state(q, q.c0, j, unit).store(q.workspace + a.space.c + at);
+    });
   }
 
   // A sample's last h stands in the buffer that its last step wrote.
   static void store_state(const Args& a, const Team& team) {
     const Sequence<T>& q = *a.q;
-    for (int64_t j = team.sample_begin; j < team.sample_end; ++j)
-      for (int64_t unit = team.unit_begin; unit < team.unit_end; ++unit) {
-        const int64_t b = q.ragged->sample[j], at = j * a.space.row + unit * L;
-        const T* h = q.workspace + a.space.h + (q.ragged->length[j] & 1) * q.ragged->batch * a.space.row;
-        store_within(V::load(h + at), q.hn.data + b * q.hn.stride, unit * L, q.H);
-        if (C::has_cell_state)
-          store_within(V::load(q.workspace + a.space.c + at), q.cn.data + b * q.cn.stride, unit * L, q.H);
-      }
+    each_state<L>(team, a.space.row, [&](int64_t j, int64_t unit, int64_t at) FUSEDRNN_BODY {
+      const T* h = q.workspace + a.space.h + (q.ragged->length[j] & 1) * q.ragged->batch * a.space.row;
+      write_state(q, q.hn, j, unit, V::load(h + at));
+      if (C::has_cell_state) write_state(q, q.cn, j, unit, V::load(q.workspace + a.space.c + at));
+    });
   }
 };
 
@@ -303,7 +328,7 @@ template <class C, class T, class E> struct BackwardPass {
   using V = Vec<T>;
   static constexpr int L = V::lanes, G = C::gates, S = C::slots, rec = C::recurrent_slot;
   static constexpr int values = Operand<E>::values, run_length = G * L / values;  // of a unit's gates
-  static constexpr int64_t runs_per_block = transposed_units<C, T>;
+  static constexpr int64_t runs_per_piece = units_per_piece<C, T>;
 
   // Cells [first, first + N) of a tile, whose dL/dh is acc.
   struct Args;
@@ -328,7 +353,7 @@ template <class C, class T, class E> struct BackwardPass {
     template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
       const Sequence<T>& q = *a.q;
       const int64_t j0 = a.j0 + at.row, R = a.total_rows;
-      const int64_t run0 = at.block * runs_per_block, run1 = smaller(a.runs, run0 + runs_per_block);
+      const int64_t run0 = at.piece * runs_per_piece, run1 = smaller(a.runs, run0 + runs_per_piece);
       Tile<E, Rows, Units, 1> t;
       const E* dz[Rows];
       for (int r = 0; r < Rows; ++r)
@@ -337,9 +362,9 @@ template <class C, class T, class E> struct BackwardPass {
       const E* weights = operands<E>(q.recurrent_weights_t);
       const E* w = weights + (at.unit * K + run0 * run_length) * L;
       const int64_t panel = at.next_unit + at.left % Units;  // a line a k: of one panel
-      const E* next = weights + (panel * K + at.next_block * runs_per_block * run_length) * L;
+      const E* next = weights + (panel * K + at.next_piece * runs_per_piece * run_length) * L;
       const T* dy[Rows];
-      const bool adds_dy = at.block == 0 && a.step >= 0 && q.dy.data;
+      const bool adds_dy = at.piece == 0 && a.step >= 0 && q.dy.data;
       if (adds_dy) find_dy(a, dy, j0, Rows, at.unit, Units);
       t.multiply(dz, a.dz.part(run0, run1), w, L, K * L, fetch(w, next, 1, k, at.left / Units, a.swept_bytes));
 #pragma GCC unroll 1
@@ -355,11 +380,7 @@ template <class C, class T, class E> struct BackwardPass {
             store_within(dh, q.dh0.data + q.ragged->sample[j0 + r] * q.dh0.stride, (at.unit + u) * L, q.H);
         }
       if (run1 < a.runs || a.step < 0) return;
-      constexpr int cells = Rows * Units, N = cells_at_once(cells);
-#pragma GCC unroll 1
-      for (int i = 0; i + N <= cells; i += N) a.finish[N](a, t.acc + i, j0, at.unit, i, Units);
-      constexpr int rest = cells % N, i = cells - rest;
-      if constexpr (rest > 0) a.finish[rest](a, t.acc + i, j0, at.unit, i, Units);
+      each_group<Rows * Units>([&](int N, int i) FUSEDRNN_BODY { a.finish[N](a, t.acc + i, j0, at.unit, i, Units); });
     }
   };
 
@@ -378,19 +399,21 @@ template <class C, class T, class E> struct BackwardPass {
     const Workspace<C, T, E> space(q, team.size);
     const Blocks blocks(q.H, G, L, values);
     const int64_t K = ceil_div(blocks.columns, values);
-    Args a{&q,
-           blocks,
-           space.row,
-           ragged.first[ragged.steps],
-           K,
-           gate_run(blocks, values, rec, ragged.first[ragged.steps] * S * L),
-           q.workspace + space.h,
-           q.workspace + space.c,
-           0,
-           0,
-           0,
-           (team.unit_end - team.unit_begin) * K * L * int64_t(sizeof(T)),
-           finish};
+    Args a{
+        .q = &q,
+        .blocks = blocks,
+        .row = space.row,
+        .total_rows = ragged.first[ragged.steps],
+        .K = K,
+        .dz = gate_run(blocks, values, rec, ragged.first[ragged.steps] * S * L),
+        .carry = q.workspace + space.h,
+        .dc = q.workspace + space.c,
+        .step = 0,
+        .j0 = 0,
+        .runs = 0,
+        .swept_bytes = (team.unit_end - team.unit_begin) * K * L * int64_t(sizeof(T)),
+        .finish = finish,
+    };
     load_state(a, team);
     int64_t later = 0;  // samples that have a later step
     for (a.step = ragged.steps - 1; a.step >= -1; --a.step) {
@@ -412,29 +435,23 @@ template <class C, class T, class E> struct BackwardPass {
     if (high > team.sample_end) high = team.sample_end;
     a.j0 = low;
     a.runs = runs;
-    const int64_t blocks = runs ? ceil_div(runs, runs_per_block) : 1;
-    Sweep<Step>::run(a, high - low, team.unit_begin, team.unit_end, blocks, a.step & 1);
+    const int64_t pieces = runs ? ceil_div(runs, runs_per_piece) : 1;
+    Sweep<Step>::run(a, high - low, team.unit_begin, team.unit_end, pieces, a.step & 1);
   }
 
   static void load_state(const Args& a, const Team& team) {
     const Sequence<T>& q = *a.q;
-    for (int64_t j = team.sample_begin; j < team.sample_end; ++j)
-      for (int64_t unit = team.unit_begin; unit < team.unit_end; ++unit) {
-        const int64_t b = q.ragged->sample[j], at = j * a.row + unit * L;
-        const auto state = [&](const StateView<const T>& v) {
-          return v.data ? load_within(v.data + b * v.stride, unit * L, q.H) : V(T(0));
-        };
-        state(q.dhn).store(a.carry + at);
-        if (C::has_cell_state) state(q.dcn).store(a.dc + at);
-      }
+    each_state<L>(team, a.row, [&](int64_t j, int64_t unit, int64_t at) FUSEDRNN_BODY {
+      read_state(q, q.dhn, j, unit).store(a.carry + at);
+      if (C::has_cell_state) read_state(q, q.dcn, j, unit).store(a.dc + at);
+    });
   }
 
   static void store_dc0(const Args& a, const Team& team) {
     const Sequence<T>& q = *a.q;
-    for (int64_t j = team.sample_begin; j < team.sample_end; ++j)
-      for (int64_t unit = team.unit_begin; unit < team.unit_end; ++unit)
-        store_within(V::load(a.dc + j * a.row + unit * L), q.dc0.data + q.ragged->sample[j] * q.dc0.stride, unit * L,
-                     q.H);
+    each_state<L>(team, a.row, [&](int64_t j, int64_t unit, int64_t at) FUSEDRNN_BODY {
+      write_state(q, q.dc0, j, unit, V::load(a.dc + at));
+    });
   }
 };
 

@@ -11,8 +11,8 @@ template <class T> struct RowProducts {
 
   static bool run(const DenseProduct<T>& q, const Team& team) {
     T* y[chunk_rows];
-    const int64_t panels = ceil_div(q.O, L), pieces = q.I ? ceil_div(q.I, k_block) : 1;
-    const RowRun run{pieces, k_block, k_block, q.I - (pieces - 1) * k_block, 0};
+    const int64_t panels = ceil_div(q.O, L), pieces = q.I ? ceil_div(q.I, piece_length) : 1;
+    const RowRun run{pieces, piece_length, piece_length, q.I - (pieces - 1) * piece_length, 0};
     const auto [begin, end] = team.share(q.rows);
     for (int64_t row0 = begin; row0 < end; row0 += chunk_rows) {
       const int64_t n = smaller(chunk_rows, end - row0);

@@ -25,15 +25,24 @@ template <class T> const CellKernels<T>& cell_kernels(const Problem& p) {
   return kernels<T>().cell[static_cast<int>(p.cell)];
 }
 
-template <class T> int64_t blocks(const Problem& p) {
+// U: blocks of hidden units, a vector each.
+template <class T> int64_t unit_blocks(const Problem& p) {
   return (p.hidden_size + kernels<T>().lanes - 1) / kernels<T>().lanes;
+}
+
+template <class T> void set_weights(Sequence<T>& q, const PackedWeights<T>& w) {
+  q.input_weights = w.input.get();
+  q.recurrent_weights = w.recurrent.get();
+  q.input_bias = w.input_bias.get();
+  q.recurrent_bias = w.recurrent_bias.get();
+  q.input_weights_t = w.input_t.get();
+  q.recurrent_weights_t = w.recurrent_t.get();
 }
 
 template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t layer, int64_t direction) {
   const Problem& p = call.problem;
   const size_t l = static_cast<size_t>(layer);
   const auto& slab = call.slabs[static_cast<size_t>(layer * p.num_directions + direction)];
-  const PackedWeights<T>& w = *slab.weights;
   Sequence<T> q{};
   q.I = p.layer_input(layer);
   q.H = p.hidden_size;
@@ -45,12 +54,7 @@ template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t l
   q.hn = slab.hn;
   q.c0 = slab.c0;
   q.cn = slab.cn;
-  q.input_weights = w.input.get();
-  q.recurrent_weights = w.recurrent.get();
-  q.input_bias = w.input_bias.get();
-  q.recurrent_bias = w.recurrent_bias.get();
-  q.input_weights_t = w.input_t.get();
-  q.recurrent_weights_t = w.recurrent_t.get();
+  set_weights(q, *slab.weights);
   q.gates = slab.gates.get();
   q.cells = slab.cells.get();
   return q;
@@ -74,6 +78,19 @@ struct Seat {
   static bool poll(void* seat) {
     const Seat* s = static_cast<Seat*>(seat);
     return s->region->poll(s->rank);
+  }
+
+  // This seat's part among `threads`, of all samples and units; the scheme narrows it.
+  Team team(int threads, int64_t samples, int64_t units) {
+    Team team{};
+    team.rank = rank;
+    team.size = threads;
+    team.sample_end = samples;
+    team.unit_end = units;
+    team.context = this;
+    team.barrier = barrier;
+    team.poll = poll;
+    return team;
   }
 };
 
@@ -107,7 +124,7 @@ template <class T, class Kernel>
 bool run_layer(const Plan& plan, std::span<Sequence<T>> directions, int64_t units, Seat& seat, Kernel kernel) {
   if (seat.rank >= plan.threads) return true;
   const Ragged& ragged = *directions[0].ragged;
-  Team team{seat.rank, plan.threads, 0, ragged.batch, 0, units, false, &seat, Seat::barrier, Seat::poll};
+  Team team = seat.team(plan.threads, ragged.batch, units);
   if (plan.scheme == Scheme::by_sample) {
     team.sample_begin = first_sample(ragged, seat.rank, plan.threads);
     team.sample_end = first_sample(ragged, seat.rank + 1, plan.threads);
@@ -131,7 +148,8 @@ void follow_layers(Layers<T>& layers, int64_t units, std::vector<Progress>& prog
   constexpr int64_t all = INT64_MAX;
   for (size_t l = static_cast<size_t>(seat.rank); l < layers.size(); l += static_cast<size_t>(seat.size)) {
     const Sequence<T>& q = layers[l][0];
-    Team team{0, 1, 0, q.ragged->batch, 0, units, false, &seat, Seat::barrier, Seat::poll};
+    Team team = seat.team(1, q.ragged->batch, units);
+    team.rank = 0;
     seat.input = l > 0 ? &progress[l - 1] : nullptr;
     seat.output = &progress[l];
     if (l > 0) team.await_input = Seat::await_input;
@@ -192,7 +210,7 @@ template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass) {
 
 template <class T> void keep_for_backward(ForwardCall<T>& call) {
   const Problem& p = call.problem;
-  const int64_t vectors = blocks<T>(p) * call.rows->rows(), lanes = kernels<T>().lanes;
+  const int64_t vectors = unit_blocks<T>(p) * call.rows->rows(), lanes = kernels<T>().lanes;
   for (auto& slab : call.slabs) {
     slab.gates = Buffer<T>(vectors * p.layout.slots * lanes);
     if (p.layout.has_cell_state) slab.cells = Buffer<T>(vectors * lanes);
@@ -207,7 +225,7 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
   const bool layers_overlap = plan.scheme == Scheme::by_layer;
   const auto spaces = attach_workspace(plan.threads, layers_overlap, layers, p);
   std::vector<Progress> progress(layers_overlap ? layers.size() : 0);
-  const int64_t units = blocks<T>(p);
+  const int64_t units = unit_blocks<T>(p);
   run_plan(plan, plan.threads, interrupt, [&](Seat& seat, const Plan& actual) {
     if (!call.rows->full())
       for (size_t l = 0; l < layers.size(); ++l)
@@ -228,7 +246,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
   const Ragged& ragged = call.rows->ragged();
   const Plan plan = plan_for(call, Pass::backward);
   const CellKernels<T>& cell = cell_kernels<T>(p);
-  const int64_t units = blocks<T>(p), lanes = kernels<T>().lanes, D = p.num_directions, G = p.layout.gates;
+  const int64_t units = unit_blocks<T>(p), lanes = kernels<T>().lanes, D = p.num_directions, G = p.layout.gates;
   Layers<T> layers(call);
   const auto spaces = attach_workspace(plan.gradient_threads, false, layers, p);
 
@@ -258,7 +276,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
   }
 
   run_plan(plan, plan.gradient_threads, interrupt, [&](Seat& seat, const Plan& actual) {
-    Team everyone{seat.rank, seat.size, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
+    const Team everyone = seat.team(seat.size, 0, 0);
     const auto meet = [&] { return seat.region->meet_all(seat.rank); };
     for (size_t l = layers.size(); l-- > 0;) {
       if (!run_layer(actual, layers[l], units, seat, cell.backward) || !meet()) return;
@@ -292,15 +310,32 @@ template <class T> void run_row_products(const DenseCall<T>& call, const Interru
   const int threads = worthwhile_threads(multiply_adds, num_threads());
   run_plan({Scheme::by_sample, threads, threads, patience_for(multiply_adds)}, threads, interrupt,
            [&](Seat& seat, const Plan&) {
-             const Team team{seat.rank, seat.size, 0, 0, 0, 0, false, &seat, Seat::barrier, Seat::poll};
+             const Team team = seat.team(seat.size, 0, 0);
              kernels<T>().row_products(product, team);
            });
 }
 
 template <class T>
+void unpack_saved(const ForwardCall<T>& call, const T* saved, int64_t slab, int64_t slots, T* to) {
+  const Problem& p = call.problem;
+  const Ragged& ragged = call.rows->ragged();
+  const bool reverse = p.reverse || (p.num_directions == 2 && slab % 2 == 1);
+  const int64_t L = kernels<T>().lanes, H = p.hidden_size, R = call.rows->rows();
+  std::fill_n(to, slots * p.T * p.B * H, T(0));
+  for (int64_t s = 0; s < ragged.steps; ++s)
+    for (int64_t row = ragged.first[s]; row < ragged.first[s + 1]; ++row) {
+      const int64_t j = row - ragged.first[s], t = reverse ? ragged.length[j] - 1 - s : s;
+      for (int64_t slot = 0; slot < slots; ++slot)
+        for (int64_t h = 0; h < H; ++h)
+          to[((slot * p.T + t) * p.B + ragged.sample[j]) * H + h] =
+              saved[((h / L * R + row) * slots + slot) * L + h % L];
+    }
+}
+
+template <class T>
 StepRunner<T>::StepRunner(const Problem& problem, std::vector<std::shared_ptr<const PackedWeights<T>>> weights)
     : problem_(problem),
-      rows_(problem, nullptr, 0),
+      rows_(problem, nullptr),
       weights_(std::move(weights)),
       h_(problem.num_layers * problem.B * problem.hidden_size),
       c_(problem.num_layers * problem.B * problem.hidden_size) {
@@ -311,7 +346,6 @@ StepRunner<T>::StepRunner(const Problem& problem, std::vector<std::shared_ptr<co
   int64_t space = 0;
   for (int64_t l = 0; l < p.num_layers; ++l) {
     hidden_.emplace_back(state);
-    const PackedWeights<T>& w = *weights_[static_cast<size_t>(l)];
     Sequence<T> q{};
     q.I = p.layer_input(l);
     q.H = p.hidden_size;
@@ -322,10 +356,7 @@ StepRunner<T>::StepRunner(const Problem& problem, std::vector<std::shared_ptr<co
     q.cn = {c_.get() + l * state, p.hidden_size};
     q.h0 = {q.hn.data, p.hidden_size};
     q.c0 = {q.cn.data, p.hidden_size};
-    q.input_weights = w.input.get();
-    q.recurrent_weights = w.recurrent.get();
-    q.input_bias = w.input_bias.get();
-    q.recurrent_bias = w.recurrent_bias.get();
+    set_weights(q, *weights_[static_cast<size_t>(l)]);
     layers_.push_back(q);
     space = std::max(space, cell_kernels<T>(p).workspace(q, 1));
   }
@@ -337,7 +368,11 @@ template <class T> void StepRunner<T>::step(StateView<const T> x, StateView<T> o
   const FlushSubnormals flush;
   const auto forward = cell_kernels<T>(problem_).forward;
   const auto go_on = [](void*) { return true; };
-  const Team alone{0, 1, 0, problem_.B, 0, blocks<T>(problem_), false, nullptr, go_on, go_on};
+  Team alone{};
+  alone.size = 1;
+  alone.sample_end = problem_.B;
+  alone.unit_end = unit_blocks<T>(problem_);
+  alone.barrier = alone.poll = go_on;
   layers_.front().x = {x.data, 0, x.stride};
   layers_.back().y = {out.data, 0, out.stride};
   for (const Sequence<T>& q : layers_) forward(q, alone);
@@ -347,6 +382,7 @@ template <class T> void StepRunner<T>::step(StateView<const T> x, StateView<T> o
   template Plan plan_for(const ForwardCall<T>&, Pass);                                   \
   template void keep_for_backward(ForwardCall<T>&);                                      \
   template void run_forward(ForwardCall<T>&, const Interrupt&);                          \
+  template void unpack_saved(const ForwardCall<T>&, const T*, int64_t, int64_t, T*);     \
   template void run_row_products(const DenseCall<T>&, const Interrupt&);                 \
   template void run_backward(ForwardCall<T>&, const BackwardCall<T>&, const Interrupt&); \
   template class StepRunner<T>;

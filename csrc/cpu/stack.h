@@ -49,6 +49,9 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
 template <class T> void run_backward(ForwardCall<T>& call, const BackwardCall<T>& gradients,
                                      const Interrupt& interrupt);
 
+// What a slab has saved, (U, R, slots, lanes), as (slots, T, B, H): zeros past each sample's end.
+template <class T> void unpack_saved(const ForwardCall<T>& call, const T* saved, int64_t slab, int64_t slots, T* to);
+
 // y (rows, O) = x (rows, I) W^T; element (o, i) of W at weight[o*row + i*column]. Dense layers.
 template <class T> struct DenseCall {
   int64_t rows, I, O;

@@ -112,8 +112,8 @@ class Pool {
     }
   }
 
-  // A worker that came too late stays awake for as long as the caller takes alone, and half of that: then it is there
-  // if the next call follows at once.
+  // A worker that came too late spins for 1.5 times what the call takes on one thread: then it is awake if the next
+  // call follows at once.
   void linger(uint64_t seen) const {
     const int64_t until = now_ns() + std::min<int64_t>(15 * patience_ns_.load(std::memory_order_relaxed), 2'000'000);
     for (int i = 1; job_.load(std::memory_order_acquire) == seen; ++i) {

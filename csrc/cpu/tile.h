@@ -1,13 +1,13 @@
-// The microkernel: every multiplication of this backend is a Tile::multiply, but for one row: with the last few units
-// (cpu/dense_block.h) or beside input products (cpu/projection.h).
+// The microkernel. Every product of this backend runs through Tile::add_product, with one exception: for a single
+// sequence the last few units are multiplied together with the block before them by JoinedTile (cpu/dense_block.h).
 //
 // A tile holds rows x units x gates accumulators, each a vector over `lanes` adjacent hidden units, and computes
 //
 //   acc(r,u,g) = sum_k a[r][k] * w[u][k][g]             a: scalars, broadcast      w: vectors, adjacent in memory
 //
-// from zero, one fused multiply-add at a time, k ascending, in pieces of at most k_block; the pieces are added up in
-// order. So an output element is the same chain of roundings whatever the shape of the tile that computed it; that is
-// why results do not depend on batch, position or thread count. Sums start from zero, not from a bias or an earlier
+// from zero, one fused multiply-add at a time, k ascending, in pieces of at most piece_length; the pieces are added up
+// in order. So an output element is the same chain of roundings whatever the shape of the tile that computed it; that
+// is why results do not depend on batch, position or thread count. Sums start from zero, not from a bias or an earlier
 // product, because each rounding is as large as the sum at that moment.
 #pragma once
 #include "cpu/vec.h"
@@ -32,8 +32,7 @@ constexpr int max_units(int rows, int gates) {
 
 // Pieces of k: short enough that a group of weights stays in the second-level cache while all rows pass over it, and
 // that a float sum of one piece keeps its last bits; long, because every piece costs a pass over the sums.
-constexpr int64_t k_block = 512;
-template <class E> constexpr int64_t piece = k_block / Operand<E>::values;  // in elements of E
+constexpr int64_t piece_length = 512;
 
 // Calls body(0), ..., body(N - 1) with constants, so that arrays indexed by them live in registers from the compiler's
 // first pass on. (It unrolls loops only after it has put the arrays that they index into memory.)
@@ -100,11 +99,11 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
     if constexpr (Rows < vectors) {
       const E* unit[Units];
       Vec<E> a[Rows];
-      each<Units>([&](auto u) FUSEDRNN_BODY { unit[u] = hidden(w + u * w_unit); });
+      each<Units>([&](auto u) FUSEDRNN_BODY { unit[u] = opaque(w + u * w_unit); });
       each<Rows>([&](auto r) FUSEDRNN_BODY { a[r] = Vec<E>(p[r][at]); });
       each<vectors>([&](auto j) FUSEDRNN_BODY {
         Vec<E> b = Vec<E>::load(unit[j / Gates] + (j % Gates) * V::lanes);
-        if constexpr (Rows > 1) b = hidden(b);
+        if constexpr (Rows > 1) b = opaque(b);
         each<Rows>([&](auto r) FUSEDRNN_BODY { sum[r * vectors + j] = fma(a[r], b, sum[r * vectors + j]); });
       });
     } else {
@@ -134,11 +133,20 @@ FUSEDRNN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b;
 FUSEDRNN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Which tile of a sweep this is: `left` counts the tiles that pass over the same weights after it. Then the sweep goes
-// on to (next_unit, next_block), or stays where it is at its end.
+// on to (next_unit, next_piece), or stays where it is at its end.
 struct Place {
-  int64_t row, unit, block, left;
-  int64_t next_unit, next_block;
+  int64_t row, unit, piece, left;
+  int64_t next_unit, next_piece;
 };
+
+// Where a piece of K elements of E begins, and how many it has.
+struct Piece {
+  int64_t begin, length;
+};
+template <class E> FUSEDRNN_INLINE Piece piece_of(int64_t piece, int64_t K) {
+  constexpr int64_t most = piece_length / Operand<E>::values;
+  return {piece * most, smaller(most, K - piece * most)};
+}
 
 // What a tile fetches ahead of the weights that the sweep reads next, which begin at `next` and have `vectors` vectors
 // a k, `k` k's: a vector's length of them each of the last tiles. (Fetched by the first ones they would be gone again.)
@@ -164,7 +172,7 @@ struct Deal {
   FUSEDRNN_INLINE int rows(int64_t tile) const { return static_cast<int>(base + (tile < taller)); }
 };
 
-// Calls Work::tile<Rows, Units>(args, place) over rows [0, n), units [u0, u1) and `blocks` pieces of k.
+// Calls Work::tile<Rows, Units>(args, place) over rows [0, n), units [u0, u1) and `pieces` of k.
 // Weights are the large operand, so they move slowest: all rows pass over one group of units and one piece of k while
 // that piece of the weights is in cache.
 template <class Work> struct Sweep {
@@ -193,7 +201,7 @@ template <class Work> struct Sweep {
 
   // Odd sweeps walk the units from the last to the first, so that they find in cache what the sweep before them read
   // last; the same weights in the same order every time would push each other out.
-  static void run(const Args& args, int64_t n, int64_t u0, int64_t u1, int64_t blocks, bool odd = false) {
+  static void run(const Args& args, int64_t n, int64_t u0, int64_t u1, int64_t pieces, bool odd = false) {
     static constexpr Table table = make();
     if (n <= 0) return;
     const Deal deal(n, rows_max);
@@ -204,9 +212,9 @@ template <class Work> struct Sweep {
       const int64_t u = odd ? u1 - done - units : u0 + done;
       done += units;
       const int64_t after = done == u1 - u0 ? u : odd ? u - units : u + units;
-      for (int64_t block = 0; block < blocks; ++block) {
-        const bool stays = block + 1 < blocks || after == u;
-        Place at{0, u, block, deal.tiles, stays ? u : after, block + 1 < blocks ? block + 1 : stays ? block : 0};
+      for (int64_t piece = 0; piece < pieces; ++piece) {
+        const bool stays = piece + 1 < pieces || after == u;
+        Place at{0, u, piece, deal.tiles, stays ? u : after, piece + 1 < pieces ? piece + 1 : stays ? piece : 0};
         while (at.left-- > 0) {
           const int rows = deal.rows(at.left);
           table.at[rows][log2_units](args, at);

@@ -84,11 +84,11 @@ template <class T> struct Vec {
 #else
 #define FUSEDRNN_VECTOR_REGISTER "w"
 #endif
-template <class T> FUSEDRNN_INLINE Vec<T> hidden(Vec<T> x) {
+template <class T> FUSEDRNN_INLINE Vec<T> opaque(Vec<T> x) {
   __asm__("" : "+" FUSEDRNN_VECTOR_REGISTER(x.v));
   return x;
 }
-template <class T> FUSEDRNN_INLINE const T* hidden(const T* x) {
+template <class T> FUSEDRNN_INLINE const T* opaque(const T* x) {
   __asm__("" : "+r"(x));
   return x;
 }

@@ -1,0 +1,98 @@
+// Single steps with the state kept, as Python sees them. A step is a microsecond: it keeps the GIL.
+#pragma once
+#include "bind/arrays.h"
+#include "cpu/stack.h"
+
+namespace fusedrnn {
+
+// The bytes that a (rows, columns) array with a dense last axis touches; its row stride may be negative.
+struct Extent {
+  const char *begin, *end;
+  Extent(const void* data, int64_t rows, int64_t row_bytes, int64_t stride_bytes) {
+    const int64_t last = (rows - 1) * stride_bytes;
+    begin = static_cast<const char*>(data) + std::min<int64_t>(0, last);
+    end = static_cast<const char*>(data) + std::max<int64_t>(0, last) + row_bytes;
+  }
+  bool overlaps(const Extent& other) const { return begin < other.end && other.begin < end; }
+};
+
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual py::object step(py::object x, py::object out) = 0;
+  virtual py::tuple state() = 0;
+  virtual void reset(py::object h, py::object c) = 0;
+};
+
+template <class T> class StreamOf : public Stream {
+ public:
+  StreamOf(const Problem& problem, std::vector<std::shared_ptr<const PackedWeights<T>>> weights)
+      : p_(problem), runner_(problem, std::move(weights)) {}
+
+  py::object step(py::object x, py::object out) override {
+    if (is_plain<T>(x, {p_.B, p_.input_size}) && is_plain<T>(out, {p_.B, p_.hidden_size}) && x.ptr() != out.ptr()) {
+      const auto *in = py::detail::array_proxy(x.ptr()), *to = py::detail::array_proxy(out.ptr());
+      if (!extent(in->data, p_.input_size).overlaps(extent(to->data, p_.hidden_size)) &&
+          (to->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) {
+        runner_.step({reinterpret_cast<const T*>(in->data), p_.input_size},
+                     {reinterpret_cast<T*>(to->data), p_.hidden_size});
+        return out;
+      }
+    }
+    const py::array in = readable<T>(p_.op, "x", x, [&](const Shape& shape) {
+      if (shape.size() != 2 || shape[0] != p_.B || shape[1] != p_.input_size)
+        fail(p_.op, "x", "has shape " + to_string(shape), "(batch, input_size) = " + to_string({p_.B, p_.input_size}));
+    });
+    py::array y = out.is_none() ? new_array<T>({p_.B, p_.hidden_size}) : typed<T>(p_.op, "out", out);
+    if (!out.is_none()) check_out(y, in);
+    runner_.step({static_cast<const T*>(in.data()), stride<T>(in, 0)},
+                 {static_cast<T*>(y.mutable_data()), stride<T>(y, 0)});
+    return y;
+  }
+
+  py::tuple state() override {
+    const auto copy = [&](const T* from) {
+      py::array a = new_array<T>({p_.num_layers, p_.B, p_.hidden_size});
+      std::copy_n(from, a.size(), static_cast<T*>(a.mutable_data()));
+      return a;
+    };
+    py::object c = py::none();
+    if (p_.layout.has_cell_state) c = copy(runner_.c());
+    return py::make_tuple(copy(runner_.h()), c);
+  }
+
+  void reset(py::object h, py::object c) override {
+    const auto set = [&](const char* name, const py::object& from, T* to) {
+      const int64_t size = p_.num_layers * p_.B * p_.hidden_size;
+      if (from.is_none()) {
+        std::fill_n(to, size, T(0));
+        return;
+      }
+      const py::array a = dense<T>(p_.op, name, from, [&](const Shape& shape) { p_.check_state(name, shape); });
+      std::copy_n(static_cast<const T*>(a.data()), size, to);
+    };
+    set("h", h, runner_.h());
+    set("c", c, runner_.c());
+  }
+
+ private:
+  void check_out(const py::array& out, const py::array& in) {
+    if (out.ndim() != 2 || out.shape(0) != p_.B || out.shape(1) != p_.hidden_size)
+      fail(p_.op, "out", "has shape " + to_string(shape_of(out)),
+           "(batch, hidden) = " + to_string({p_.B, p_.hidden_size}));
+    require_writable<T>(p_.op, "out", out);
+    const Extent read(in.data(), p_.B, p_.input_size * int64_t(sizeof(T)), in.strides(0));
+    if (read.overlaps(extent(out.data(), p_.hidden_size))) fail(p_.op, "out", "overlaps x", "memory of its own");
+  }
+
+  // Of a C-contiguous array with a row for each sample.
+  Extent extent(const void* data, int64_t columns) const {
+    const int64_t row_bytes = columns * int64_t(sizeof(T));
+    return Extent(data, p_.B, row_bytes, row_bytes);
+  }
+
+  Problem p_;
+  StepRunner<T> runner_;
+};
+
+}  // namespace fusedrnn

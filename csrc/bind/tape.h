@@ -1,0 +1,160 @@
+// The tape of a training call, as Python sees it.
+#pragma once
+#include <atomic>
+
+#include "bind/arrays.h"
+#include "bind/gil.h"
+#include "cpu/stack.h"
+
+namespace fusedrnn {
+
+template <class T> bool is_plain_weight(const Problem& p, int64_t slab, int which, const py::handle& array) {
+  const int64_t rows = p.layout.gates * p.hidden_size, layer = slab / p.num_directions;
+  return which >= 2 ? is_plain<T>(array, {rows})
+                    : is_plain<T>(array, {rows, which == 0 ? p.layer_input(layer) : p.hidden_size});
+}
+
+// A training call and the arrays that it points into. The saved gates are consumed by a backward; the next one on the
+// same tape first runs the forward again, which gives the same bits.
+class Tape {
+ public:
+  virtual ~Tape() = default;
+  virtual py::tuple backward(py::object dy, py::object dh, py::object dc, py::sequence gradients, bool want_dx) = 0;
+  virtual py::object gates(int64_t slab) = 0;
+  virtual py::object cell_states(int64_t slab) = 0;
+  virtual py::array outputs(int64_t layer) = 0;
+};
+
+template <class T> class TapeOf : public Tape {
+ public:
+  ForwardCall<T> call;
+  std::vector<py::array> arrays;  // what the pointers of the call point into
+  std::vector<py::array> y;       // by layer
+  bool consumed = false;
+
+  py::tuple backward(py::object dy, py::object dh, py::object dc, py::sequence gradients, bool want_dx) override {
+    const Problem& p = call.problem;
+    const py::tuple into(gradients);  // nobody else can change it
+    std::vector<py::array> keep;
+    BackwardCall<T> back{};
+    back.slabs.resize(call.slabs.size());
+    back.dy = output_gradient(dy, keep);
+    state_gradient("dh", dh, keep, back, &BackwardCall<T>::Slab::dhn);
+    if (!p.layout.has_cell_state && !dc.is_none()) throw TypeMismatch(p.op + ": dc is given; this cell has no c");
+    state_gradient("dc", dc, keep, back, &BackwardCall<T>::Slab::dcn);
+    collect_gradients(into, back, keep);
+
+    py::object dx = py::none(), dc0 = py::none();
+    if (want_dx) {
+      dx = new_array<T>(p.input_shape());
+      back.dx = writable_sequence_view<T>(dx, p.batch_first);
+    }
+    py::array dh0 = new_array<T>(p.state_shape());
+    if (p.layout.has_cell_state) dc0 = new_array<T>(p.state_shape());
+    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+      auto& gradient = back.slabs[static_cast<size_t>(slab)];
+      gradient.dh0 = writable_slab_view<T>(dh0, slab);
+      if (p.layout.has_cell_state) gradient.dc0 = writable_slab_view<T>(dc0, slab);
+    }
+    if (busy_.exchange(true))
+      throw ShapeError(p.op + ": tape is in use by another thread; expected one backward at a time");
+    struct Release {
+      std::atomic<bool>& flag;
+      ~Release() { flag = false; }
+    } release{busy_};
+    without_gil([&] {
+      if (consumed) restore_gates();
+      consumed = true;
+      run_backward(call, back, python_interrupted);
+    });
+    return py::make_tuple(dx, dh0, dc0);
+  }
+
+  py::object gates(int64_t slab) override {
+    require_gates();
+    return by_time(call.slabs.at(static_cast<size_t>(slab)).gates.get(), slab, call.problem.layout.slots);
+  }
+
+  py::object cell_states(int64_t slab) override {
+    if (!call.problem.layout.has_cell_state) return py::none();
+    return by_time(call.slabs.at(static_cast<size_t>(slab)).cells.get(), slab, 1);
+  }
+
+  py::array outputs(int64_t layer) override { return y.at(static_cast<size_t>(layer)); }
+
+ private:
+  std::atomic<bool> busy_{false};
+
+  void require_gates() {
+    if (consumed) without_gil([&] { restore_gates(); });
+    consumed = false;
+  }
+
+  // Runs the forward again. y comes out as it was; the final states go to scratch, because the caller owns the others.
+  void restore_gates() {
+    const Problem& p = call.problem;
+    const int64_t slab_size = p.B * p.hidden_size;
+    const Buffer<T> scratch(2 * slab_size * p.slabs());
+    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+      auto& to = call.slabs[static_cast<size_t>(slab)];
+      to.hn = {scratch.get() + 2 * slab * slab_size, p.hidden_size};
+      if (p.layout.has_cell_state) to.cn = {scratch.get() + (2 * slab + 1) * slab_size, p.hidden_size};
+    }
+    run_forward(call, python_interrupted);
+  }
+
+  // What was saved, (U, R, slots, lanes), as (slots, T, B, H).
+  py::array by_time(const T* saved, int64_t slab, int64_t slots) {
+    const Problem& p = call.problem;
+    py::array out = new_array<T>({slots, p.T, p.B, p.hidden_size});
+    unpack_saved(call, saved, slab, slots, static_cast<T*>(out.mutable_data()));
+    return out;
+  }
+
+  TimeMajorView<const T> output_gradient(const py::object& dy, std::vector<py::array>& keep) {
+    if (dy.is_none()) return {nullptr, 0, 0};
+    const Problem& p = call.problem;
+    keep.push_back(readable<T>(p.op, "dy", dy, [&](const Shape& shape) { p.check_output_gradient(shape); }));
+    return sequence_view<T>(keep.back(), call.problem.batch_first);
+  }
+
+  void state_gradient(const char* name, const py::object& d, std::vector<py::array>& keep, BackwardCall<T>& back,
+                      StateView<const T> BackwardCall<T>::Slab::* view) {
+    if (d.is_none()) return;
+    const Problem& p = call.problem;
+    keep.push_back(readable<T>(p.op, name, d, [&](const Shape& shape) { p.check_state(name, shape); }));
+    for (int64_t slab = 0; slab < p.slabs(); ++slab)
+      back.slabs[static_cast<size_t>(slab)].*view = slab_view<T>(keep.back(), slab);
+  }
+
+  void collect_gradients(const py::tuple& gradients, BackwardCall<T>& back, std::vector<py::array>& keep) {
+    const Problem& p = call.problem;
+    const int per_slab = p.weights_per_slab();
+    if (static_cast<int64_t>(gradients.size()) != p.slabs() * per_slab)
+      throw ShapeError(p.op + ": gradients has " + std::to_string(gradients.size()) + " arrays; expected " +
+                       std::to_string(p.slabs() * per_slab));
+    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+      T* pointers[4] = {};
+      for (int which = 0; which < per_slab; ++which) {
+        const py::handle given = gradients[static_cast<size_t>(slab * per_slab + which)];
+        if (is_plain_weight<T>(p, slab, which, given)) {
+          auto plain = py::reinterpret_borrow<py::array>(given);
+          if (plain.writeable()) {
+            pointers[which] = static_cast<T*>(plain.mutable_data());
+            continue;
+          }
+        }
+        const std::string name = "gradient of " + p.weight_name(slab, which);
+        py::array a = typed<T>(p.op, name, given);
+        p.check_weight(slab, which, shape_of(a));
+        require_writable<T>(p.op, name, a);
+        pointers[which] = static_cast<T*>(a.mutable_data());
+        keep.push_back(a);
+      }
+      auto& to = back.slabs[static_cast<size_t>(slab)];
+      to.weight_ih = pointers[0], to.weight_hh = pointers[1], to.bias_ih = pointers[2], to.bias_hh = pointers[3];
+    }
+  }
+};
+
+}  // namespace fusedrnn
