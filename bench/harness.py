@@ -237,12 +237,23 @@ def environment(threads: int, isa: str | None) -> dict[str, str]:
 
 
 def _cpu_model() -> str:
+    """Return the processor's name, with family and model: generations may share a name."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        fields = {}
+        for line in info.read_text().partition("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            fields[name.strip()] = value.strip()
+        if "model name" in fields:
+            return f"{fields['model name']} (family {fields.get('cpu family')}, model {fields.get('model')})"
     return platform.processor() or platform.machine()
+
+
+def _system() -> str:
+    release = ".".join(platform.release().split(".")[:2])
+    return ", ".join(
+        filter(None, (f"{platform.system()} {release}", platform.machine(), " ".join(platform.libc_ver())))
+    )
 
 
 def _git(*arguments: str) -> str:
@@ -267,7 +278,7 @@ def describe(packages: Sequence[str]) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
-        "system": platform.platform(),
+        "system": _system(),
         "python": platform.python_version(),
         "versions": versions,
     }

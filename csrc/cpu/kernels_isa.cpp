@@ -1,7 +1,9 @@
 // Compiled once per ISA and kind of operands (CMakeLists.txt holds the table) with FUSEDRNN_ISA, FUSEDRNN_VECTOR_BYTES
 // and one of FUSEDRNN_OPERAND_float, _double, _bfloat16 set.
 #include "cpu/cell_step.h"
+#include "cpu/fingerprint.h"
 #include "cpu/kernels.h"
+#include "cpu/roof.h"
 #include "cpu/row_products.h"
 #include "cpu/transpose.h"
 
@@ -43,50 +45,6 @@ template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
 
 #define FUSEDRNN_CELL_KERNELS(kind, cell, name) cell_kernels<cell, Real, Element>(),
 
-#if !defined(FUSEDRNN_OPERAND_bfloat16)
-// Chains that never leave their registers: two operations a cycle, each ready after four, so 8 are needed; 16 registers
-// hold 10.
-int64_t multiply_add(int64_t rounds) {
-  using V = Vec<Real>;
-  constexpr int chains = 10;
-  V acc[chains];
-  const V a(Real(0.999999)), b(Real(1e-6));
-  each<chains>([&](auto i) FUSEDRNN_BODY { acc[i] = V(Real(int(i))); });
-  for (int64_t round = 0; round < rounds; ++round)
-    each<chains>([&](auto i) FUSEDRNN_BODY { acc[i] = opaque(fma(acc[i], a, b)); });
-  each<chains>([&](auto i) FUSEDRNN_BODY { acc[0] = acc[0] + acc[i]; });
-  asm volatile("" : : "m"(acc[0]));
-  return rounds * chains * V::lanes * 2;
-}
-
-// 32 lanes of 64 bits. Each step is a bijection of a lane's state and of its input, so no single change can hide.
-// The shift carries the high bits, sign and exponent, back down: the product alone moves bits only up.
-FUSEDRNN_INLINE uint64_t mix(uint64_t x) {
-  x *= 0x9E3779B97F4A7C15u;
-  return x ^ (x >> 29);
-}
-
-void fingerprint(const void* data, int64_t n, uint64_t* state) {
-  const char* p = static_cast<const char*>(data);
-  constexpr int lanes = 32;
-  uint64_t s[lanes];
-  for (int i = 0; i < lanes; ++i) s[i] = state[i];
-  for (; n >= lanes * 8; n -= lanes * 8, p += lanes * 8)
-    for (int i = 0; i < lanes; ++i) {
-      uint64_t word;
-      __builtin_memcpy(&word, p + i * 8, 8);
-      s[i] = mix(s[i] ^ word);
-    }
-  for (int i = 0; n > 0; n -= 4, p += 4, ++i) {
-    uint32_t word;
-    __builtin_memcpy(&word, p, 4);
-    s[i % lanes] = mix(s[i % lanes] ^ word);
-  }
-  for (int i = 0; i < lanes; ++i) state[i] = s[i];
-}
-
-#endif
-
 }  // namespace
 
 #if defined(FUSEDRNN_OPERAND_bfloat16)
@@ -102,7 +60,7 @@ extern const Kernels<Real> FUSEDRNN_TABLE;
 const Kernels<Real> FUSEDRNN_TABLE = {Vec<Real>::lanes,
                                       {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)},
                                       RowProducts<Real>::run,
-                                      multiply_add,
+                                      multiply_add<Real>,
                                       Transpose<Real>::copy,
                                       Transpose<Real>::add,
                                       fingerprint};

@@ -87,9 +87,8 @@ template <class E, int G> class Lookahead {
   // `recurrent`: the columns of W_hh; swept_bytes: of it, a step. It pays where W_hh does not fit the first-level
   // cache, but both weights fit the second: beyond it W_ih, read once a group of steps, would push W_hh out.
   static bool pays(const Args& a, int64_t recurrent, int64_t swept_bytes) {
-    constexpr int64_t first_level = 32 << 10, second_level = 896 << 10;
     constexpr int64_t one_piece = piece_length / Operand<E>::values;
-    return exists && swept_bytes > first_level && swept_bytes + a.swept_bytes <= second_level &&
+    return exists && swept_bytes > first_level_bytes && swept_bytes + a.swept_bytes <= second_level_bytes &&
            recurrent <= one_piece && a.K <= smaller(one_piece, 2 * recurrent);
   }
 

@@ -126,6 +126,10 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
   }
 };
 
+// Caches of a core as the kernels reckon with them: a first level of 32 KiB or more, a second one of 1 MiB.
+constexpr int64_t first_level_bytes = 32 << 10;
+// Of two matrices of weights that are to stay in the second level.
+constexpr int64_t second_level_bytes = 896 << 10;
 // Weights whose whole sweep exceeds this are fetched ahead of the tiles; smaller ones are at hand.
 constexpr int64_t cached_bytes = 768 << 10;
 

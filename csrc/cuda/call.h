@@ -93,18 +93,16 @@ inline int64_t segment_steps(int64_t left) { return left >= 64 ? 64 : left >= 16
 
 template <class E>
 LoopKey loop_key(const Problem& p, int64_t slab, bool backward, const void* weight_hh, bool tf32, Path path) {
-  return {static_cast<int64_t>(p.cell),
-          static_cast<int64_t>(sizeof(E)),
-          std::is_same_v<E, __half>,
-          slab,
-          backward,
-          p.B,
-          p.hidden_size,
-          reinterpret_cast<intptr_t>(weight_hh),
-          tf32,
-          static_cast<int64_t>(path),
-          0,
-          0};
+  return {.cell = p.cell,
+          .element = name_of<E>,
+          .slab = slab,
+          .batch = p.B,
+          .hidden_size = p.hidden_size,
+          .backward = backward,
+          .tf32 = tf32,
+          .path = path,
+          .weight_hh = weight_hh,
+          .lane = 0};
 }
 
 // A caller's (T, B, F) array whose rows lie in the order (time, sample) without gaps between the times counts as

@@ -99,7 +99,7 @@ void CudaDevice::write(int64_t lane, void* to, const void* from, int64_t bytes) 
 }
 
 CudaDevice::Loop& CudaDevice::loop(int64_t lane, LoopKey key, int64_t bytes) {
-  key.back() = lane;  // recorded products use the lane's workspace
+  key.lane = lane;  // recorded products use the lane's workspace
   return context_->loop(key, bytes, lane_at(lane).stream, op_);
 }
 

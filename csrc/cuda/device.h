@@ -14,7 +14,8 @@
 //   replay(lane, loop, n, variant, body)  body's work; recorded for (n, variant), later replayed without calling body
 // scratch, loop, store().take and replay may throw OutOfMemory.
 #pragma once
-#include <array>
+#include <compare>
+#include <string_view>
 
 #include "cuda/stack.h"
 
@@ -36,7 +37,16 @@ template <class E, class C> struct Product {
 };
 
 // What a recorded loop depends on beside the contents of its memory.
-using LoopKey = std::array<int64_t, 12>;
+struct LoopKey {
+  CellKind cell;
+  std::string_view element;
+  int64_t slab, batch, hidden_size;
+  bool backward, tf32;
+  Path path;
+  const void* weight_hh;
+  int64_t lane;  // the device's to fill in, where its recordings depend on that
+  auto operator<=>(const LoopKey&) const = default;
+};
 
 // Pieces of one block of memory, each aligned for any use.
 class Carver {

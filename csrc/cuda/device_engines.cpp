@@ -1,3 +1,4 @@
+#include "cuda/call.h"
 #include "cuda/stack.h"
 
 namespace fusedrnn::cuda {
@@ -13,6 +14,12 @@ const Engine* device_engine(const std::string& dtype) {
   if (dtype == "bfloat16") return &engine_bf16();
   if (dtype == "float16") return &engine_f16();
   return nullptr;
+}
+
+CellLayout layout_of(CellKind cell) {
+  CellLayout layout{};
+  with_cell(cell, [&]<class C>() { layout = C::layout; });
+  return layout;
 }
 
 }  // namespace fusedrnn::cuda

@@ -26,6 +26,11 @@ template <> struct SumOf<double> {
 };
 template <class E> using Sum = typename SumOf<E>::Type;
 
+template <class E> inline constexpr const char* name_of = "float32";
+template <> inline constexpr const char* name_of<double> = "float64";
+template <> inline constexpr const char* name_of<__nv_bfloat16> = "bfloat16";
+template <> inline constexpr const char* name_of<__half> = "float16";
+
 // What cells/*.h need of a value.
 FUSEDRNN_INLINE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 FUSEDRNN_INLINE double fma(double a, double b, double c) { return ::fma(a, b, c); }

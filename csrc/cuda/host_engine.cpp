@@ -18,10 +18,4 @@ const Engine* host_engine(const std::string& dtype) {
 
 void refuse_on_host(int64_t after) { HostDevice::refuse(after); }
 
-CellLayout layout_of(CellKind cell) {
-  CellLayout layout{};
-  with_cell(cell, [&]<class C>() { layout = C::layout; });
-  return layout;
-}
-
 }  // namespace fusedrnn::cuda

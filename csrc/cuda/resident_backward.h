@@ -118,7 +118,9 @@ template <class C, class E, int samples> struct ResidentBackward {
   }
 
  private:
-  FUSEDRNN_PHASE int time_of(const Thread& t, int s) const { return block.reverse ? t.length - 1 - s : s; }
+  FUSEDRNN_PHASE int time_of(const Thread& t, int s) const {
+    return static_cast<int>(Rows::time_of(s, t.length, block.reverse));
+  }
   // 0 for steps before the first, which nobody reads.
   FUSEDRNN_PHASE int row_of(const Thread& t, int s) const {
     return s < 0 ? 0 : static_cast<int>(block.rows.row(time_of(t, s), t.j));

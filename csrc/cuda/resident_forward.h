@@ -132,7 +132,9 @@ template <class C, class E, int samples> struct ResidentForward {
   // h as the product reads it.
   FUSEDRNN_PHASE static A rounded(A value) { return static_cast<A>(static_cast<E>(value)); }
 
-  FUSEDRNN_PHASE int time_of(const Thread& t, int s) const { return block.reverse ? t.length - 1 - s : s; }
+  FUSEDRNN_PHASE int time_of(const Thread& t, int s) const {
+    return static_cast<int>(Rows::time_of(s, t.length, block.reverse));
+  }
   FUSEDRNN_PHASE int row_of(const Thread& t, int s) const {
     return static_cast<int>(block.rows.row(time_of(t, s), t.j));
   }

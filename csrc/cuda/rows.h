@@ -13,6 +13,12 @@ struct Rows {
   FUSEDRNN_BOTH int64_t length_of(int64_t j) const { return length ? length[j] : time; }
   FUSEDRNN_BOTH int64_t sample_of(int64_t j) const { return sample ? sample[j] : j; }
   FUSEDRNN_BOTH int64_t row(int64_t t, int64_t j) const { return first ? first[t] + j : t * batch + j; }
+  // The time at which a direction takes step s of a sample; and its row where rows lie in the order of the steps, as
+  // projected ones do: that of row() where every sample has T steps.
+  FUSEDRNN_BOTH static int64_t time_of(int64_t s, int64_t length, bool reverse) { return reverse ? length - 1 - s : s; }
+  FUSEDRNN_BOTH int64_t row_in_order(int64_t s, int64_t t, int64_t j) const {
+    return first ? first[s] + j : t * batch + j;
+  }
 };
 
 // An array with one row a (time, sample): the caller's, addressed by strides, or packed with `batch` from row to row.
@@ -45,8 +51,7 @@ template <class E> struct Gather {
   FUSEDRNN_BOTH void operator()(int64_t i, int64_t u) const {
     const int64_t s = step + i / rows.batch, j = i % rows.batch, length = rows.length_of(j);
     if (s >= length) return;
-    const int64_t t = reverse ? length - 1 - s : s;
-    const int64_t row = rows.first ? rows.first[s] + j : t * rows.batch + j;
+    const int64_t t = Rows::time_of(s, length, reverse), row = rows.row_in_order(s, t, j);
     to[(row - origin) * width + u] = from.at(rows, t, j)[u];
   }
 };

@@ -52,9 +52,9 @@ template <class C, class E> struct ForwardStep {
     Inputs in{};
     in.there = s < length;
     if (!in.there) return in;
-    in.t = b.reverse ? length - 1 - s : s;
+    in.t = Rows::time_of(s, length, b.reverse);
     in.row = b.rows.row(in.t, j);
-    const A* zx = b.zx + ((b.rows.first ? b.rows.first[s] + j : in.row) - b.zx_origin) * G * H + u;
+    const A* zx = b.zx + (b.rows.row_in_order(s, in.t, j) - b.zx_origin) * G * H + u;
     for (int g = 0; g < G; ++g) {
       const int64_t from = layout.recurrent_order[g] * H;
       if (b.bias_hh) in.slots[layout.recurrent_slot + g] = static_cast<A>(b.bias_hh[from + u]);
@@ -115,7 +115,7 @@ template <class E> struct StartForward {
     c[at] = state_at(c0, sample, u);
     const E rounded = operand[j * operand_row + u] = static_cast<E>(h[at]);
     if (c_start) c_start[at] = c[at];
-    if (previous && length > 0) previous[rows.row(reverse ? length - 1 : 0, j) * H + u] = rounded;
+    if (previous && length > 0) previous[rows.row(Rows::time_of(0, length, reverse), j) * H + u] = rounded;
   }
 };
 
@@ -174,7 +174,7 @@ template <class C, class E> struct BackwardStep {
     in.there = s < length;
     if (!in.there) return in;
     in.last = s + 1 == length;
-    const int64_t t = b.reverse ? length - 1 - s : s, sample = b.rows.sample_of(j);
+    const int64_t t = Rows::time_of(s, length, b.reverse), sample = b.rows.sample_of(j);
     in.row = b.rows.row(t, j);
     in.dh = in.last ? state_at(b.dhn, sample, u) : dh_bypass[at];
     if (b.dy.data) in.dh += static_cast<A>(b.dy.at(b.rows, t, j)[u]);
