@@ -148,12 +148,11 @@ inline std::vector<int64_t> read_lengths(const std::string& op, const py::handle
   if (kind != 'i' && kind != 'u' && !(array.size() == 0 && kind == 'f'))
     throw TypeMismatch(op + ": lengths has dtype " + dtype_name(array) + "; expected an integer dtype");
   if (array.ndim() != 1) fail(op, "lengths", "has shape " + to_string(shape_of(array)), "(batch,)");
-  if (kind == 'u') {  // what int64 does not hold is longer than any sequence
+  if (kind == 'u') {
     const auto wide = py::array_t<uint64_t, py::array::c_style | py::array::forcecast>(array);
-    std::vector<int64_t> lengths;
-    for (const uint64_t* n = wide.data(); n != wide.data() + wide.size(); ++n)
-      lengths.push_back(static_cast<int64_t>(std::min<uint64_t>(*n, INT64_MAX)));
-    return lengths;
+    for (py::ssize_t i = 0; i < wide.size(); ++i)
+      if (wide.data()[i] > INT64_MAX)
+        fail(op, "lengths[" + std::to_string(i) + "]", "is " + std::to_string(wide.data()[i]), "a length");
   }
   const auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast>(array);
   return {wide.data(), wide.data() + wide.size()};

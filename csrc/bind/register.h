@@ -1,4 +1,4 @@
-// One registration function a topic; module.cpp calls them all.
+// One registration function per topic; module.cpp calls them all.
 #pragma once
 #include <pybind11/pybind11.h>
 

@@ -62,17 +62,20 @@ template <class T> class StreamOf : public Stream {
   }
 
   void reset(py::object h, py::object c) override {
-    const auto set = [&](const char* name, const py::object& from, T* to) {
-      const int64_t size = p_.num_layers * p_.B * p_.hidden_size;
-      if (from.is_none()) {
-        std::fill_n(to, size, T(0));
-        return;
-      }
-      const py::array a = dense<T>(p_.op, name, from, [&](const Shape& shape) { p_.check_state(name, shape); });
-      std::copy_n(static_cast<const T*>(a.data()), size, to);
+    const int64_t size = p_.num_layers * p_.B * p_.hidden_size;
+    const auto judged = [&](const char* name, const py::object& from) {
+      if (from.is_none()) return py::array();
+      return dense<T>(p_.op, name, from, [&](const Shape& shape) { p_.check_state(name, shape); });
     };
-    set("h", h, runner_.h());
-    set("c", c, runner_.c());
+    const auto set = [&](const py::object& given, const py::array& from, T* to) {
+      if (given.is_none())
+        std::fill_n(to, size, T(0));
+      else
+        std::copy_n(static_cast<const T*>(from.data()), size, to);
+    };
+    const py::array h_values = judged("h", h), c_values = judged("c", c);  // both, before either is set
+    set(h, h_values, runner_.h());
+    set(c, c_values, runner_.c());
   }
 
  private:

@@ -24,7 +24,7 @@ struct Plan {
 
 struct Machine {
   int threads;            // that may be used
-  int64_t private_cache;  // bytes of second-level cache a core
+  int64_t private_cache;  // bytes of second-level cache per core
 };
 
 // How many of the machine's threads this much work is worth waking.

@@ -22,7 +22,7 @@ constexpr int cell_count = FUSEDRNN_CELLS(FUSEDRNN_ONE);
 // How a cell lays out its gates; each cell states it beside its formulas (cells/*.h).
 struct CellLayout {
   int gates;           // G: blocks of H rows in W_ih and W_hh
-  int slots;           // vectors saved a unit and step
+  int slots;           // vectors saved per unit and step
   int input_slot;      // slots [input_slot, input_slot + G) are fed by W_ih x
   int recurrent_slot;  // slots [recurrent_slot, recurrent_slot + G) are fed by W_hh h
   int input_order[4];  // which block of W_ih feeds the g-th of these slots

@@ -7,7 +7,8 @@
 //
 //   H = 20, L = 16, LSTM:  iiiiiiiiiiiiiiii ffffffffffffffff gggggggggggggggg oooooooooooooooo | iiiiffffggggoooo
 //
-// Weights, their gradients and the gate gradients are kept so; what is saved by forward has a vector a gate everywhere.
+// Weights, their gradients and the gate gradients are kept so; what is saved by forward has a vector per gate
+// everywhere.
 #pragma once
 #include <stdint.h>
 
@@ -15,7 +16,7 @@ namespace fusedrnn {
 
 struct Blocks {
   int64_t units;    // U = ceil(H / L), all blocks
-  int64_t wide;     // those with a vector a gate
+  int64_t wide;     // those with a vector per gate
   int64_t vectors;  // of the dense block; 0: there is none
   int64_t slot;     // columns of each of its gates: its units, rounded up to whole operands
   int64_t columns;  // from the first gate of the first block to the last unit of the last gate

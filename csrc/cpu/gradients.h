@@ -29,7 +29,7 @@ template <class E> struct InputGradientTile {
     for (int r = 0; r < Rows; ++r) dz[r] = a.dz + run0 * a.run.jump + (at.row + r) * a.row_stride;
     const int64_t k0 = run0 * a.run.length, k = smaller(a.K - k0, (run1 - run0) * a.run.length);
     const E* w = a.weights + (at.unit * a.K + k0) * L;
-    const int64_t panel = at.next_unit + at.left % Units;  // a line a k: of one panel
+    const int64_t panel = at.next_unit + at.left % Units;  // a line per k: of one panel
     const E* next = a.weights + (panel * a.K + at.next_piece * a.runs_per_piece * a.run.length) * L;
     t.multiply(dz, a.run.part(run0, run1), w, L, a.K * L,
                fetch(w, next, 1, k, at.left / Units, a.K * a.I * int64_t(sizeof(T))));
@@ -99,7 +99,8 @@ template <class E, int G> struct WeightGradientTile {
     T* dw = a.dw + (at.unit * a.columns + a.column0 + at.row) * G * L;
     for (int r = 0; r < Rows; ++r) x[r] = a.source + at.row + r;
     const E* dz = a.dz + at.unit * a.unit_stride;
-    // The last tiles of a unit fetch the gate gradients of the next, a line a k; the others the sums that they add to.
+    // The last tiles of a unit fetch the gate gradients of the next, a line per k; the others the sums that they add
+    // to.
     const int64_t part = at.left / Units;
     Ahead<E> ahead{reinterpret_cast<const E*>(dw), ceil_div(Rows * Units * G * L, a.n > 0 ? a.n : 1)};
     if (at.next_unit != at.unit && part * L < a.row_stride)

@@ -84,8 +84,8 @@ template <class E, int G> class Lookahead {
   static constexpr int group = max_accumulators / G - units;  // steps
   static constexpr bool exists = G > 1 && group >= 4;
 
-  // `recurrent`: the columns of W_hh; swept_bytes: of it, a step. It pays where W_hh does not fit the first-level
-  // cache, but both weights fit the second: beyond it W_ih, read once a group of steps, would push W_hh out.
+  // `recurrent`: the columns of W_hh; swept_bytes: of it, per step. It pays where W_hh does not fit the first-level
+  // cache, but both weights fit the second: beyond it W_ih, read once per group of steps, would push W_hh out.
   static bool pays(const Args& a, int64_t recurrent, int64_t swept_bytes) {
     constexpr int64_t one_piece = piece_length / Operand<E>::values;
     return exists && swept_bytes > first_level_bytes && swept_bytes + a.swept_bytes <= second_level_bytes &&

@@ -111,7 +111,7 @@ template <class C, class T, class E> struct ForwardPass {
     int64_t z_rows;
     int64_t step, z_first;       // sample j of the current step has row z_first + j in z
     int64_t j0;                  // first sample of this thread
-    int64_t swept_bytes;         // of weights, a step
+    int64_t swept_bytes;         // of weights, per step
     const Finish* finish;        // by N, the cells side by side
     T** y_row;                   // (B): where sample j's output of the current step goes
     Lookahead<E, G>* lookahead;  // null: the input products of all rows of the chunk are there
@@ -361,7 +361,7 @@ template <class C, class T, class E> struct BackwardPass {
       const int64_t K = a.K, k = smaller((run1 - run0) * run_length, K - run0 * run_length);
       const E* weights = operands<E>(q.recurrent_weights_t);
       const E* w = weights + (at.unit * K + run0 * run_length) * L;
-      const int64_t panel = at.next_unit + at.left % Units;  // a line a k: of one panel
+      const int64_t panel = at.next_unit + at.left % Units;  // a line per k: of one panel
       const E* next = weights + (panel * K + at.next_piece * runs_per_piece * run_length) * L;
       const T* dy[Rows];
       const bool adds_dy = at.piece == 0 && a.step >= 0 && q.dy.data;

@@ -186,7 +186,7 @@ template <class Body> void run_plan(Plan plan, int size, const Interrupt& interr
   }
 }
 
-// One workspace a direction, used by layer after layer; one a layer where they run at the same time.
+// One workspace per direction, used by layer after layer; one per layer where they run at the same time.
 template <class T>
 std::vector<Buffer<T>> attach_workspace(int threads, bool layers_overlap, Layers<T>& layers, const Problem& p) {
   int64_t size = 0;

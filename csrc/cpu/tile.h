@@ -60,7 +60,7 @@ struct RowRun {
   }
 };
 
-// Memory that this tile or the next ones will want, fetched into the second-level cache: at most one line a k, less
+// Memory that this tile or the next ones will want, fetched into the second-level cache: at most one line per k, less
 // where `step` is shorter than a line. With step 0 it is a line that is there already, which costs nothing.
 template <class T> struct Ahead {
   const T* at;
@@ -126,8 +126,8 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
   }
 };
 
-// Caches of a core as the kernels reckon with them: a first level of 32 KiB or more, a second one of 1 MiB.
-constexpr int64_t first_level_bytes = 32 << 10;
+// Caches of a core as the kernels reckon with them: a first level of 32 to 48 KiB, a second one of 1 MiB.
+constexpr int64_t first_level_bytes = 48 << 10;
 // Of two matrices of weights that are to stay in the second level.
 constexpr int64_t second_level_bytes = 896 << 10;
 // Weights whose whole sweep exceeds this are fetched ahead of the tiles; smaller ones are at hand.
@@ -153,7 +153,8 @@ template <class E> FUSEDRNN_INLINE Piece piece_of(int64_t piece, int64_t K) {
 }
 
 // What a tile fetches ahead of the weights that the sweep reads next, which begin at `next` and have `vectors` vectors
-// a k, `k` k's: a vector's length of them each of the last tiles. (Fetched by the first ones they would be gone again.)
+// per k, `k` k's: each of the last tiles fetches a vector's length of them per k. (Fetched by the first ones they would
+// be gone again.)
 template <class T>
 FUSEDRNN_INLINE Ahead<T> fetch(const T* w, const T* next, int64_t vectors, int64_t k, int64_t left,
                                int64_t swept_bytes) {

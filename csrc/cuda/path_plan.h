@@ -2,8 +2,8 @@
 // Pure functions of the sizes and the device; no CUDA headers.
 //
 //   resident   a block of threads holds all of W_hh and walks through time without meeting other blocks
-//   fused      one launch a step: product and cell; for few samples
-//   stepwise   a product of a library and a pointwise launch a step
+//   fused      one launch per step: product and cell; for few samples
+//   stepwise   a product of a library and a pointwise launch per step
 //
 // Whether the resident path is taken, and its order of sums, depend on cell, dtype, H and device alone, never on the
 // batch, whose only effect is on the number of samples a block has. Between the other two the batch decides.

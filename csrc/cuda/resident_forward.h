@@ -11,7 +11,7 @@
 //
 // Cost of a step, estimated for an H100 and not measured: LSTM, float, H = 64, one sample a block. 256 threads in 8
 // warps, 2 a scheduler, 64 weights in registers each; 16384 FMAs, 128 a cycle: 128 cycles, which hide 4 loads of 16
-// bytes a thread; ~60 for latencies at both ends of them; barriers 2 x ~25; 16 partial sums ~60; a sigmoid and two
+// bytes per thread; ~60 for latencies at both ends of them; barriers 2 x ~25; 16 partial sums ~60; a sigmoid and two
 // tanh in a row ~170; h to shared memory ~20. Sum ~500 cycles, 0.3 us at 1.7 GHz, of which the arithmetic of W_hh h is
 // a quarter: a second sample of the block adds 128 cycles and not 500. At H = 128 half of the weights come from shared
 // memory, 128 KiB at 128 bytes a cycle: ~1000 cycles more.
