@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import sys
 import textwrap
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -165,6 +166,8 @@ def main() -> None:
     report(test)
     print()
     plot(test, options.ticker, options.out)
+    if not history["loss"][-1] <= 0.99 * history["loss"][0]:
+        sys.exit("FAILED: the training loss should fall by 1 % at least")
 
 
 if __name__ == "__main__":

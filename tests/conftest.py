@@ -8,6 +8,7 @@ import pytest
 
 import fusedrnn as fr
 from fusedrnn import _core
+from fusedrnn.cuda import presence
 from reference import CELLS
 
 
@@ -35,6 +36,13 @@ def cell(request: pytest.FixtureRequest) -> str:
 def dtype(request: pytest.FixtureRequest) -> str:
     """Each dtype in turn."""
     return str(request.param)
+
+
+@pytest.fixture
+def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine be one without CUDA."""
+    nothing = {"built": (), "driver": None, "devices": [], "error": None}
+    monkeypatch.setattr(presence, "status", lambda: nothing)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 import fusedrnn as fr
 from problems import LAYERS
@@ -48,9 +49,14 @@ def zeros(*shape: int, dtype: Any = F32) -> np.ndarray:
     return np.zeros(shape, dtype)
 
 
+def normal(*shape: int) -> np.ndarray:
+    """Return an array of random float32: with zeros a call that should have failed could leave no trace."""
+    return np.random.default_rng(0).normal(size=shape).astype(F32)
+
+
 lstm: Any = fr.LSTM(4, 8, 2)
 gru: Any = fr.GRU(4, 8, 2)
-X, H0 = zeros(3, 5, 4), zeros(2, 3, 8)
+X, H0 = normal(3, 5, 4), normal(2, 3, 8)
 
 CONSTRUCTORS = {
     "hidden_size 0": Bad(lambda: fr.LSTM(4, 0), ValueError, "hidden_size", "0"),
@@ -60,9 +66,19 @@ CONSTRUCTORS = {
     "input_size 0": Bad(lambda: fr.LSTM(0, 8), ValueError, "input_size", "0"),
     "num_layers 0": Bad(lambda: fr.LSTM(4, 8, 0), ValueError, "num_layers", "0"),
     "num_layers negative": Bad(lambda: fr.LSTM(4, 8, -1), ValueError, "num_layers", "-1"),
+    "num_layers huge": Bad(lambda: fr.LSTM(1, 1, 2**40), ValueError, "num_layers", str(2**40)),
+    "num_layers many": Bad(lambda: fr.LSTM(1, 1, 300_000), ValueError, "num_layers", "300000"),
     "num_layers float": Bad(lambda: fr.LSTM(4, 8, 1.0), TypeError, "num_layers", "1.0"),
     "dropout negative": Bad(lambda: fr.LSTM(4, 8, 2, dropout=-0.1), ValueError, "dropout", "-0.1"),
     "dropout over 1": Bad(lambda: fr.LSTM(4, 8, 2, dropout=1.5), ValueError, "dropout", "1.5"),
+    "dropout None": Bad(lambda: fr.LSTM(4, 8, 2, dropout=None), TypeError, "dropout", "None"),
+    "dropout text": Bad(lambda: fr.LSTM(4, 8, 2, dropout="x"), TypeError, "dropout", "x"),
+    "bias text": Bad(lambda: fr.LSTM(4, 8, bias="no"), TypeError, "bias", "no"),
+    "bidirectional number": Bad(lambda: fr.GRU(4, 8, bidirectional=2), TypeError, "bidirectional", "2"),
+    "batch_first None": Bad(lambda: fr.RNN(4, 8, batch_first=None), TypeError, "batch_first", "None"),
+    "seed text": Bad(lambda: fr.LSTM(4, 8, seed="a"), TypeError, "seed", "a"),
+    "seed negative": Bad(lambda: fr.Linear(4, 8, seed=-1), ValueError, "seed", "-1"),
+    "seed float": Bad(lambda: fr.Dropout(seed=0.5), TypeError, "seed", "0.5"),
     "dropout nan": Bad(lambda: fr.LSTM(4, 8, 2, dropout=float("nan")), ValueError, "dropout", "nan"),
     "dtype half": Bad(lambda: fr.LSTM(4, 8, dtype="float16"), TypeError, "dtype", "float16"),
     "dtype complex": Bad(lambda: fr.LSTM(4, 8, dtype=np.complex64), TypeError, "dtype", "complex64"),
@@ -73,6 +89,7 @@ CONSTRUCTORS = {
 }
 
 
+@pytest.mark.usefixtures("no_device")
 @cases(CONSTRUCTORS)
 def test_constructor(bad: Bad) -> None:
     """Sizes, probabilities, dtypes and names that no layer can have."""
@@ -138,7 +155,7 @@ def tape_of(layer: Any, x: np.ndarray = X) -> Any:
     return layer.forward(x)[1]
 
 
-DY = zeros(3, 5, 8)
+DY = normal(3, 5, 8)
 BACKWARD = {
     "dy shape": Bad(lambda: lstm.backward(tape_of(lstm), zeros(3, 5, 9)), ValueError, "dy", "(3, 5, 9)", "(3, 5, 8)"),
     "dy rank": Bad(lambda: lstm.backward(tape_of(lstm), zeros(3, 8)), ValueError, "dy", "(3, 8)", "(3, 5, 8)"),
@@ -163,8 +180,14 @@ BACKWARD = {
 @cases(BACKWARD)
 def test_backward(bad: Bad) -> None:
     """Cotangents that do not fit the outputs, tapes of other calls; the gradients stay as they were."""
+    for layer in (lstm, gru):
+        layer.backward(tape_of(layer), DY)
+    before = [grad.copy() for layer in (lstm, gru) for grad in layer.grads.values()]
     check(bad)
-    assert not any(np.any(value) for layer in (lstm, gru) for value in layer.grads.values())
+    after = [grad for layer in (lstm, gru) for grad in layer.grads.values()]
+    for grad, expected in zip(after, before, strict=True):
+        assert np.any(expected)
+        assert_same_bits(grad, expected)
 
 
 def test_good_after_bad(cell: str) -> None:
@@ -198,7 +221,8 @@ def test_load_state_dict_lists_everything() -> None:
 
 
 stream: Any = lstm.stream(batch_size=3)
-STEP = zeros(3, 4)
+untouched: Any = lstm.stream(batch_size=3)
+STEP = normal(3, 4)
 
 
 def overlapping() -> Any:
@@ -245,10 +269,13 @@ STREAMS = {
 
 @cases(STREAMS)
 def test_streams(bad: Bad) -> None:
-    """Steps and outputs that do not fit, and the same stream works on."""
-    before = [value.copy() for value in stream.state]
+    """Steps and outputs that do not fit, and the same stream works on as one that never saw them."""
+    for each in (stream, untouched):
+        each.reset()
+        each.step(STEP)
     check(bad)
-    for value, expected in zip(stream.state, before, strict=True):
+    assert_same_bits(stream.step(STEP), untouched.step(STEP))
+    for value, expected in zip(stream.state, untouched.state, strict=True):
         assert_same_bits(value, expected)
 
 
@@ -281,3 +308,63 @@ def test_overflowing_sizes() -> None:
         assert lstm(np.zeros((1, 2, 4), np.float32))[0].shape == (1, 2, 64)
         """
     )
+
+
+SCALARS = {
+    "x": Bad(lambda: lstm(3.0), ValueError, "x", "()"),
+    "h0": Bad(lambda: gru(X, 0.0), ValueError, "h0", "()"),
+    "dy": Bad(lambda: gru.backward(gru.forward(X)[1], 1.0), ValueError, "dy", "()"),
+    "step": Bad(lambda: gru.stream().step(1), ValueError, "x", "()"),
+    "Linear": Bad(lambda: fr.Linear(2, 3)(1.0), ValueError, "x", "()"),
+}
+
+
+@cases(SCALARS)
+def test_numbers_are_no_arrays(bad: Bad) -> None:
+    check(bad)
+
+
+TENSORS = {
+    "gradient": Bad(lambda: lstm(torch.zeros(3, 5, 4, requires_grad=True)), TypeError, "x", "Tensor"),
+    "bfloat16": Bad(lambda: lstm(torch.zeros(3, 5, 4, dtype=torch.bfloat16)), TypeError, "x", "Tensor"),
+    "meta": Bad(lambda: lstm(torch.zeros(3, 5, 4, device="meta")), TypeError, "x", "Tensor"),
+    "sparse": Bad(lambda: gru(X, torch.zeros(2, 3).to_sparse()), TypeError, "h0", "Tensor"),
+    "fit": Bad(
+        lambda: fr.fit(lstm, torch.zeros(3, 5, 4, requires_grad=True), X, epochs=1, batch_size=1),
+        TypeError,
+        "x",
+        "Tensor",
+    ),
+}
+
+
+@cases(TENSORS)
+def test_tensors_that_numpy_cannot_read(bad: Bad) -> None:
+    check(bad)
+
+
+RAGGED = [zeros(5, 4), zeros(3, 4)]
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: lstm(RAGGED), lambda: fr.models.SequenceToVector(gru, 2)(RAGGED), lambda: fr.Linear(4, 2)(RAGGED)]
+)
+def test_ragged_lists_name_the_way_out(call: Callable[[], Any]) -> None:
+    with pytest.raises(
+        ValueError, match=r"x is not an array: its parts have unlike shapes; fusedrnn.pad_sequences makes"
+    ):
+        call()
+
+
+CLASSES = {
+    "Bidirectional": Bad(lambda: fr.Bidirectional(fr.LSTM), TypeError, "layer", "the class LSTM"),
+    "Sequential": Bad(lambda: fr.Sequential(fr.LSTM), TypeError, "layer 0", "the class LSTM"),
+    "encoder": Bad(lambda: fr.models.EncoderDecoder(fr.LSTM, gru, 2), TypeError, "encoder", "the class LSTM"),
+    "output": Bad(lambda: fr.models.SequenceToVector(fr.LSTM, 2), TypeError, "layer", "the class LSTM"),
+    "save": Bad(lambda: fr.save({}, "x"), TypeError, "layer", "a dict"),
+}
+
+
+@cases(CLASSES)
+def test_what_is_no_layer(bad: Bad) -> None:
+    check(bad)

@@ -133,3 +133,16 @@ def test_metrics_of_regression_and_of_ones_own() -> None:
         RunningMetrics(["f1"])
     with pytest.raises(ValueError, match="metric 'mae' is given twice"):
         RunningMetrics(["mae", "mae"])
+
+
+def test_accuracy_of_two_classes_by_one_logit() -> None:
+    """As binary_cross_entropy takes them."""
+    pred, target = np.array([[0.3], [-2.0], [4.0], [-0.1]]), np.array([[1.0], [1.0], [1.0], [0.0]])
+    assert accuracy(pred, target) == accuracy(pred, target.astype(int)) == 0.75
+    running = RunningMetrics(["accuracy"])
+    running.update(pred[:1], target[:1])
+    running.update(pred[1:], target[1:])
+    assert running.values() == {"accuracy": 0.75}
+    steps, mask = np.stack((pred, -pred), axis=1), np.array([[True, False]] * 3 + [[False, False]])
+    assert accuracy(steps, np.ones((4, 2, 1)), mask) == 2 / 3
+    assert accuracy(pred[:0], target[:0]) == 0.0

@@ -30,7 +30,7 @@ from test_gradients import (
 )
 from test_kernels import test_1025, test_empty, test_grid, test_integers_are_exact, test_many_rows, test_tail_is_zero
 from test_recurrent_layers import test_backward_accumulates, test_gradients, test_outputs, test_two_tapes
-from tolerance import Tolerance, assert_forward, assert_gradient, assert_same_bits
+from tolerance import ON_DEVICE, ROUNDING, TF32_ROUNDING, assert_forward, assert_gradient, assert_same_bits
 from twin import Operands
 
 UNAVAILABLE = cuda.unavailable()
@@ -38,15 +38,6 @@ pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(UNAVAILABLE is not None, reason=f"device='cuda' cannot be used: {UNAVAILABLE}"),
 ]
-
-# cuBLAS sums in another order than the reference, and in shorter chains; tanh and exp are within 2 ulp.
-ON_DEVICE = {
-    "float32": Tolerance(forward=1e-5, gradient=2e-5),
-    "float64": Tolerance(forward=1e-13, gradient=1e-12),
-}
-# Half of the spacing of numbers at 1, as in test_cuda_host.py; TF32 rounds the inputs of products to 10 bits.
-ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
-TF32_ROUNDING = 2.0**-11
 
 
 def cupy() -> Any:

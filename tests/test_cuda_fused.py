@@ -15,9 +15,9 @@ import reference
 from fusedrnn import _core
 from problems import Case, as_float64, forward, gradients, train
 from reference import CELLS
-from test_cuda_resident import ROUNDING, plan_for
+from test_cuda_resident import plan_for
 from test_gradients import check_slopes
-from tolerance import assert_forward, assert_gradient, assert_same_bits
+from tolerance import ROUNDING, assert_forward, assert_gradient, assert_same_bits
 from twin import Array, Operands, needs_cuda_module, twin_stack
 
 pytestmark = needs_cuda_module

@@ -54,7 +54,7 @@ from test_recurrent_layers import (
     test_two_tapes,
     test_unbatched,
 )
-from tolerance import assert_gradient, assert_same_bits
+from tolerance import ROUNDING, assert_gradient, assert_same_bits
 from twin import Operands, needs_cuda_module, twin_stack
 
 pytestmark = needs_cuda_module
@@ -182,15 +182,13 @@ def test_memory_runs_out_in_backward(
     assert half_way or resident or not seen
 
 
-# Half of the spacing of numbers at 1, for the arrays; sums and states are float32. A gradient has passed a few
-# roundings of the saved gates, of dz and of its own.
-ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
-
-
 @pytest.mark.parametrize("kind", ROUNDING)
 @pytest.mark.parametrize("directions", [1, 2], ids=["one_way", "two_way"])
 def test_half_precision(cell: str, kind: str, directions: int) -> None:
-    """16-bit arrays: outputs within two roundings of the same numbers in float64, gradients within eight."""
+    """16-bit arrays: outputs within two roundings of the same numbers in float64, gradients within eight.
+
+    Sums and states are float32. A gradient has passed a few roundings of the saved gates, of dz and of its own.
+    """
     operands = Operands(cell, kind, layers=2, directions=directions, ragged=True)
     exact = operands.astype("float64")
     outputs = operands.gradients(operands.stack(twin_stack))

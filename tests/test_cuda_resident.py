@@ -17,7 +17,7 @@ from fusedrnn import _core
 from problems import Array, Case, as_float64, forward, gradients, train
 from reference import CELLS
 from test_gradients import check_slopes
-from tolerance import assert_forward, assert_gradient, assert_same_bits
+from tolerance import ROUNDING, assert_forward, assert_gradient, assert_same_bits
 from twin import Operands, needs_cuda_module, twin_stack
 
 pytestmark = needs_cuda_module
@@ -77,9 +77,6 @@ def test_against_the_stepwise_path(cell: str, dtype: str, hidden: int, ragged: b
     results = zip(operands.gradients(resident), operands.gradients(stepwise), strict=True)
     for place, (out, expected) in enumerate(results):
         (assert_forward if place < states else assert_gradient)(out, expected.astype(np.float64), place)
-
-
-ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # half of the spacing of numbers at 1
 
 
 @pytest.mark.parametrize("kind", ROUNDING)

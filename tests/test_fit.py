@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 import fusedrnn as fr
 from fusedrnn.training import Callback, Training, cross_entropy, mse, schedules
 from fusedrnn.training.data import make_samples
-from fusedrnn.training.fit import evaluate
+from fusedrnn.training.fit import mean_loss
 
 Array = NDArray[Any]
 
@@ -118,7 +119,7 @@ def test_validation_is_judged_in_inference_mode() -> None:
     )
     assert len(history["val_loss"]) == 2
     assert history["val_loss"][-1] == mse(model(x[:7]), y[:7])[0]
-    assert abs(evaluate(model, make_samples(x, y), mse, 5) - mse(model(x), y)[0]) <= 1e-14
+    assert abs(mean_loss(model, make_samples(x, y), mse, 5) - mse(model(x), y)[0]) <= 1e-14
 
 
 def test_classes_are_learned() -> None:
@@ -188,9 +189,9 @@ def test_padding_does_not_count() -> None:
         results.append((bits(model), history["loss"]))
     assert results[0] == results[1]
     flat = fr.Sequential(fr.Linear(2, 3, seed=1), fr.Linear(3, 1, seed=2))
-    expected = evaluate(flat, make_samples(np.concatenate(x), np.concatenate(y)), mse, 100)
+    expected = mean_loss(flat, make_samples(np.concatenate(x), np.concatenate(y)), mse, 100)
     for batch_size in (3, 7):
-        assert abs(evaluate(flat, make_samples(x, y), mse, batch_size) - expected) <= 1e-6
+        assert abs(mean_loss(flat, make_samples(x, y), mse, batch_size) - expected) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
@@ -312,6 +313,23 @@ def test_an_interrupt_loses_nothing() -> None:
 # ------------------------------------------------------------------------------------------------------------ errors
 
 
+@pytest.mark.parametrize("rate", [-1.0, math.nan, None, "fast"])
+def test_a_schedule_returns_a_learning_rate(rate: Any) -> None:
+    model = fr.Linear(2, 1)
+    before = bits(model)
+    schedule = fr.LearningRate(lambda step: 0.1 if step == 0 and rate == "fast" else rate)
+    match = rf"LearningRate: schedule returned {rate!r} for epoch {int(rate == 'fast')}; expected a number >= 0"
+    with pytest.raises(ValueError, match=match):
+        fr.fit(model, *line(), epochs=2, batch_size=40, callbacks=[schedule], progress=False)
+    assert (bits(model) == before) == (rate != "fast")
+
+
+def test_a_history_is_plain_numbers() -> None:
+    schedule = fr.LearningRate(lambda step: np.float32(0.5))  # type: ignore[arg-type, return-value]
+    history = fr.fit(fr.Linear(2, 1), *line(), epochs=1, batch_size=8, callbacks=[schedule], progress=False)
+    assert json.loads(json.dumps(history))["lr"] == [0.5]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
@@ -326,7 +344,18 @@ def test_an_interrupt_loses_nothing() -> None:
         ({"x": np.zeros((37, 2), complex)}, TypeError, "fit: x has dtype complex128"),
         ({"y": ["a"] * 37}, TypeError, "fit: y has dtype"),
         ({"x": 3.0}, ValueError, r"fit: x has shape \(\)"),
-        ({"x": np.zeros((0, 2)), "y": np.zeros((0, 1))}, ValueError, "at least one"),
+        ({"x": np.zeros((0, 2)), "y": np.zeros((0, 1))}, ValueError, "fit: x has 0 samples; expected at least one"),
+        ({"validation_data": 0.2}, TypeError, "fit: validation_data is a float; expected"),
+        ({"validation_data": (np.ones((2, 2)),)}, ValueError, "fit: validation_data has 1 parts; expected"),
+        (
+            {"validation_data": (np.ones((2, 2)), np.ones((3, 1)))},
+            ValueError,
+            "fit: validation_data: x has 2 and y has 3 samples",
+        ),
+        ({"callbacks": 3}, TypeError, "fit: callbacks is a int; expected one or an iterable"),
+        ({"callbacks": fr.EarlyStopping}, TypeError, "fit: callbacks is the class EarlyStopping; expected one"),
+        ({"metrics": 3}, TypeError, "fit: metrics is a int; expected one or an iterable"),
+        ({"seed": "a"}, TypeError, "fit: seed is 'a'; expected an integer"),
         ({"lengths": [1, 2]}, ValueError, "fit: lengths has shape"),
         ({"lengths": [1.0] * 37}, TypeError, "lengths has dtype"),
         ({"x": [np.zeros((1, 2)), np.zeros((2, 3))], "y": np.zeros(2)}, ValueError, "fit: x has samples of unlike"),
@@ -347,6 +376,24 @@ def test_fit_checks_its_arguments(change: dict[str, Any], error: type[Exception]
     arguments: dict[str, Any] = {"x": x, "y": y, "epochs": 1, "batch_size": 8, "progress": False, **change}
     with pytest.raises(error, match=match):
         fr.fit(fr.Linear(2, 1), **arguments)
+
+
+def test_one_callback_and_one_metric_need_no_list() -> None:
+    x, y = line()
+    recorder, options = Recorder(), {"epochs": 1, "batch_size": 40, "progress": False}
+    history = fr.fit(fr.Linear(2, 1), x, y, callbacks=recorder, metrics="mae", **options)
+    assert recorder.calls[0] == "begin" and "mae" in history
+    assert "mse" not in fr.fit(fr.Linear(2, 1), x, y, metrics=lambda *_: 1.0, **options)
+
+
+def test_models_are_evaluated_as_validation_data_is() -> None:
+    x, y = ragged()
+    model = fr.models.SequenceToSequence(fr.GRU(2, 3, seed=1), 1, seed=2)
+    history = fr.fit(model, x, y, validation_data=(x, y), metrics="mae", epochs=1, batch_size=3, progress=False)
+    result = fr.training.evaluate(model, x, y, batch_size=3, metrics="mae")
+    assert result == {"loss": history["val_loss"][0], "mae": history["val_mae"][0]}
+    with pytest.raises(ValueError, match="evaluate: x has 7 and y has 6 samples"):
+        fr.training.evaluate(model, x, y[:6])
 
 
 def test_fit_refuses_time_major_models() -> None:

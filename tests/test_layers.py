@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import differences
 import fusedrnn as fr
 from fusedrnn.allocation import LARGEST_BYTES, parameters_from_file
 from fusedrnn.init import glorot_uniform, limit_spectral_norm, orthogonal, recurrent_parameters
@@ -16,20 +18,6 @@ from fusedrnn.layers.arrays import as_lengths, as_real, positive_int
 
 Array = NDArray[Any]
 FLOAT64 = np.dtype("float64")
-
-
-def numerical_gradient(value: Callable[[], float], array: Array, step: float = 1e-6) -> Array:
-    """Central differences of ``value()`` in every element of a float64 array."""
-    grad = np.zeros_like(array)
-    for index in np.ndindex(array.shape):
-        kept = array[index]
-        array[index] = kept + step
-        above = value()
-        array[index] = kept - step
-        below = value()
-        array[index] = kept
-        grad[index] = (above - below) / (2 * step)
-    return grad
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float, what: object = "") -> None:
@@ -54,10 +42,10 @@ def check_gradients(layer: Any, x: Array, lengths: Any = None) -> None:
     dx = layer.backward(tape, weights)
     dx = dx[0] if isinstance(dx, tuple) else dx
     if dx is not None:
-        assert_close(dx, numerical_gradient(value, x), 1e-7, "x")
+        assert_close(dx, differences.gradient(value, x), 1e-7, "x")
     grads = {name: grad.copy() for name, grad in layer.grads.items()}
     for name, param in layer.params.items():
-        assert_close(grads[name], numerical_gradient(value, param), 1e-7, name)
+        assert_close(grads[name], differences.gradient(value, param), 1e-7, name)
     layer.backward(tape, weights)
     for name, grad in layer.grads.items():
         assert_close(grad, 2 * grads[name], 1e-12, f"{name} accumulates")
@@ -137,6 +125,7 @@ def test_layers_are_float32_or_float64(dtype: Any) -> None:
         fr.Linear(2, 3, dtype=dtype)
 
 
+@pytest.mark.usefixtures("no_device")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "tpu", None, 0])
 def test_layers_are_on_the_cpu(device: Any) -> None:
     with pytest.raises(RuntimeError, match="use device='cpu'"):
@@ -149,6 +138,7 @@ def test_layers_are_on_the_cpu(device: Any) -> None:
         lambda: fr.Linear(2**40, 2**40),
         lambda: fr.Linear(1, LARGEST_BYTES // 4),
         lambda: fr.Embedding(2**62, 2**62),
+        lambda: fr.LSTM(1, 4096, 9000),  # each of its layers alone would do
         lambda: recurrent_parameters("lstm", 1, 2**31, True, FLOAT64, np.random.default_rng(0)),
     ],
 )
@@ -168,25 +158,6 @@ def test_recurrent_parameters_have_torchs_names_and_shapes() -> None:
         assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in params.values())
         without = recurrent_parameters(cell, 3, 5, False, np.dtype("float32"), np.random.default_rng(0))
         assert list(without) == ["weight_ih", "weight_hh"]
-
-
-def test_default_recurrent_parameters() -> None:
-    params = recurrent_parameters("lstm", 3, 5, True, FLOAT64, np.random.default_rng(0))
-    for gate in range(4):
-        block = slice(5 * gate, 5 * gate + 5)
-        recurrent = params["weight_hh"][block]
-        assert_close(recurrent @ recurrent.T, np.eye(5), 1e-14)
-        assert np.abs(params["weight_ih"][block]).max() <= np.sqrt(6 / 8)
-        assert params["bias_ih"][block].tolist() == [1.0 if gate == 1 else 0.0] * 5
-    assert not params["bias_hh"].any()
-    assert not recurrent_parameters("gru", 3, 5, True, FLOAT64, np.random.default_rng(0))["bias_ih"].any()
-
-
-def test_torch_recurrent_parameters() -> None:
-    params = recurrent_parameters("gru", 3, 100, True, FLOAT64, np.random.default_rng(0), init="torch")
-    for name, array in params.items():
-        assert np.abs(array).max() <= 0.1, name
-        assert abs(array.std() - 0.1 / np.sqrt(3)) <= 0.01, name
 
 
 def test_initial_values_depend_on_the_seed_alone() -> None:
@@ -336,6 +307,20 @@ def test_dropout_takes_a_probability(p: float) -> None:
         fr.Dropout(p)
 
 
+def test_dropout_is_checked_when_it_is_changed() -> None:
+    layer = fr.Dropout(0.2)
+    with pytest.raises(ValueError, match="Dropout: p is 5; expected a probability"):
+        layer.p = 5
+    layer.p = 1
+    assert layer.config()["p"] == 1 and not np.any(layer.forward(np.ones(3))[0])
+
+
+def test_sizes_are_fixed() -> None:
+    for layer, name in ((fr.Linear(2, 3), "in_features"), (fr.Embedding(2, 3), "padding_idx")):
+        with pytest.raises(AttributeError, match=f"{name} is fixed when the layer is made"):
+            setattr(layer, name, 1)
+
+
 def test_layers_without_parameters_keep_the_dtype() -> None:
     for layer in (fr.Dropout(0.5), fr.Activation("tanh")):
         assert layer.forward(np.ones(3))[0].dtype == np.float64
@@ -416,6 +401,38 @@ def test_state_dict_is_a_copy_that_loads() -> None:
     other.load_state_dict({name: np.asarray(value, ">f8") for name, value in state.items()})
     for name, value in other.params.items():
         assert value is arrays[name] and np.array_equal(value, state[name], equal_nan=True)
+
+
+def test_what_a_lenient_load_left_out_is_returned() -> None:
+    model = fr.Sequential(fr.Linear(3, 4, seed=1))
+    assert model.load_state_dict(model.state_dict()) == ([], [])
+    state = {"0.weight": np.ones((4, 3)), "1.weight": 0}
+    names = model.load_state_dict(state, strict=False)
+    assert names.missing_keys == ["0.bias"] and names.unexpected_keys == ["1.weight"]
+    assert np.all(model.params["0.weight"] == 1)
+    with pytest.raises(TypeError, match="Sequential: state is a NoneType; expected a mapping"):
+        model.load_state_dict(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["params", "grads"])
+def test_the_parameters_of_a_composite_are_changed_in_place_only(name: str) -> None:
+    model: Any = fr.Sequential(fr.LSTM(3, 5), fr.Linear(5, 1))
+    arrays = getattr(model, name)
+    changes: list[Callable[[], Any]] = [
+        lambda: arrays.__setitem__("1.weight", np.ones((1, 5))),
+        lambda: arrays.__delitem__("1.weight"),
+        lambda: arrays.update({"1.weight": np.ones((1, 5))}),
+        lambda: arrays.__ior__({}),
+        lambda: arrays.pop("1.weight"),
+        lambda: arrays.clear(),
+        lambda: arrays.setdefault("2.weight", np.ones(1)),
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match=rf"Sequential: {name} is read-only; expected a change in place, {name}\["):
+            change()
+    arrays["1.weight"][...] = 2
+    assert np.all(getattr(model[1], name)["weight"] == 2)
+    assert copy.deepcopy(arrays).keys() == arrays.keys() and type(arrays | {"a": 1}) is dict
 
 
 def test_a_state_that_does_not_fit_is_refused_as_a_whole() -> None:
@@ -510,9 +527,9 @@ def test_bidirectional_pair_and_states_have_gradients() -> None:
         return float(sum(np.sum(w * v) for w, v in zip(weights, (a, b, c, d), strict=True)))
 
     dx, dstate = layer.backward(tape, tuple(weights[:2]), tuple(weights[2:]))
-    assert_close(dx, numerical_gradient(value, x), 1e-7)
+    assert_close(dx, differences.gradient(value, x), 1e-7)
     for got, initial in zip(dstate, state, strict=True):
-        assert_close(got, numerical_gradient(value, initial), 1e-7)
+        assert_close(got, differences.gradient(value, initial), 1e-7)
     without_dy, _ = layer.backward(tape, None, tuple(weights[2:]))
     assert without_dy.shape == x.shape
 
@@ -539,3 +556,41 @@ def test_sequential_passes_lengths_to_the_layers_that_take_them() -> None:
     assert np.array_equal(fr.Sequential(lstm, linear)(x, lengths=lengths), linear(lstm(x, lengths=lengths)[0]))
     check_gradients(model, x, lengths)
     assert "2.reverse.weight_hh_l0" in model.params
+
+
+def test_a_slice_of_a_sequential_is_one() -> None:
+    model = fr.Sequential(fr.Linear(2, 3), fr.Activation("tanh"), fr.Linear(3, 1))
+    part = model[:2]
+    assert isinstance(part, fr.Sequential) and list(part) == [model[0], model[1]] and model[-1] is model[2]
+
+
+# ---------------------------------------------------------------------------------------------------------- sequences
+
+
+def test_sequences_are_padded() -> None:
+    x, lengths = fr.pad_sequences([[3, 1], [], [2, 2, 5]])
+    assert x.tolist() == [[3, 1, 0], [0, 0, 0], [2, 2, 5]] and lengths.tolist() == [2, 0, 3]
+    assert x.dtype.kind == "i" and lengths.dtype == np.int64
+    rng = np.random.default_rng(0)
+    sequences = [rng.standard_normal((n, 2)) for n in (4, 1, 6)]
+    x, lengths = fr.pad_sequences(sequences)
+    layer = fr.GRU(2, 3, dtype="float64", seed=1)
+    y, h = layer(x, lengths=lengths)
+    for index, sequence in enumerate(sequences):
+        assert np.array_equal(y[index, : len(sequence)], layer(sequence)[0])
+        assert np.array_equal(h[:, index], layer(sequence)[1])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "error", "match"),
+    [
+        ([], ValueError, "sequences is empty"),
+        (3, TypeError, "sequences is a int; expected a list of arrays"),
+        ([1, 2], ValueError, "sequences has samples of unlike shapes"),
+        ([np.zeros((1, 2)), np.zeros((1, 3))], ValueError, "sequences has samples of unlike shapes"),
+        ([["a"]], TypeError, "sequences has dtype <U1"),
+    ],
+)
+def test_what_cannot_be_padded(sequences: Any, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=f"pad_sequences: {match}"):
+        fr.pad_sequences(sequences)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fusedrnn as fr
+from fusedrnn import models
 from fusedrnn.layers.products import row_products
 from model_cases import CASES, LENGTHS, arguments, encoder_decoder, keywords
 from tolerance import assert_same_bits
@@ -49,6 +50,80 @@ def test_padding_does_not_matter(name: str, dtype: str) -> None:
         again = call(*dirty, **keywords(case))
         clean = call(*inputs, **keywords(case))
         assert_same_bits(again[:, : y.shape[1]] if case.per_step else again, clean)
+
+
+def per_step(seed: int = 1) -> fr.Sequential:
+    return fr.Sequential(fr.Linear(3, 4, seed=seed), fr.GRU(4, 5, seed=seed))
+
+
+@pytest.mark.parametrize(
+    ("make", "time_axis"),
+    [
+        (per_step, 1),
+        (lambda: fr.Sequential(per_step(), fr.Linear(5, 2, seed=1)), 1),
+        (lambda: fr.Sequential(fr.Linear(3, 4, seed=1), fr.GRU(4, 5, batch_first=False, seed=1)), 0),
+        (lambda: models.SequenceToSequence(per_step(), 2, seed=1), 1),
+        (lambda: models.SequenceToSequence(fr.Linear(3, 4, seed=1), 2, seed=1), 1),
+        (lambda: models.SequenceToVector(per_step(), 2, seed=1), 1),
+        (lambda: models.SequenceToVector(fr.Linear(3, 4, seed=1), 2, pooling="mean", seed=1), 1),
+    ],
+)
+def test_padding_reaches_no_gradient_of_a_layer_that_knows_no_lengths(make: Any, time_axis: int) -> None:
+    x, lengths = np.random.default_rng(0).standard_normal((2, 4, 3)).astype("f4"), [4, 2]
+    gradients = []
+    for fill in (0, np.nan):
+        x[1, 2:] = fill
+        model = make()
+        y, tape = model.forward(x if time_axis else x.swapaxes(0, 1), lengths=lengths)
+        dx = model.backward(tape, np.ones_like(y) * (np.arange(len(y)) + 1).reshape(-1, *[1] * (y.ndim - 1)))
+        gradients.append([dx, *model.grads.values()])
+    assert np.isnan(x).any()
+    for clean, dirty in zip(*gradients, strict=True):
+        assert np.isfinite(clean).all()
+        assert_same_bits(dirty, clean)
+
+
+def test_any_token_may_be_past_the_end_of_a_sentence() -> None:
+    """Of a Sequential as of a model with an embedding."""
+    table, gru, head = fr.Embedding(5, 4, seed=1), fr.GRU(4, 3, seed=2), fr.Linear(3, 2, seed=3)
+    ids, lengths = np.array([[1, 2, 3], [4, -1, 99]]), [3, 1]
+    plain = fr.Sequential(table, gru, head)
+    y = models.SequenceToSequence(gru, head, embedding=table)(ids, lengths=lengths)
+    for each in (plain(ids, lengths=lengths), plain.forward(ids, lengths=lengths)[0]):
+        assert_same_bits(each[0], y[0])
+        assert_same_bits(each[1, :1], y[1, :1])
+    with pytest.raises(ValueError, match="Embedding: ids has -1"):
+        plain(ids)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if any(case.timed)])
+def test_a_tape_does_not_change_with_the_lengths_of_the_caller(name: str) -> None:
+    case = CASES[name]
+    gradients = []
+    for change in (False, True):
+        model, inputs = arguments(case, "float32")
+        lengths = [None if each is None else each.copy() for each in keyword_lengths(case)]
+        y, tape = model.forward(*inputs, lengths=tuple(lengths) if len(lengths) > 1 else lengths[0])
+        if change:
+            for each in lengths:
+                if each is not None:
+                    each[...] = 1
+        model.backward(tape, np.ones_like(y))
+        gradients.append([grad.copy() for grad in model.grads.values()])
+    for before, after in zip(*gradients, strict=True):
+        assert_same_bits(after, before)
+
+
+def keyword_lengths(case: Any) -> tuple[Any, ...]:
+    return case.lengths if isinstance(case.lengths, tuple) else (case.lengths,)
+
+
+def test_a_tape_does_not_change_with_the_tokens_of_the_caller() -> None:
+    table, ids = fr.Embedding(5, 4), np.array([1, 2])
+    y, tape = table.forward(ids)
+    ids[...] = 0
+    table.backward(tape, np.ones_like(y))
+    assert np.array_equal(table.grads["weight"].any(axis=1), [False, True, True, False, False])
 
 
 def test_generated_sentences_do_not_depend_on_the_batch(dtype: str) -> None:

@@ -34,6 +34,11 @@ from tolerance import assert_same_bits
         (lambda: Seq2Seq(LSTM(2, 3), Linear(3, 1, dtype="float64")), TypeError, "head has dtype float64"),
         (lambda: Seq2Seq(fr.Bidirectional(LSTM(2, 3), None), 2), TypeError, "one output of known size"),
         (lambda: Seq2Seq(LSTM(2, 3), 2)(zeros((4, 2))), ValueError, r"x has shape \(4, 2\); expected \(batch, time"),
+        (
+            lambda: EncoderDecoder(LSTM(2, 3), LSTM(2, 3), 2)(zeros(2), zeros((2, 3, 2)), ([1, 1], None)),
+            ValueError,
+            r"source has shape \(2,\)",
+        ),
         (lambda: Seq2Seq(LSTM(2, 3), 2)(zeros((4, 5, 2)), [5, 6, 1, 1]), ValueError, r"lengths\[1\] is 6"),
         (lambda: Seq2Seq(LSTM(2, 3), 2).generate(zeros((1, 1), int), 3), ValueError, "has no embedding"),
         (
@@ -79,6 +84,8 @@ from tolerance import assert_same_bits
         (lambda: Autoencoder(LSTM(2, 3), LSTM(2, 3), inputs="own"), ValueError, "inputs is 'own'"),
         (lambda: Autoencoder(LSTM(2, 3), LSTM(2, 3)).decode(zeros((2, 4)), 3), ValueError, "code has shape"),
         (lambda: Autoencoder(LSTM(2, 3), LSTM(2, 3))(zeros((2, 4, 3))), ValueError, "x has shape"),
+        (lambda: Autoencoder(LSTM(2, 3), LSTM(2, 3)).decode(zeros((2, 3)), -1), ValueError, "steps is -1"),
+        (lambda: Residual(fr.Bidirectional(LSTM(2, 1))).stream(), ValueError, "Residual: stream needs one forward"),
         (lambda: Stacked((4,)), ValueError, "sizes is"),
         (lambda: Stacked((4, 0)), ValueError, "sizes is 0"),
         (lambda: Stacked((4, 2), activation="swish", code_activation="swish"), ValueError, "activation is 'swish'"),
@@ -129,3 +136,22 @@ def test_tokens_past_the_end_may_be_anything() -> None:
     assert_same_bits(model(tokens, [2, 3]), model(clean, [2, 3]))
     with pytest.raises(ValueError, match="ids has -100"):
         model(tokens, [3, 3])
+
+
+def test_attributes_that_have_no_effect_later_are_fixed() -> None:
+    made: list[tuple[Any, str]] = [
+        (Stacked((4, 2), dropout=0.5), "dropout"),
+        (Stacked((4, 2)), "noise"),
+        (models.Attention(3, 3), "score"),
+        (Vec2Seq(LSTM(2, 3), 2, vector_size=3), "vector_size"),
+        (Autoencoder(LSTM(2, 3), LSTM(2, 3)), "code_size"),
+        (fr.Bidirectional(LSTM(2, 3)), "hidden_size"),
+        (fr.Activation("tanh"), "function"),
+    ]
+    for layer, name in made:
+        with pytest.raises(AttributeError, match=f"{layer.op}: {name} is fixed when the layer is made"):
+            setattr(layer, name, 1)
+    noise = models.GaussianNoise(0.1)
+    with pytest.raises(ValueError, match="GaussianNoise: std is -1; expected a finite number >= 0"):
+        noise.std = -1
+    assert noise.std == 0.1

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +45,59 @@ def test_shared_embeddings_stay_shared(tmp_path: Path) -> None:
     model.save(tmp_path / "m.safetensors")
     loaded: Any = fr.load(tmp_path / "m.safetensors")
     assert loaded.source_embedding is loaded.decoder.embedding
+
+
+def trained(model: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> list[Array]:
+    """Make a step of an optimizer; return the outputs of training and of inference."""
+    optimizer = fr.Adam(model, lr=0.01)
+    y, tape = model.forward(*inputs, **options)
+    model.backward(tape, np.ones_like(y))
+    optimizer.step()
+    return [y, model(*inputs, **options)]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("name", CASES)
+def test_copies_are_equal_and_independent(name: str, again: Callable[[Any], Any]) -> None:
+    case = CASES[name]
+    model, inputs = arguments(case, "float32")
+    options = keywords(case)
+    before = model.state_dict()
+    other = again(model)
+    assert other.config() == model.config() and list(other.params) == list(model.params)
+    assert other.num_parameters == model.num_parameters
+    assert_same_bits(other(*inputs, **options), model(*inputs, **options))
+    expected = trained(other, inputs, options)
+    for key, value in model.params.items():
+        assert_same_bits(value, before[key])
+        assert not np.any(model.grads[key])
+        assert other.grads[key].shape == value.shape
+    for value, truth in zip(trained(model, inputs, options), expected, strict=True):
+        assert_same_bits(value, truth)
+
+
+def test_copies_keep_what_is_shared_and_the_state_of_dropout() -> None:
+    table, cell = fr.Embedding(6, 4, seed=1), fr.GRU(4, 4, 2, dropout=0.5, seed=2)
+    model = fr.Sequential(table, cell, cell, fr.Dropout(0.5, seed=3))
+    ids = np.array([[1, 5, 2]])
+    model.forward(ids)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other[1] is other[2] and other[1] is not cell
+        assert other.num_parameters == model.num_parameters
+        expected = [copy.deepcopy(model).forward(ids)[0] for _ in range(2)]
+        assert_same_bits(other.forward(ids)[0], expected[0])
+        assert np.any(other.forward(ids)[0] != expected[1])
+    pair = copy.deepcopy([table, model])
+    assert pair[1][0] is pair[0]
+    encoder = models.EncoderDecoder(fr.GRU(4, 5), fr.GRU(4, 5), 6, source_embedding=table, target_embedding=table)
+    assert copy.deepcopy(encoder).num_parameters == encoder.num_parameters
+
+
+def test_models_go_to_other_processes() -> None:
+    model = models.SequenceToVector(fr.LSTM(3, 5, 2, bidirectional=True, seed=1), 2, seed=2)
+    x = np.random.default_rng(0).standard_normal((4, 6, 3)).astype("f4")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert_same_bits(pool.submit(model, x).result(), model(x))
 
 
 def test_a_seed_means_one_set_of_weights() -> None:
@@ -112,3 +170,5 @@ def test_summaries_of_single_layers_and_unknown_ones() -> None:
     rows = Twice().summary().rows
     assert rows[0].shape == ("?",) and rows[1].shape == ("...", 2)
     assert repr(Twice().summary()) == str(Twice().summary())
+    rows = fr.Sequential(fr.LSTM(2, 5), Twice(), fr.Linear(5, 1)).summary().rows
+    assert [row.shape for row in rows if row.name != "inner"] == [("...", 1), ("B", "T", 5), ("?",), ("...", 1)]

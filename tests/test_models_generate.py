@@ -197,6 +197,7 @@ def test_nothing_is_generated_for_no_samples() -> None:
         ({"top_k": 0}, "top_k is 0"),
         ({"beam_width": 0}, "beam_width is 0"),
         ({"length_penalty": -1.0}, "length_penalty is -1.0"),
+        ({"length_penalty": 1e6, "method": "beam"}, "length_penalty is 1000000.0"),
     ],
 )
 def test_search_checks_its_arguments(change: dict[str, Any], match: str) -> None:
@@ -204,8 +205,71 @@ def test_search_checks_its_arguments(change: dict[str, Any], match: str) -> None
         encoder_decoder("float32").generate(**{"source": np.zeros((2, 3), int), "max_length": 4, **change})
 
 
+def language(outputs: int = 7) -> models.SequenceToSequence:
+    """A model of a language of seven tokens."""
+    return models.SequenceToSequence(fr.LSTM(4, 6, seed=0), outputs, embedding=fr.Embedding(7, 4, seed=0), seed=0)
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
+@pytest.mark.parametrize("end", [-1, 7, 99])
+def test_the_end_is_a_token(method: str, end: int) -> None:
+    with pytest.raises(ValueError, match=f"SequenceToSequence: end is {end}; expected a token, 0 <= end < 7"):
+        language().generate([[2, 3]], 5, end=end, method=method)
+
+
+@pytest.mark.parametrize("tokens", [{"start": -1}, {"start": 7}, {"end": -1}, {"end": 5}])
+def test_models_are_made_with_tokens(tokens: dict[str, int]) -> None:
+    """The start is read, so the embedding must know it; the end is written, so it is one of the outputs."""
+    ((name, token),) = tokens.items()
+    table = fr.Embedding(7, 4)
+    makes: list[Any] = [
+        lambda: models.Decoder(fr.GRU(4, 5), 5, embedding=table, **tokens),
+        lambda: models.VectorToSequence(fr.GRU(4, 5), 5, vector_size=2, embedding=table, **tokens),
+        lambda: models.EncoderDecoder(fr.GRU(4, 5), fr.GRU(4, 5), 5, target_embedding=table, **tokens),
+    ]
+    for make in makes:
+        with pytest.raises(
+            ValueError, match=f"{name} is {token}; expected a token, 0 <= {name} < {5 + 2 * (name == 'start')}"
+        ):
+            make()
+    model = models.VectorToSequence(fr.GRU(4, 5), 5, vector_size=2, embedding=table, start=6, end=4)
+    assert model.generate(np.zeros((2, 2)), 3).tokens.shape[0] == 2
+    setattr(model.decoder, name, token)
+    with pytest.raises(ValueError, match=f"VectorToSequence: {name} is {token}"):
+        model.generate(np.zeros((2, 2)), 3)
+
+
+def test_what_is_written_can_be_read() -> None:
+    with pytest.raises(ValueError, match="SequenceToSequence: head has 9 outputs; expected at most 7"):
+        language(9).generate([[2, 3]], 5)
+    # A head that does not tell its outputs is judged by them.
+    model = models.SequenceToSequence(fr.LSTM(4, 6), fr.Sequential(fr.Activation("tanh")), embedding=fr.Embedding(7, 4))
+    with pytest.raises(ValueError, match="end is 6; expected a token, 0 <= end < 6"):
+        model.generate([[2, 3]], 5, end=6)
+    assert model.generate([[2, 3]], 5, end=5).tokens.shape[0] == 1
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_choose_no_token(method: str, value: float) -> None:
+    model = language()
+    model.head.params["bias"][2] = value
+    with pytest.raises(FloatingPointError, match=r"SequenceToSequence: outputs have .* as the largest logit of row 0"):
+        model.generate([[2, 3]], 5, method=method)
+    model.head.params["bias"][2] = -np.inf  # a token that is never said
+    assert 2 not in model.generate([[2, 3]], 5, method=method, seed=0).tokens
+
+
+def test_scheduled_sampling_is_checked_when_it_is_changed() -> None:
+    decoder = models.Decoder(fr.GRU(4, 5), 5)
+    with pytest.raises(ValueError, match="Decoder: scheduled_sampling is 2; expected a probability"):
+        decoder.scheduled_sampling = 2
+    decoder.scheduled_sampling = 0.5
+    assert decoder.config()["scheduled_sampling"] == 0.5
+
+
 def test_a_beam_may_be_wider_than_the_vocabulary() -> None:
-    """Of two tokens, one the end, there are two sentences of at most one token."""
+    """With two tokens, one of them the end, a beam of eight has fewer candidates than places."""
 
     class Coin:
         def __call__(self, tokens: Array) -> Array:
@@ -214,12 +278,11 @@ def test_a_beam_may_be_wider_than_the_vocabulary() -> None:
         def reorder(self, rows: Array) -> None:
             assert rows.max() < 8
 
-    for end, expected in ((1, [0, 0, 0]), (0, [0])):
+    # 1 at once has 0.4; 0 1, 0 0 1 and 0 0 0 have 0.24, 0.144 and 0.216. With 0 as the end, 0 at once has 0.6.
+    for end, expected, probability in ((1, [1], 0.4), (0, [0], 0.6)):
         found = search("Test", lambda width: Coin(), np.zeros(1, int), end, 3, "beam", beam_width=8)
-        likely = {1: [[1], [0, 1], [0, 0, 1], [0, 0, 0]], 0: [[0]]}[end]
-        probabilities = [np.prod([0.6 if t == 0 else 0.4 for t in s]) for s in likely]
-        assert found.tokens[0, : found.lengths[0]].tolist() == likely[int(np.argmax(probabilities))]
-        assert len(expected) >= 1
+        assert found.tokens[0, : found.lengths[0]].tolist() == expected
+        assert abs(found.log_probs[0] - np.log(probability)) <= 1e-15
 
 
 def test_greedy_with_residual_decoders_and_beams_of_lstm_states() -> None:

@@ -8,26 +8,18 @@ import numpy as np
 import pytest
 
 import fusedrnn as fr
+from differences import slope
 from fusedrnn import models
 from model_cases import CASES, LENGTHS, Array, ModelCase, X, arguments, encoder_decoder, keywords, residual
-
-STEP = 1e-5
-# The error of a central difference is of the order STEP^2 times the third derivative, and rounding / STEP: 1e-10 here.
-TOLERANCE = 2e-8
+from tolerance import DIFFERENCE
 
 
 def slopes(loss: Any, arrays: dict[str, Array], rng: np.random.Generator) -> dict[str, tuple[Array, float]]:
-    """Return for each array a random direction and the derivative of the loss along it; arrays are changed in place."""
+    """Return for each array a random direction and the derivative of the loss along it."""
     result = {}
     for name, array in arrays.items():
         along = rng.standard_normal(array.shape)
-        start = array.copy()
-        sides = []
-        for sign in (1, -1):
-            array[...] = start + sign * STEP * along
-            sides.append(loss())
-        array[...] = start
-        result[name] = (along, (sides[0] - sides[1]) / (2 * STEP))
+        result[name] = (along, slope(loss, array, along))
     return result
 
 
@@ -54,7 +46,7 @@ def check(model: Any, inputs: tuple[Array, ...], **lengths: Any) -> None:
     assert any(np.any(gradient) for gradient in gradients.values())
     for name, (along, truth) in slopes(loss, arrays, rng).items():
         error = abs(float((gradients[name] * along).sum()) - truth)
-        assert error <= TOLERANCE * max(1.0, abs(truth)), f"d{name} is off by {error:.2e} of {truth:.2e}"
+        assert error <= DIFFERENCE * max(1.0, abs(truth)), f"d{name} is off by {error:.2e} of {truth:.2e}"
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -129,7 +121,7 @@ def test_gradients_of_shared_embeddings() -> None:
     ((along, truth),) = slopes(
         lambda: float((weights * model(source, inputs)).sum()), {"table": table.params["weight"]}, rng
     ).values()
-    assert abs(float((table.grads["weight"] * along).sum()) - truth) <= TOLERANCE * max(1.0, abs(truth))
+    assert abs(float((table.grads["weight"] * along).sum()) - truth) <= DIFFERENCE * max(1.0, abs(truth))
 
 
 def test_noise_and_dropout_have_gradients() -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 import fusedrnn as fr
+from tolerance import CURVES
 from torch_pairs import LENGTHS, PAIRS, SAMPLES, SOURCE_LENGTHS, nn, torch
 
 BATCH, EPOCHS = 4, 17  # 51 steps
-# The curves are those of the same numbers: after 51 steps only roundings may have made a difference.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
 def in_dtype(layer: Any, dtype: str) -> Any:
@@ -113,4 +112,4 @@ def test_loss_curves_equal_torchs(name: str, recipe: str, dtype: str) -> None:
     curve = torch_curve(truth, chosen, *data, torch_loss, tensors)
     assert history["loss"][-1] < history["loss"][0]
     errors = np.abs(np.array(history["loss"]) - curve)
-    assert np.max(errors) <= TOLERANCE[dtype], f"{name}, {recipe}: the curves differ by {np.max(errors):.1e}"
+    assert np.max(errors) <= CURVES[dtype], f"{name}, {recipe}: the curves differ by {np.max(errors):.1e}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 import fusedrnn as fr
 from problems import LAYERS, Array
@@ -64,3 +65,24 @@ def test_gradients_through_dropout(cell: str) -> None:
     dx, _ = layer.backward(tape, dy)
     ahead, behind = (np.sum(make().forward(x + step * along)[0][0] * dy) for step in (1e-6, -1e-6))
     assert abs((ahead - behind) / 2e-6 - np.sum(dx * along)) <= 1e-7 + 1e-6 * abs(np.sum(dx * along))
+
+
+def test_dropout_may_be_changed(cell: str) -> None:
+    """A layer whose dropout was set later is one that was made with it; with 0 again, training is inference."""
+    x = np.random.default_rng(0).normal(size=(B, T, INPUTS))
+    one, other = LAYERS[cell](INPUTS, H, 2, dropout=0.5, seed=1), LAYERS[cell](INPUTS, H, 2, seed=1)
+    other.dropout = 0.5
+    assert other.config() == one.config()
+    (y, _), tape = other.forward(x)
+    assert_same_bits(y, one.forward(x)[0][0])
+    other.dropout = 0
+    assert_same_bits(other.forward(x)[0][0], other(x)[0])
+    assert np.all(np.isfinite(other.backward(tape, np.ones_like(y))[0]))  # with the masks of its own forward
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), None, "x"])
+def test_dropout_is_checked_when_it_is_changed(cell: str, value: Any) -> None:
+    layer = LAYERS[cell](INPUTS, H, 2, dropout=0.5)
+    with pytest.raises((ValueError, TypeError), match=rf"{layer.op}: dropout is {value!r}; expected a"):
+        layer.dropout = value
+    assert layer.dropout == 0.5

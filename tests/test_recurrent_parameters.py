@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,10 +74,13 @@ def test_initialisation() -> None:
         recurrent, inputs = lstm.params["weight_hh_l0"][rows], lstm.params["weight_ih_l0"][rows]
         assert np.max(np.abs(recurrent @ recurrent.T - np.eye(40))) <= 1e-12
         assert np.sqrt(6 / 90) * 0.98 <= np.max(np.abs(inputs)) <= np.sqrt(6 / 90)
-    bias = lstm.params["bias_ih_l0"] + lstm.params["bias_hh_l0"]
-    assert np.array_equal(bias, np.repeat([0.0, 1, 0, 0], 40))
-    for value in fr.LSTM(50, 40, init="torch", seed=0).params.values():
+    assert np.array_equal(lstm.params["bias_ih_l0"], np.repeat([0.0, 1, 0, 0], 40))
+    assert not np.any(lstm.params["bias_hh_l0"])
+    gru = fr.GRU(50, 40, seed=0).params
+    assert not np.any(gru["bias_ih_l0"]) and not np.any(gru["bias_hh_l0"])
+    for name, value in fr.LSTM(50, 40, init="torch", seed=0).params.items():
         assert 40**-0.5 * 0.9 <= np.max(np.abs(value)) <= 40**-0.5
+        assert abs(value.std() / (40**-0.5 / np.sqrt(3)) - 1) <= 0.1, name
 
 
 def negate(weight: Array) -> None:
@@ -133,3 +137,23 @@ def test_bias_changed_in_place(dtype: str, element: int) -> None:
     fresh.load_state_dict(layer.state_dict())
     assert_same_bits(layer(x)[0], fresh(x)[0])
     assert np.any(layer(x)[0] != before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("input_size", 4), ("hidden_size", 9), ("num_layers", 1), ("bias", False), ("bidirectional", True),
+     ("dtype", "float64"), ("compute_dtype", "bfloat16")],
+)  # fmt: skip
+def test_what_the_parameters_depend_on_is_fixed(cell: str, name: str, value: object) -> None:
+    layer = LAYERS[cell](INPUTS, H, 2)
+    kept = getattr(layer, name)
+    with pytest.raises(AttributeError, match=f"{layer.op}: {name} is fixed when the layer is made; expected a new"):
+        setattr(layer, name, value)
+    assert getattr(layer, name) == kept
+
+
+def test_all_constructors_show_their_arguments() -> None:
+    """The signatures are the same, but for the nonlinearity."""
+    rnn, lstm = (inspect.signature(layer).parameters for layer in (fr.RNN, fr.LSTM))
+    assert {name: p for name, p in rnn.items() if name != "nonlinearity"} == dict(lstm)
+    assert rnn["nonlinearity"].default == "tanh"

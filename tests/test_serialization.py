@@ -106,6 +106,13 @@ def test_shared_layers_stay_shared(tmp_path: Path) -> None:
     assert loaded.num_parameters == 12 and loaded.params["0.weight"] is loaded.params["2.weight"]
 
 
+def test_paths_of_bytes(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "model.safetensors")
+    layer = fr.Linear(3, 2, seed=1)
+    layer.save(path)  # type: ignore[arg-type]
+    assert_same(fr.load(path), layer, np.ones((1, 3)))  # type: ignore[arg-type]
+
+
 def test_nan_weights_and_any_memory_order_are_kept(tmp_path: Path) -> None:
     layer = fr.Linear(2, 3)
     layer._set_parameters({name: np.asfortranarray(array) for name, array in layer.params.items()})
@@ -261,6 +268,7 @@ def test_duplicate_keys(tmp_path: Path) -> None:
     refused(tmp_path, content(nested.encode(), bytes(24)), "twice")
 
 
+@pytest.mark.usefixtures("no_device")
 @pytest.mark.parametrize(
     ("spec", "match"),
     [

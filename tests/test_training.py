@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import differences
 import fusedrnn as fr
 from fusedrnn.training import (
     accuracy,
@@ -83,16 +86,9 @@ def test_cross_entropy(options: dict[str, Any]) -> None:
     check_gradient(lambda: cross_entropy(pred, target, **options)[0], pred, grad)
 
 
-def check_gradient(value: Callable[[], float], array: Array, grad: Array, step: float = 1e-6) -> None:
+def check_gradient(value: Callable[[], float], array: Array, grad: Array) -> None:
     """Compare with central differences; values and gradients are of order 1, so 1e-8 is far above their error."""
-    for index in np.ndindex(array.shape):
-        kept = array[index]
-        array[index] = kept + step
-        above = value()
-        array[index] = kept - step
-        below = value()
-        array[index] = kept
-        assert abs((above - below) / (2 * step) - grad[index]) <= 1e-8, index
+    assert np.max(np.abs(differences.gradient(value, array) - grad)) <= 1e-8
 
 
 @pytest.mark.parametrize("loss", [mse, mae, huber, binary_cross_entropy, cross_entropy])
@@ -260,6 +256,56 @@ def test_optimizers_resume(ours: Any, options: Any) -> None:
         assert array.tobytes() == resumed.params[name].tobytes()
     with pytest.raises(ValueError, match=r"the state does not fit; .*weight"):
         ours(fr.Linear(2, 2), **options).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda state: state.clear(), "it has no 'steps'"),
+        (lambda state: state.update(steps=1.5), "steps is 1.5; expected an integer"),
+        (lambda state: state.update(steps=-1), "steps is -1; expected an integer >= 0"),
+        (lambda state: state.update(lr=-1), "lr is -1; expected a number >= 0"),
+        (lambda state: state.update(lr=None), "lr is None; expected a number"),
+        (lambda state: state.update(buffers=[1]), "the state does not fit"),
+        (lambda state: state["buffers"].pop("square"), r"missing, unexpected or of wrong shape: \['square.bias'"),
+        (lambda state: state["buffers"]["square"].update(bias=np.ones(4, complex)), "square.bias has dtype complex128"),
+        (lambda state: state["buffers"]["square"].update(bias=["a"] * 4), "square.bias has dtype <U1"),
+    ],
+)
+def test_a_state_of_an_optimizer_fits_or_changes_nothing(change: Any, match: str) -> None:
+    layer = fr.Linear(3, 4, seed=1)
+    optimizer, other = fr.Adam(layer), fr.Adam(layer, lr=0.5)
+    for each in (optimizer, other, other):
+        set_gradients(layer, np.random.default_rng(1))
+        each.step()
+    before, state = optimizer.state_dict(), other.state_dict()
+    change(state)
+    with pytest.raises(ValueError, match=f"Adam: .*{match}"):
+        optimizer.load_state_dict(state)
+    after = optimizer.state_dict()
+    assert (after["steps"], after["lr"]) == (before["steps"], before["lr"])
+    for buffer, arrays in before["buffers"].items():
+        assert all(np.array_equal(after["buffers"][buffer][name], array) for name, array in arrays.items())
+
+
+def test_the_learning_rate_is_checked_when_it_is_changed() -> None:
+    optimizer = fr.SGD(fr.Linear(2, 2))
+    for rate in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"SGD: lr is .*; expected a number >= 0"):
+            optimizer.lr = rate
+    optimizer.lr = np.float32(0.5)
+    assert type(optimizer.lr) is float and optimizer.lr == 0.5
+
+
+def test_an_optimizer_is_copied_with_its_model() -> None:
+    optimizer = fr.Adam(fr.Sequential(fr.GRU(3, 4, seed=1), fr.Linear(4, 2, seed=2)))
+    before = optimizer.layer.state_dict()
+    for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        set_gradients(other.layer, np.random.default_rng(1))
+        other.step()
+        assert all(np.any(other.layer.params[name] != value) for name, value in before.items() if value.any())
+    assert optimizer.steps == 0
+    assert all(np.array_equal(optimizer.layer.params[name], value) for name, value in before.items())
 
 
 def test_a_shared_layer_is_updated_once() -> None:

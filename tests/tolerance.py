@@ -31,6 +31,25 @@ TOLERANCE = {
     "float64": Tolerance(forward=1e-14, gradient=1e-13),
 }
 
+# Of the CUDA kernels on a GPU: cuBLAS sums in another order than the reference, and in shorter chains; tanh and exp are
+# within 2 ulp.
+ON_DEVICE = {
+    "float32": Tolerance(forward=1e-5, gradient=2e-5),
+    "float64": Tolerance(forward=1e-13, gradient=1e-12),
+}
+
+# Half of the spacing of numbers at 1; TF32 rounds the inputs of products to 10 bits.
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+TF32_ROUNDING = 2.0**-11
+
+# A gradient against a central difference in float64, in units of the derivative where that is over 1. A difference is
+# off by about the step squared times the third derivative, and by a rounding over the step: 1e-10 here.
+DIFFERENCE_STEP = 1e-5
+DIFFERENCE = 2e-8
+
+# Curves of losses against torch's, from the same numbers: after 51 steps only roundings may have made a difference.
+CURVES = {"float64": 1e-9, "float32": 1e-4}
+
 # Elements of a gradient tensor differ in size, but their errors come from the same sums: an element may be off by what
 # the norm-wise bound grants an average element, times this.
 ELEMENT = 3.0

@@ -5,14 +5,9 @@
 
 namespace fusedrnn {
 
-// The bytes that a (rows, columns) array with a dense last axis touches; its row stride may be negative.
+// The bytes that an array touches.
 struct Extent {
   const char *begin, *end;
-  Extent(const void* data, int64_t rows, int64_t row_bytes, int64_t stride_bytes) {
-    const int64_t last = (rows - 1) * stride_bytes;
-    begin = static_cast<const char*>(data) + std::min<int64_t>(0, last);
-    end = static_cast<const char*>(data) + std::max<int64_t>(0, last) + row_bytes;
-  }
   bool overlaps(const Extent& other) const { return begin < other.end && other.begin < end; }
 };
 
@@ -84,14 +79,20 @@ template <class T> class StreamOf : public Stream {
       fail(p_.op, "out", "has shape " + to_string(shape_of(out)),
            "(batch, hidden) = " + to_string({p_.B, p_.hidden_size}));
     require_writable<T>(p_.op, "out", out);
-    const Extent read(in.data(), p_.B, p_.input_size * int64_t(sizeof(T)), in.strides(0));
-    if (read.overlaps(extent(out.data(), p_.hidden_size))) fail(p_.op, "out", "overlaps x", "memory of its own");
+    if (extent_of_rows(in).overlaps(extent(out.data(), p_.hidden_size)))
+      fail(p_.op, "out", "overlaps x", "memory of its own");
   }
 
   // Of a C-contiguous array with a row for each sample.
   Extent extent(const void* data, int64_t columns) const {
-    const int64_t row_bytes = columns * int64_t(sizeof(T));
-    return Extent(data, p_.B, row_bytes, row_bytes);
+    const char* begin = static_cast<const char*>(data);
+    return {begin, begin + p_.B * columns * int64_t(sizeof(T))};
+  }
+  // Of one whose rows lie anywhere, backwards as well.
+  Extent extent_of_rows(const py::array& a) const {
+    const char* first = static_cast<const char*>(a.data());
+    const char* last = first + (p_.B - 1) * a.strides(0);
+    return {std::min(first, last), std::max(first, last) + a.shape(1) * int64_t(sizeof(T))};
   }
 
   Problem p_;

@@ -29,14 +29,20 @@ def claim_parameters(op: str, count: int, dtype: np.dtype[Any]) -> None:
     ValueError
         If they are too many: for any machine, or for the file that is being loaded.
     """
+    check_parameters(op, count, dtype)
+    budget = _budget.get()
+    if budget is not None:
+        budget.left -= count * dtype.itemsize
+
+
+def check_parameters(op: str, count: int, dtype: np.dtype[Any]) -> None:
+    """Raise the ValueError of ``claim_parameters`` without a claim, for what is claimed in parts."""
     size = count * dtype.itemsize
     if size > LARGEST_BYTES:
         raise ValueError(f"{op}: {count} parameters need {size} bytes; expected at most {LARGEST_BYTES}")
     budget = _budget.get()
-    if budget is not None:
-        if size > budget.left:
-            raise ValueError(f"{op}: {count} parameters need {size} bytes; the file has {budget.left} left for them")
-        budget.left -= size
+    if budget is not None and size > budget.left:
+        raise ValueError(f"{op}: {count} parameters need {size} bytes; the file has {budget.left} left for them")
 
 
 @contextmanager

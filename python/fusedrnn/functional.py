@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from . import _core
 from .cuda import require_device
 from .cuda.detection import is_device_array
+from .gates import CELLS
+
+__all__ = ["Gradients", "KernelTape", "gru", "gru_backward", "lstm", "lstm_backward", "rnn", "rnn_backward"]
 
 Array: TypeAlias = NDArray[Any]  # or an array of a device, which has the same shape, ndim and indices
 
@@ -205,9 +208,6 @@ def rnn_cell(op: str, nonlinearity: str) -> str:
     return f"rnn_{nonlinearity}"
 
 
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-
-
 def _forward(
     cell: str,
     x: Array,
@@ -223,7 +223,7 @@ def _forward(
     backend = _backend(op, x)
     if x.ndim != 3:
         raise ValueError(f"{op}: x has shape {tuple(x.shape)}; expected (batch, time, input_size), 3 axes")
-    given = _check_weights(op, _GATES[cell], x, weights)
+    given = _check_weights(op, len(CELLS[cell].gates), x, weights)
     input_size, hidden_size = given[0].shape[1], given[1].shape[1]
     batch = x.shape[0 if batch_first else 1]
     for name, state in (("h0", h0), ("c0", c0)):

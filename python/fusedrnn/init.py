@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .allocation import claim_parameters, initialisation_is_skipped
+from .gates import CELLS
 
 __all__ = [
     "Init",
@@ -24,10 +25,9 @@ __all__ = [
     "uniform",
 ]
 
-# Gates in torch's order: LSTM i, f, g, o; GRU r, z, n.
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-LSTM_INPUT_GATE, LSTM_FORGET_GATE = 0, 1
-GRU_UPDATE_GATE = 1
+GATES = {cell.op.lower(): len(cell.gates) for cell in CELLS.values()}
+LSTM_INPUT_GATE, LSTM_FORGET_GATE = map(CELLS["lstm"].gates.index, "if")
+GRU_UPDATE_GATE = CELLS["gru"].gates.index("z")
 
 
 @dataclass(frozen=True)

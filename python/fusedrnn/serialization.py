@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .allocation import parameters_from_file
-from .layers.arrays import Array, parse_device
+from .layers.arrays import Array, described, parse_device
 from .layers.base import Layer
 from .layers.namespace import to_host
 from .layers.registry import layer_from_spec, layer_spec
@@ -32,16 +32,21 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError
-        If the class of the layer, or of one inside it, is not registered (``fusedrnn.layers.register_layer``).
+        If ``layer`` is none, or its class, or that of one inside it, is not registered
+        (``fusedrnn.layers.register_layer``).
     OSError
         If the file cannot be written.
     """
     import safetensors.numpy
 
+    if not isinstance(layer, Layer):
+        raise TypeError(f"save: layer is {described(layer)}; expected a Layer")
     spec = json.dumps({"format": _FORMAT, **layer_spec(layer)})
     # safetensors writes the memory of a Fortran-ordered array as if it were C-ordered.
     tensors = {name: np.ascontiguousarray(to_host(array)) for name, array in layer.params.items()}
-    _write_atomically(os.path.realpath(path), safetensors.numpy.save(tensors, metadata={_METADATA_KEY: spec}))
+    _write_atomically(
+        os.path.realpath(os.fsdecode(path)), safetensors.numpy.save(tensors, metadata={_METADATA_KEY: spec})
+    )
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> Layer:

@@ -10,7 +10,13 @@ from .tf32 import get_tf32, set_tf32
 
 
 def release_memory() -> None:
-    """Give device memory that the kernels keep for later calls back to the system; waits for the device."""
+    """Give device memory that the kernels keep for later calls back to the system; waits for the device.
+
+    Raises
+    ------
+    ImportError
+        If CUDA is not built.
+    """
     from .. import _cuda
 
     _cuda.release_memory()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .. import _cuda
+from ..gates import CELLS
 from .arrays import Library, by_protocol, library_of
 from .libraries import prepare_cublas
 from .presence import require_device
@@ -67,7 +68,7 @@ class Stack:
         if make is None:
             require_device()
             prepare_cublas()
-        self.op = {"lstm": "LSTM", "gru": "GRU"}.get(cell, "RNN")
+        self.op = CELLS[cell].op
         self.dtype = dtype
         self.chunk_bytes = 0  # of input projections kept at a time; 0: the default
         self.path = path_from_environment()  # "auto"; "fused": not the resident path; "stepwise": neither

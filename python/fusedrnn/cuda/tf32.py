@@ -6,7 +6,13 @@ _allowed = False
 
 
 def set_tf32(allowed: bool) -> None:
-    """Allow or forbid TF32 in the products of later float32 calls on a GPU. Sums stay float32."""
+    """Allow or forbid TF32 in the products of later float32 calls on a GPU. Sums stay float32.
+
+    Parameters
+    ----------
+    allowed : bool
+        Whether the inputs of products may be rounded to 10 bits of mantissa; for all threads.
+    """
     global _allowed
     _allowed = bool(allowed)
 

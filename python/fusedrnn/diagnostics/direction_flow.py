@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..gates import CELLS
 from ..layers.arrays import Array
+from ..layers.lengths import valid_steps
 from .flow_plot import plot_gradient_flow
 from .powers import matrix_norms, power_norms, spectral_norm, spectral_radius
 from .recording import Call, direction_name
@@ -17,8 +19,6 @@ from .through_time import Direction, Gradients, Pass, direction_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_GATE_NAMES = {1: "h", 3: "rzn", 4: "ifgo"}  # blocks of W_hh by their number
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def flow_of_call(call: Call, samples: int, norm: str) -> GradientFlow:
     """Run one call of a recurrent layer again in float64, up through its layers and down again."""
     layer = call.layer
     x = call.input()
-    lengths = call.valid_steps(*x.shape[:2])
+    lengths = call.known_lengths(*x.shape[:2])
     h0, c0 = call.states(call.state)
     passes: list[list[Pass]] = []
     for index in range(layer.num_layers):
@@ -137,8 +137,8 @@ def flow_of_call(call: Call, samples: int, norm: str) -> GradientFlow:
 
 def _measure(each: Pass, gradients: Gradients, samples: int, norm: str) -> DirectionFlow:
     direction, lengths = each.direction, each.lengths
-    batch, steps = gradients.dh.shape[:2]
-    valid = np.arange(steps) < lengths[:, np.newaxis]
+    batch = len(lengths)
+    valid = valid_steps("gradient_flow", lengths, *gradients.dh.shape[:2])
     jacobian = None
     if min(samples, batch):
         jacobian = np.stack(
@@ -158,5 +158,5 @@ def _measure(each: Pass, gradients: Gradients, samples: int, norm: str) -> Direc
 
 
 def _blocks(direction: Direction) -> dict[str, Array]:
-    names = _GATE_NAMES[direction.gates]
-    return dict(zip(names, np.split(direction.weight_hh, direction.gates), strict=True))
+    gates = CELLS[direction.cell].gates
+    return dict(zip(gates, np.split(direction.weight_hh, direction.gates), strict=True))

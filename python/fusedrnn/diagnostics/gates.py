@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..gates import CELLS, SIGMOID
 from ..layers.arrays import Array
 from ..layers.base import Layer
+from ..layers.lengths import valid_steps
 from .recording import Call, batch_major, direction_name, recorded, run_forward
-from .through_time import GATE_SLOTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_SHOWN = {"lstm": "ifogch", "gru": "rznh", "rnn_tanh": "h", "rnn_relu": "h"}
-_SIGMOID = "ifozr"
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class DirectionTrace(dict[str, Array]):
         if values.size == 0:
             return Saturation(*[float("nan")] * 4)
         position = np.tanh(values) if name == "c" else values
-        if name not in _SIGMOID:
+        if name not in SIGMOID:
             position = (position + 1) / 2
         low, high = float(np.mean(position < margin)), float(np.mean(position > 1 - margin))
         if self.cell == "rnn_relu":
@@ -145,16 +143,16 @@ def _trace_of_call(call: Call) -> GateTrace:
             (cores[0], index * layer.num_directions, index) if len(cores) == 1 else (cores[index], 0, 0)
         )
         y = batch_major(layer, core.outputs(core_layer))
-        outside = np.arange(y.shape[1]) >= call.valid_steps(*y.shape[:2])[:, np.newaxis]
+        outside = ~valid_steps("gate_trace", call.known_lengths(*y.shape[:2]), *y.shape[:2])
         for k, h in enumerate(np.split(y, layer.num_directions, axis=-1)):
             slots = core.gates(first_slab + k).swapaxes(1, 2)
-            named = dict(zip(GATE_SLOTS[layer._cell], slots, strict=True)) | {"h": h}
+            named = dict(zip(CELLS[layer._cell].slots, slots, strict=True)) | {"h": h}
             cells = core.cell_states(first_slab + k)
             if cells is not None:
                 named["c"] = cells[0].swapaxes(0, 1)
             values = {
                 name: np.where(outside[..., np.newaxis], h.dtype.type(np.nan), named[name])
-                for name in _SHOWN[layer._cell]
+                for name in CELLS[layer._cell].shown
             }
             trace[direction_name(call.name, index, k == 1)] = DirectionTrace(layer._cell, values)
     return trace

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..figure import INK, new_figure
+from ..gates import SIGMOID
 from ..layers.arrays import Array
-from .figure import INK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def _valid(activations: Array) -> Array:
 
 def _image(axes: Any, activations: Array, name: str, cell: str) -> Any:
     """Draw units over time: one colour scale for [0, 1], one that is white at 0 for what has a sign."""
-    if name in "ifozr":
+    if name in SIGMOID:
         low, high, colours = 0.0, 1.0, "viridis"
     elif cell == "rnn_relu":
         low, high, colours = 0.0, _largest(activations), "viridis"
@@ -82,6 +83,6 @@ def _largest(activations: Array) -> float:
 def _ends(name: str, cell: str, of: Saturation) -> str:
     if cell == "rnn_relu":
         return f"{of.low:.0%} zero"
-    if name in "ifozr":
+    if name in SIGMOID:
         return f"{of.low:.0%} closed, {of.high:.0%} open"
     return f"{of.low + of.high:.0%} saturated"

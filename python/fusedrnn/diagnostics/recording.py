@@ -12,6 +12,7 @@ import numpy as np
 from ..layers.arrays import Array, as_lengths, as_real
 from ..layers.base import Layer, Tape
 from ..layers.recurrent import Recurrent
+from ..layers.state import state_arrays
 
 
 @dataclass
@@ -40,11 +41,11 @@ class Call:
     def states(self, value: Any) -> tuple[Array | None, Array | None]:
         """Return (h, c) of a state or its gradient, each (num_layers*num_directions, B, H) in float64 or None."""
         batched = np.ndim(self.x) == 3
-        h, c = self.layer._state("state", ("h", "c"), value, batched)
+        h, c = state_arrays(self.layer, "state", ("h", "c"), value, batched)
         return (None if h is None else h.astype(np.float64)), (None if c is None else c.astype(np.float64))
 
-    def valid_steps(self, batch: int, steps: int) -> Array:
-        """Return the lengths (B,)."""
+    def known_lengths(self, batch: int, steps: int) -> Array:
+        """Return the lengths (B,), all of them ``steps`` where none were given."""
         if self.lengths is None:
             return np.full(batch, steps, np.int64)
         return as_lengths(self.layer.op, self.lengths, batch, steps)

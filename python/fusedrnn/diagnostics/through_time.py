@@ -1,8 +1,8 @@
 """dL/dh(t) at every step of one direction of one layer, in float64, from the fused kernels.
 
 The kernel runs on z_x(t) = W_ih x(t) as its input with the identity as its input weights: its dx is then the gradient
-of the gates before their activation, dz(t), of all steps at once. Each formula stays in the kernels; what is left here
-is how a state reaches the next step: dL/dh(t) = dy(t) + W_hh^T dz(t+1), in a GRU + z(t+1) dL/dh(t+1), too.
+of the gates before their activation, dz(t), of all steps at once. The gates' derivatives stay in the kernels; written
+here is only how dh and dc pass from step to step: dL/dh(t) = dy(t) + W_hh^T dz(t+1), in a GRU + z(t+1) dL/dh(t+1), too.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from .. import functional
+from ..gates import CELLS
 from ..layers.arrays import Array
+from ..layers.lengths import in_reverse, valid_steps
 from ..layers.recurrent import Recurrent
 
-GATE_SLOTS = {"lstm": "ifgo", "gru": "mrzn", "rnn_tanh": "h", "rnn_relu": "h"}  # as a tape keeps them; m = W_n h + b_hn
 _CHUNK_ELEMENTS = 2**22  # of the largest array in a Jacobian's backward, 32 MiB
 
 
@@ -73,7 +74,7 @@ class Pass:
         self._backward = getattr(functional, f"{name}_backward")
         self._y = y
         gates = self._tape.core.gates(0).swapaxes(1, 2)
-        self._gates: dict[str, Array] = dict(zip(GATE_SLOTS[direction.cell], gates, strict=True))
+        self._gates: dict[str, Array] = dict(zip(CELLS[direction.cell].slots, gates, strict=True))
         cells = self._tape.core.cell_states(0)
         self._c: Array | None = None if cells is None else cells[0].swapaxes(0, 1)
 
@@ -90,7 +91,7 @@ class Pass:
     def backward(self, dy: Array, dh: Array | None, dc: Array | None) -> Gradients:
         """Return the gradients for dL/dy (B, T, H) and those of the final state, (B, H) each or None."""
         direction = self.direction
-        valid = np.arange(dy.shape[1]) < self.lengths[:, np.newaxis]
+        valid = valid_steps("gradient_flow", self.lengths, *dy.shape[:2])
         dy = np.where(valid[..., np.newaxis], in_step_order(dy, self.lengths, direction.reverse), 0.0)
         rows = np.flatnonzero(self.lengths)
         if dh is not None:  # the final h is the h of the last valid step
@@ -157,11 +158,7 @@ class Pass:
 
 def in_step_order(sequence: Array, lengths: Array, reverse: bool) -> Array:
     """Return (B, T, ...) with each sample's valid steps reversed if ``reverse``; its own inverse."""
-    if not reverse:
-        return sequence
-    steps = np.arange(sequence.shape[1])
-    order = np.where(steps < lengths[:, np.newaxis], lengths[:, np.newaxis] - 1 - steps, steps)
-    return sequence[np.arange(len(sequence))[:, np.newaxis], order]
+    return in_reverse("gradient_flow", sequence, lengths) if reverse else sequence
 
 
 def direction_of(layer: Recurrent, index: int, reverse: bool) -> Direction:

@@ -28,7 +28,7 @@ def softmax(x: Array, xp: Any = np) -> Array:
 
 
 # y from x and the namespace that computes with it.
-_FORWARD: dict[str, Callable[[Array, Any], Array]] = {
+FUNCTIONS: dict[str, Callable[[Array, Any], Array]] = {
     "identity": lambda x, xp: x,
     "tanh": lambda x, xp: xp.tanh(x),
     "sigmoid": sigmoid,
@@ -36,7 +36,7 @@ _FORWARD: dict[str, Callable[[Array, Any], Array]] = {
     "softmax": softmax,
 }
 # dx from the output y and dy: none of these functions needs its input again.
-_BACKWARD: dict[str, Callable[[Array, Array], Array]] = {
+DERIVATIVES: dict[str, Callable[[Array, Array], Array]] = {
     "identity": lambda y, dy: dy,
     "tanh": lambda y, dy: dy * (1 - y * y),
     "sigmoid": lambda y, dy: dy * y * (1 - y),
@@ -59,10 +59,12 @@ class Activation(Layer):
         Where the arrays are. RuntimeError where there is no GPU.
     """
 
+    _fixed = frozenset({"function"})
+
     def __init__(self, function: str, *, dtype: Any = None, device: str = "cpu") -> None:
         super().__init__(device=device)
-        if function not in _FORWARD:
-            raise ValueError(f"{self.op}: function is {function!r}; expected one of {', '.join(_FORWARD)}")
+        if function not in FUNCTIONS:
+            raise ValueError(f"{self.op}: function is {function!r}; expected one of {', '.join(FUNCTIONS)}")
         self.function = function
         self._kept_dtype = None if dtype is None else parse_dtype(self.op, dtype)
 
@@ -75,7 +77,7 @@ class Activation(Layer):
         x = as_real(self.op, "x", x, self._kept_dtype, self.xp)
         if self.function == "softmax" and x.ndim == 0:
             raise ValueError(f"{self.op}: x has shape (); expected (..., features)")
-        return _FORWARD[self.function](x, self.xp)
+        return FUNCTIONS[self.function](x, self.xp)
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
         """Compute (y, tape). The tape refers to y: leave y as it is until ``backward``."""
@@ -87,4 +89,4 @@ class Activation(Layer):
         (y,) = self._saved(tape)
         dy = as_real(self.op, "dy", dy, y.dtype, self.xp)
         check_shape(self.op, "dy", dy, "x.shape", y.shape)
-        return _BACKWARD[self.function](y, dy)
+        return DERIVATIVES[self.function](y, dy)

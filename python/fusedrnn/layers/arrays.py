@@ -53,6 +53,11 @@ def parse_device(op: str, device: Any) -> str:
     return "cuda"
 
 
+def described(value: Any) -> str:
+    """Return what a value is, for a message: "a Linear", or "the class Linear"."""
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
 def positive_int(op: str, name: str, value: Any) -> int:
     """Return a size as a Python int of at least 1.
 
@@ -79,12 +84,67 @@ def integer(op: str, name: str, value: Any) -> int:
         raise TypeError(f"{op}: {name} is {value!r}; expected an integer") from None
 
 
+def number(op: str, name: str, value: Any) -> float:
+    """Return an argument as a Python float; TypeError if it is not a number (text is not one)."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: {name} is {value!r}; expected a number") from None
+
+
+def flag(op: str, name: str, value: Any) -> bool:
+    """Return an argument as a Python bool; TypeError if it is not one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{op}: {name} is {value!r}; expected True or False")
+    return bool(value)
+
+
+def seed_sequence(op: str, seed: Any) -> np.random.SeedSequence:
+    """Return what the seeds of the parts of a layer come from; ValueError or TypeError if ``seed`` is none."""
+    try:
+        return np.random.SeedSequence(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{op}: seed is {seed!r}; expected an integer >= 0 or None") from None
+
+
+def random_generator(op: str, seed: Any) -> np.random.Generator:
+    """Return the generator of a seed; ValueError or TypeError if ``seed`` is none."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{op}: seed is {seed!r}; expected an integer >= 0 or None") from None
+
+
 def probability(op: str, name: str, value: Any) -> float:
     """Return a dropout probability as a float in [0, 1]; ValueError outside, NaN included."""
-    result = float(value)
+    result = number(op, name, value)
     if not 0.0 <= result <= 1.0:
         raise ValueError(f"{op}: {name} is {value!r}; expected a probability in [0, 1]")
     return result
+
+
+def as_array(op: str, name: str, x: Any, xp: Any = np) -> Array:
+    """Return ``x`` as an array of the namespace, whatever its dtype; the errors are those of ``as_real``."""
+    if xp is not np:
+        array: Array = device_array(op, name, x, xp)
+        return array
+    if on_gpu(x):
+        raise RuntimeError(
+            f"{op}: {name} is a {type(x).__module__}.{type(x).__name__} on cuda; the layer is on cpu: "
+            "pass a NumPy array, or layer.to('cuda')"
+        )
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        got = str(error)
+        if isinstance(x, (list, tuple)):
+            got = "its parts have unlike shapes; fusedrnn.pad_sequences makes one of sequences of unequal length"
+        raise ValueError(f"{op}: {name} is not an array: {got}") from None
+    except (TypeError, RuntimeError) as error:  # of a tensor that needs a gradient, has another dtype, or no memory
+        expected = "what NumPy can read; of a tensor, tensor.detach().float().numpy()"
+        raise TypeError(f"{op}: {name} is a {type(x).__name__}: {error}; expected {expected}") from None
 
 
 def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = np) -> Array:
@@ -115,7 +175,7 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = n
     usual = xp is np and type(x) is np.ndarray  # what follows would say the same, but not as fast
     if usual and (x.dtype is dtype or (dtype is None and x.dtype in DTYPES)) and x.flags.aligned:
         return x  # type: ignore[no-any-return]
-    array = _asarray(op, name, x, xp)
+    array = as_array(op, name, x, xp)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected a real dtype such as {dtype or 'float32'}")
     if dtype is None:
@@ -127,7 +187,7 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = n
         return array
     # A broadcast axis is converted once: a stride-0 view may have more elements than there is memory.
     once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)
-    converted = array[once].astype(dtype, order="C")
+    converted = np.asarray(array[once]).astype(dtype, order="C")  # asarray: of no axes, an element is no array
     return converted if converted.shape == array.shape else np.broadcast_to(converted, array.shape)
 
 
@@ -136,7 +196,7 @@ def as_integer(op: str, name: str, x: Any, xp: Any = np) -> Array:
 
     NumPy's stay unconverted; others become int64, as not every CuPy compares unsigned integers with negative ones.
     """
-    array = _asarray(op, name, x, xp)
+    array = as_array(op, name, x, xp)
     if array.size == 0 and array.dtype.kind == "f" and xp is np and not isinstance(x, np.ndarray):
         array = array.astype(np.int64)  # an empty list has no dtype of its own
     if array.dtype.kind not in "iu":
@@ -182,18 +242,3 @@ def as_mask(op: str, mask: Any, xp: Any) -> NDArray[np.bool_]:
     if array.dtype != np.bool_:
         raise TypeError(f"{op}: mask has dtype {array.dtype}; expected bool")
     return array
-
-
-def _asarray(op: str, name: str, x: Any, xp: Any) -> Array:
-    if xp is not np:
-        array: Array = device_array(op, name, x, xp)
-        return array
-    if on_gpu(x):
-        raise RuntimeError(
-            f"{op}: {name} is a {type(x).__module__}.{type(x).__name__} on cuda; the layer is on cpu: "
-            "pass a NumPy array, or layer.to('cuda')"
-        )
-    try:
-        return np.asarray(x)
-    except ValueError as error:
-        raise ValueError(f"{op}: {name} is not an array: {error}") from None

@@ -6,13 +6,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from .arrays import Array, as_real, parse_device, parse_dtype
+from .arrays import Array, as_real, described, parse_device, parse_dtype, seed_sequence
 from .namespace import assign, from_host, host_copy, namespace, take_host, to_host
-from .parameters import Parameters
+from .parameters import Parameters, ReadOnly
 from .registry import shown
 
 if TYPE_CHECKING:
@@ -30,6 +30,13 @@ class Tape:
     saved: tuple[Any, ...]
 
 
+class LoadedNames(NamedTuple):
+    """The names that ``load_state_dict`` did not find in the state, and those of the state that are no parameters."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
 class Layer(ABC):
     """Base of layers (with parameters of their own) and of composites (with children).
 
@@ -44,7 +51,7 @@ class Layer(ABC):
     ----------
     params, grads : dict of str to ndarray
         The same keys, shapes and dtype. ``backward`` adds into the gradients. The arrays of a composite are its
-        children's own, under "child.name". Change them in place.
+        children's own, under "child.name"; its dictionary is read-only. Change the arrays in place.
     xp : module
         The namespace that computes with the layer's arrays: NumPy, or CuPy.
     op : str
@@ -52,7 +59,9 @@ class Layer(ABC):
     """
 
     op: ClassVar[str] = "Layer"
-    xp: Any = np  # of the class, so that a layer on the cpu holds no module and can be copied
+    xp: Any = np  # of the class: a layer on the cpu holds no module
+    _fixed: ClassVar[frozenset[str]] = frozenset()  # attributes that only the constructor may set
+    _made_anew: ClassVar[frozenset[str]] = frozenset()  # those that __setstate__ makes from the others
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -68,6 +77,22 @@ class Layer(ABC):
         self._grads: dict[str, Array] = {}
         self._children: dict[str, Layer] = {}
         self._rng: np.random.Generator | None = None  # set by layers that draw at every forward call
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Not vars(self): a dictionary that somebody has asked for makes every later access to an attribute slower.
+        if name in self._fixed and hasattr(self, name):
+            raise AttributeError(f"{self.op}: {name} is fixed when the layer is made; expected a new layer with it")
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: the attributes without modules and kernels, which are made anew."""
+        return {name: value for name, value in vars(self).items() if name not in ("xp", *self._made_anew)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            super().__setattr__(name, value)
+        if self.device != "cpu":
+            self.xp = namespace(parse_device(self.op, self.device))
 
     @abstractmethod
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -148,7 +173,7 @@ class Layer(ABC):
         They are drawn on the host: a seed means the same masks on every device.
         """
         random = [layer for layer in self.layers() if layer._rng is not None]
-        for layer, child_seed in zip(random, np.random.SeedSequence(seed).spawn(len(random)), strict=True):
+        for layer, child_seed in zip(random, seed_sequence(self.op, seed).spawn(len(random)), strict=True):
             layer._rng = np.random.default_rng(child_seed)
 
     def layers(self) -> Iterator[Layer]:
@@ -166,7 +191,7 @@ class Layer(ABC):
         """Return copies of the parameters by name: NumPy arrays, whatever the device."""
         return {name: host_copy(array) for name, array in self.params.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedNames:
         """Copy values into the parameters; on an error nothing has changed.
 
         Parameters
@@ -176,18 +201,28 @@ class Layer(ABC):
         strict : bool
             Whether missing and unexpected names are errors; wrong shapes always are.
 
+        Returns
+        -------
+        LoadedNames
+            The missing_keys, whose parameters are what they were, and the unexpected_keys; as in torch.
+
         Raises
         ------
         ValueError
             One message with all missing names, unexpected names and wrong shapes.
         TypeError
-            If a value is not real.
+            If ``state`` is no mapping, or a value is not real.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{self.op}: state is a {type(state).__name__}; expected a mapping from names to arrays")
         params = self.params
         problems = []
+        names = LoadedNames(
+            [name for name in params if name not in state], [name for name in state if name not in params]
+        )
         if strict:
-            problems += _listed("missing", [name for name in params if name not in state])
-            problems += _listed("unexpected", [name for name in state if name not in params])
+            problems += _listed("missing", names.missing_keys)
+            problems += _listed("unexpected", names.unexpected_keys)
         values = {
             name: as_real(self.op, name, take_host(state[name]), array.dtype)
             for name, array in params.items()
@@ -205,6 +240,7 @@ class Layer(ABC):
             raise ValueError(f"{self.op}: the state does not fit; {'; '.join(problems)}")
         for name, value in values.items():
             assign(params[name], value)
+        return names
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write parameters and configuration to a safetensors file; ``fusedrnn.load`` reads it."""
@@ -248,7 +284,7 @@ class Layer(ABC):
     def _add_child(self, name: str, child: Layer) -> None:
         """Take a layer in. One without parameters comes along to this layer's device."""
         if not isinstance(child, Layer):
-            raise TypeError(f"{self.op}: {name} is a {type(child).__name__}; expected a Layer")
+            raise TypeError(f"{self.op}: {name} is {described(child)}; expected a Layer")
         if child.device != self.device:
             if child.params:
                 raise RuntimeError(f"{self.op}: {name} is on {child.device}; expected {self.device}, as its siblings")
@@ -264,7 +300,7 @@ class Layer(ABC):
         merged = dict(own)
         for child_name, child in self._children.items():
             merged |= {f"{child_name}.{name}": array for name, array in child._merged(attribute).items()}
-        return merged
+        return ReadOnly(self.op, attribute.removeprefix("_"), merged)
 
     def _saved(self, tape: Any) -> tuple[Any, ...]:
         """Return what forward saved, after checking that the tape is this layer's."""
@@ -277,4 +313,4 @@ class Layer(ABC):
 def _listed(what: str, names: Iterable[str]) -> list[str]:
     names = list(names)
     more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
-    return [f"{what}: {', '.join(names[:_LISTED_NAMES])}{more}"] if names else []
+    return [f"{what}: {', '.join(map(str, names[:_LISTED_NAMES]))}{more}"] if names else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .arrays import Array, as_real, check_shape
+from .arrays import Array, as_real, check_shape, described
 from .base import Layer, Tape
 from .registry import layer_from_spec, layer_spec, register_layer
 
@@ -37,9 +37,11 @@ class Bidirectional(Layer):
         If ``layer`` has both directions already or ``merge`` is unknown.
     """
 
+    _fixed = frozenset({"hidden_size", "batch_first", "dtype"})
+
     def __init__(self, layer: Any, merge: str | None = "concat", *, seed: int | None = None) -> None:
-        if not hasattr(layer, "reversed_copy"):
-            raise TypeError(f"{self.op}: layer is a {type(layer).__name__}; expected a recurrent layer")
+        if isinstance(layer, type) or not hasattr(layer, "reversed_copy"):
+            raise TypeError(f"{self.op}: layer is {described(layer)}; expected a recurrent layer")
         if layer.bidirectional:
             raise ValueError(f"{self.op}: layer has bidirectional=True; expected a layer of one direction")
         if merge not in MERGES:

@@ -6,7 +6,10 @@ import inspect
 from functools import lru_cache
 from typing import Any
 
+from .arrays import as_array
 from .base import Layer
+from .embedding import Embedding
+from .lengths import without_padding
 
 
 def forward_layer(layer: Layer, x: Any, lengths: Any) -> tuple[Any, Any]:
@@ -28,6 +31,22 @@ def forward_inputs(layer: Layer, inputs: tuple[Any, ...], lengths: Any) -> tuple
 def call_inputs(layer: Layer, inputs: tuple[Any, ...], lengths: Any) -> Any:
     """As ``call_layer``, for a layer of several inputs."""
     return first(layer(*inputs, **_lengths_argument(type(layer).__call__, lengths)))
+
+
+def clean_input(op: str, layer: Layer, x: Any, lengths: Any, *, time_major: bool = False) -> Any:
+    """Return x (B, T, I), or tokens (B, T), as a layer can read it that knows no lengths: with 0 past a sample's end.
+
+    So what is there reaches no gradient, and any token may be there. For a layer that takes lengths, x comes back as it
+    is; so do vectors (B, I).
+    """
+    if lengths is None or _takes_lengths(type(layer).forward):
+        return x
+    array = as_array(op, "x", x, layer.xp)
+    if array.ndim < (2 if isinstance(layer, Embedding) else 3):
+        return x
+    if time_major:
+        return without_padding(op, array.swapaxes(0, 1), lengths).swapaxes(0, 1)
+    return without_padding(op, array, lengths)
 
 
 def first(outputs: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..functional import rnn_cell
+from ..init import Init
 from .recurrent import Recurrent
 from .registry import register_layer
 
@@ -24,7 +25,7 @@ class RNN(Recurrent):
     batch_first : bool
         x and y are (B, T, ...) if True (the default), else (T, B, ...). States are (layers, B, H) in both.
     dropout : float
-        Probability with which, in training, outputs between layers are zeroed.
+        Probability with which, in training, outputs between layers are zeroed. May be changed.
     bidirectional : bool
         A second direction reads each sample's valid steps from the end; y is (..., 2 H).
     nonlinearity : {"tanh", "relu"}
@@ -44,14 +45,60 @@ class RNN(Recurrent):
         bfloat16 (AVX512_BF16); emulated it pays only where reading the weights takes the time (small batches,
         H >= 256). Outputs differ from float32's by about 1 %. RuntimeError without AVX-512 or NEON. On cuda, where it
         may be float16 as well, inputs, outputs, states and gradients are rounded too, as under ``torch.autocast``.
+
+    Attributes
+    ----------
+    params : dict
+        weight_ih_l0 (G*H, I), weight_hh_l0 (G*H, H), and with ``bias`` bias_ih_l0 and bias_hh_l0 (G*H,), with G = 1 (4
+        in an LSTM, 3 in a GRU); those of the second direction end in _l0_reverse, those of the next layer in _l1.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive, a number outside its range or a name unknown.
+    TypeError
+        If a size is no integer, or ``dtype`` neither float32 nor float64.
+    RuntimeError
+        If ``device`` or ``compute_dtype`` is not to be had here.
     """
 
     _initialiser = "rnn"
 
-    def __init__(self, *args: Any, nonlinearity: str = "tanh", **kwargs: Any) -> None:
+    _fixed = Recurrent._fixed | {"nonlinearity"}
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: Any = "float32",
+        device: str = "cpu",
+        seed: int | None = None,
+        init: Init = "default",
+        compute_dtype: str | None = None,
+    ) -> None:
         self.nonlinearity = nonlinearity
         rnn_cell(self.op, nonlinearity)
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            dtype=dtype,
+            device=device,
+            seed=seed,
+            init=init,
+            compute_dtype=compute_dtype,
+        )
 
     @property
     def _cell(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..allocation import claim_parameters
 from ..init import check_init, glorot_uniform, torch_uniform
-from .arrays import Array, as_real, check_shape, positive_int
+from .arrays import Array, as_real, check_shape, flag, positive_int, random_generator
 from .base import Layer, Tape
 from .products import row_products
 from .registry import register_layer
@@ -44,6 +44,8 @@ class Linear(Layer):
         If a size is not positive or ``init`` unknown.
     """
 
+    _fixed = frozenset({"in_features", "out_features", "bias", "dtype"})
+
     def __init__(
         self,
         in_features: int,
@@ -58,10 +60,10 @@ class Linear(Layer):
         super().__init__(dtype=dtype, device=device)
         self.in_features = positive_int(self.op, "in_features", in_features)
         self.out_features = positive_int(self.op, "out_features", out_features)
-        self.bias = bool(bias)
+        self.bias = flag(self.op, "bias", bias)
         check_init(self.op, init)
         claim_parameters(self.op, self.out_features * (self.in_features + self.bias), self.dtype)
-        rng = np.random.default_rng(seed)
+        rng = random_generator(self.op, seed)
         shape = (self.out_features, self.in_features)
         if init == "torch":
             params = {"weight": torch_uniform(shape, self.in_features, self.dtype, rng)}

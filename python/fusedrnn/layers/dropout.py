@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, as_real, check_shape, parse_dtype, probability
+from .arrays import Array, as_real, check_shape, parse_dtype, probability, random_generator
 from .base import Layer, Tape
 from .namespace import from_host
 from .registry import register_layer
@@ -22,7 +22,7 @@ class Dropout(Layer):
     Parameters
     ----------
     p : float
-        Probability in [0, 1].
+        Probability in [0, 1]. May be changed.
     dtype : {"float32", "float64"}, optional
         Of x and y. None keeps the input's if it is one of them and else converts to float32.
     device : {"cpu", "cuda"}
@@ -33,9 +33,18 @@ class Dropout(Layer):
 
     def __init__(self, p: float = 0.5, *, dtype: Any = None, device: str = "cpu", seed: int | None = None) -> None:
         super().__init__(device=device)
-        self.p = probability(self.op, "p", p)
+        self.p = p
         self._kept_dtype = None if dtype is None else parse_dtype(self.op, dtype)
-        self._rng = np.random.default_rng(seed)
+        self._rng = random_generator(self.op, seed)
+
+    @property
+    def p(self) -> float:
+        """Probability with which, in training, an element is zeroed. May be changed."""
+        return self._p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self._p = probability(self.op, "p", value)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

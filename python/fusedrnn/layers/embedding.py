@@ -8,7 +8,7 @@ import numpy as np
 
 from ..allocation import claim_parameters
 from ..init import normal
-from .arrays import Array, as_integer, as_real, check_shape, integer, positive_int
+from .arrays import Array, as_integer, as_real, check_shape, integer, positive_int, random_generator
 from .base import Layer, Tape
 from .namespace import add_rows
 from .registry import register_layer
@@ -42,6 +42,8 @@ class Embedding(Layer):
         If a size is not positive or ``padding_idx`` is no row of the table.
     """
 
+    _fixed = frozenset({"num_embeddings", "embedding_dim", "padding_idx", "dtype"})
+
     def __init__(
         self,
         num_embeddings: int,
@@ -57,7 +59,7 @@ class Embedding(Layer):
         self.embedding_dim = positive_int(self.op, "embedding_dim", embedding_dim)
         self.padding_idx = None if padding_idx is None else self._row(padding_idx)
         claim_parameters(self.op, self.num_embeddings * self.embedding_dim, self.dtype)
-        weight = normal((self.num_embeddings, self.embedding_dim), self.dtype, np.random.default_rng(seed))
+        weight = normal((self.num_embeddings, self.embedding_dim), self.dtype, random_generator(self.op, seed))
         if self.padding_idx is not None:
             weight[self.padding_idx] = 0
         self._set_parameters({"weight": weight})
@@ -86,7 +88,7 @@ class Embedding(Layer):
     def forward(self, ids: Any) -> tuple[Array, Tape]:
         """Compute (y, tape)."""
         ids = self._ids(ids)
-        return self._look_up(ids), Tape(self, (ids,))
+        return self._look_up(ids), Tape(self, (ids.copy(),))
 
     def backward(self, tape: Tape, dy: Any) -> None:
         """Add dy (..., embedding_dim) into the rows that were looked up; ids have no gradient, so return None."""

@@ -27,7 +27,10 @@ def namespace(device: str) -> Any:
 
 def on_gpu(x: Any) -> bool:
     """Say whether ``x`` is an array in the memory of a GPU: of CuPy, torch, JAX ..."""
-    return type(x) is not np.ndarray and is_device_array(x)
+    try:
+        return type(x) is not np.ndarray and is_device_array(x)
+    except ValueError:  # a tensor that has no memory
+        return False
 
 
 def namespace_of(x: Any) -> Any:

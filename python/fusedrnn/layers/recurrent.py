@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..init import Init, check_init, recurrent_parameters
-from .arrays import Array, as_real, check_shape, positive_int, probability
+from ..allocation import check_parameters
+from ..init import GATES, Init, check_init, recurrent_parameters
+from .arrays import Array, as_real, check_shape, flag, positive_int, probability, seed_sequence
 from .base import Layer, Tape
 from .dropout import dropout_mask
 from .parameters import serial_of
+from .state import state_arrays
 from .stream import Stream
+
+_MOST_LAYERS = 10_000  # more are a mistake, and making their parameters one by one would take minutes
 
 
 def _compute_dtype(op: str, value: Any, dtype: np.dtype[Any]) -> str | None:
@@ -38,6 +42,8 @@ class Recurrent(Layer):
 
     _initialiser: str  # name of the cell in init.recurrent_parameters
     _has_cell_state = False
+    _fixed = frozenset({"input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype", "compute_dtype"})
+    _made_anew = frozenset({"_stack", "_per_layer"})
 
     def __init__(
         self,
@@ -60,17 +66,32 @@ class Recurrent(Layer):
         self.input_size = positive_int(self.op, "input_size", input_size)
         self.hidden_size = positive_int(self.op, "hidden_size", hidden_size)
         self.num_layers = positive_int(self.op, "num_layers", num_layers)
-        self.bias = bool(bias)
-        self.batch_first = bool(batch_first)
-        self.dropout = probability(self.op, "dropout", dropout)
-        self.bidirectional = bool(bidirectional)
+        if self.num_layers > _MOST_LAYERS:
+            raise ValueError(f"{self.op}: num_layers is {num_layers}; expected at most {_MOST_LAYERS}")
+        self.bias = flag(self.op, "bias", bias)
+        self.batch_first = flag(self.op, "batch_first", batch_first)
+        self.bidirectional = flag(self.op, "bidirectional", bidirectional)
         check_init(self.op, init, recurrent=True)
         self._reverse = False
-        weights, masks = np.random.SeedSequence(seed).spawn(2)
-        if self.dropout:
-            self._rng = np.random.default_rng(masks)
+        weights, self._mask_seed = seed_sequence(self.op, seed).spawn(2)
+        self.dropout = dropout
         self._set_parameters(self._initial_parameters(np.random.default_rng(weights), init))
         self._stack, self._per_layer = self._kernels(self.device)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._stack, self._per_layer = self._kernels(self.device)
+
+    @property
+    def dropout(self) -> float:
+        """Probability with which, in training, outputs between layers are zeroed. May be changed."""
+        return self._dropout
+
+    @dropout.setter
+    def dropout(self, value: float) -> None:
+        self._dropout = probability(self.op, "dropout", value)
+        if self._dropout and self._rng is None:
+            self._rng = np.random.default_rng(self._mask_seed)
 
     @property
     def _cell(self) -> str:
@@ -141,7 +162,7 @@ class Recurrent(Layer):
         """
         x, h0, c0, batched = self._inputs(x, state, lengths)
         serial = serial_of(self)
-        if not self._per_layer:
+        if not self.dropout or self.num_layers == 1:
             y, h, c, core = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, True, serial)
             outputs = self._outputs(y, h, c, batched)
             return outputs, Tape(self, ((core,), (), batched, outputs[0].shape))
@@ -197,7 +218,7 @@ class Recurrent(Layer):
             if not batched:
                 check_shape(self.op, "dy", dy, "time, num_directions*hidden", y_shape)
                 dy = self._add_batch(dy)
-        dh, dc = self._state("dstate", ("dh", "dc"), dstate, batched)
+        dh, dc = state_arrays(self, "dstate", ("dh", "dc"), dstate, batched)
         grads = self._in_order(self._grads)
         if len(cores) == 1:
             d, dh0, dc0 = cores[0].backward(dy, dh, dc, grads)
@@ -253,7 +274,7 @@ class Recurrent(Layer):
         return {**super()._placed(device), "_stack": stack, "_per_layer": per_layer}
 
     def _kernels(self, device: str) -> tuple[_core.Stack, list[_core.Stack]]:
-        """Return the kernels for a device: those of all layers, and of each where dropout parts them."""
+        """Return the kernels for a device: those of all layers, and of each for when dropout parts them."""
         make: Any
         if device == "cpu":
             if self.compute_dtype == "float16":
@@ -279,14 +300,17 @@ class Recurrent(Layer):
 
         # Dropout acts between the layers, so in training each of them is a call of its own.
         inner = self.num_directions * self.hidden_size
-        layered = self.dropout > 0 and self.num_layers > 1
-        per_layer = [stack(inner if i else self.input_size, 1) for i in range(self.num_layers)] if layered else []
-        return stack(self.input_size, self.num_layers), per_layer
+        layers = range(self.num_layers if self.num_layers > 1 else 0)
+        return stack(self.input_size, self.num_layers), [stack(inner if i else self.input_size, 1) for i in layers]
 
     def _initial_parameters(self, rng: np.random.Generator, init: Init) -> dict[str, Array]:
+        inner = self.num_directions * self.hidden_size
+        columns = self.input_size + (self.num_layers - 1) * inner
+        columns += self.num_layers * (self.hidden_size + 2 * self.bias)
+        check_parameters(self.op, GATES[self._initialiser] * inner * columns, self.dtype)
         params: dict[str, Array] = {}
         for layer in range(self.num_layers):
-            size = self.num_directions * self.hidden_size if layer else self.input_size
+            size = inner if layer else self.input_size
             for suffix in ("", "_reverse")[: self.num_directions]:
                 made = recurrent_parameters(
                     self._initialiser, size, self.hidden_size, self.bias, self.dtype, rng, init=init
@@ -323,34 +347,8 @@ class Recurrent(Layer):
             x = self._add_batch(x)
         if state is None:
             return x, None, None, batched
-        h0, c0 = self._state("state", ("h0", "c0"), state, batched)
+        h0, c0 = state_arrays(self, "state", ("h0", "c0"), state, batched)
         return x, h0, c0, batched
-
-    def _state(self, name: str, parts: tuple[str, str], state: Any, batched: bool) -> tuple[Array | None, Array | None]:
-        """Return (h, c) as arrays with a batch axis; c is None for cells without one."""
-        if state is None:
-            return None, None
-        if self._has_cell_state:
-            if not isinstance(state, (tuple, list)) or len(state) != 2:
-                got = f"an array of shape {state.shape}" if hasattr(state, "shape") else type(state).__name__
-                raise ValueError(f"{self.op}: {name} is {got}; expected a pair ({parts[0]}, {parts[1]})")
-        else:
-            if isinstance(state, (tuple, list)) and any(getattr(part, "ndim", 0) for part in state):
-                raise ValueError(f"{self.op}: {name} is a {type(state).__name__} of arrays; expected one array")
-            state = (state, None)
-        h, c = (
-            None if value is None else self._state_part(part, value, batched)
-            for part, value in zip(parts, state, strict=True)
-        )
-        return h, c
-
-    def _state_part(self, part: str, value: Any, batched: bool) -> Array:
-        array = as_real(self.op, part, value, self.dtype, self.xp)
-        if batched:
-            return array
-        shape = (self.num_layers * self.num_directions, self.hidden_size)
-        check_shape(self.op, part, array, "num_layers*num_directions, hidden", shape)
-        return array[:, np.newaxis]
 
     def _add_batch(self, array: Array) -> Array:
         """Return an unbatched (T, F) sequence with a batch axis of 1."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, overload
 
-from .arrays import Array, integer
+from .arrays import Array, described, integer
 from .base import Layer, Tape
-from .calling import call_layer, first, forward_layer
+from .calling import call_layer, clean_input, first, forward_layer
 from .registry import layer_from_spec, layer_spec, register_layer
 
 
@@ -25,7 +25,7 @@ class Sequential(Layer):
     def __init__(self, *layers: Layer) -> None:
         for index, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"{self.op}: layer {index} is a {type(layer).__name__}; expected a Layer")
+                raise TypeError(f"{self.op}: layer {index} is {described(layer)}; expected a Layer")
         if not layers:
             raise ValueError(f"{self.op}: got no layers; expected at least one")
         typical = next((layer for layer in layers if layer.params), layers[0])
@@ -60,8 +60,15 @@ class Sequential(Layer):
     def __iter__(self) -> Iterator[Layer]:
         return iter(self._children.values())
 
-    def __getitem__(self, index: int) -> Layer:
-        return list(self)[index]
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+
+    def __getitem__(self, index: int | slice) -> Layer:
+        chosen = list(self)[index]
+        return Sequential(*chosen) if isinstance(chosen, list) else chosen
 
     def __repr__(self) -> str:
         return f"{self.op}({', '.join(map(repr, self))})"
@@ -76,12 +83,14 @@ class Sequential(Layer):
         lengths : array_like of int (B,), optional
             Valid time steps of each sample, for the layers that take them.
         """
+        x = self._clean(x, lengths)
         for layer in self:
             x = call_layer(layer, x, lengths)
         return x
 
     def forward(self, x: Any, lengths: Any = None) -> tuple[Any, Tape]:
         """Compute (y, tape) in training mode; arguments as in ``__call__``."""
+        x = self._clean(x, lengths)
         tapes = []
         for layer in self:
             x, tape = forward_layer(layer, x, lengths)
@@ -95,3 +104,9 @@ class Sequential(Layer):
             d = first(layer.backward(child_tape, d))
         dx: Array | None = d
         return dx
+
+    def _clean(self, x: Any, lengths: Any) -> Any:
+        if lengths is None:
+            return x
+        time_major = any(not getattr(layer, "batch_first", True) for layer in self.layers())
+        return clean_input(self.op, self[0], x, lengths, time_major=time_major)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
-from .arrays import Array, as_real
+from .arrays import Array, as_real, check_shape
+from .state import state_arrays
 
 if TYPE_CHECKING:
     from .recurrent import Recurrent
@@ -52,5 +53,11 @@ class Stream:
         return (h, c) if self._layer._has_cell_state else h
 
     def reset(self, state: Any = None) -> None:
-        """Set the state; None: zeros."""
-        self._core.reset(*self._layer._state("state", ("h", "c"), state, True))
+        """Set the state; None: zeros. On an error it stays as it is."""
+        layer = self._layer
+        parts = dict(zip("hc", state_arrays(layer, "state", ("h", "c"), state, True), strict=True))
+        for name, part in parts.items():  # both, before the first is set
+            if part is not None:
+                shape = (layer.num_layers, self.batch_size, layer.hidden_size)
+                check_shape(layer.op, name, part, "num_layers, batch, hidden", shape)
+        self._core.reset(**parts)

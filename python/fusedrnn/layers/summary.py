@@ -20,6 +20,7 @@ Visit: TypeAlias = Callable[..., Any]
 
 _INDENT = "  "
 _UNKNOWN: Shape = ("?",)
+_ANY: Shape = ("...",)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ def _visit(rows: list[Row], name: str, depth: int, layer: Layer, inputs: tuple[A
 
 def _output(layer: Layer, visit: Visit, inputs: tuple[Any, ...]) -> Any:
     """Return the shape of y; a model says it with ``_shapes(visit, *inputs)``, which visits its children."""
+    if isinstance(layer, (Activation, Dropout)):
+        return inputs[0]
+    if inputs[0] in (_UNKNOWN, _ANY):
+        inputs = (expected_input(layer), *inputs[1:])
     shapes = getattr(layer, "_shapes", None)
     if shapes is not None:
         return shapes(visit, *inputs)
@@ -102,8 +107,6 @@ def _output(layer: Layer, visit: Visit, inputs: tuple[Any, ...]) -> Any:
         return (*x[:-1], layer.out_features)
     if isinstance(layer, Embedding):
         return (*x, layer.embedding_dim)
-    if isinstance(layer, (Activation, Dropout)):
-        return x
     for name, child in layer._children.items():
         visit(name, expected_input(child))
     return _UNKNOWN
@@ -122,7 +125,7 @@ def expected_input(layer: Layer) -> Any:
     if isinstance(layer, Linear):
         return ("...", layer.in_features)
     reads: Callable[[], Shape] | None = getattr(layer, "_reads", None)
-    return ("...",) if reads is None else reads()
+    return _ANY if reads is None else reads()
 
 
 def _text(shape: Any) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..init import glorot_uniform
 from ..layers import Linear, Tape, register_layer
-from ..layers.activation import _BACKWARD, softmax
-from ..layers.arrays import Array, as_lengths, as_real, check_shape, positive_int
+from ..layers.activation import DERIVATIVES, softmax
+from ..layers.arrays import Array, as_lengths, as_real, check_shape, positive_int, seed_sequence
 from ..layers.namespace import from_host
 from ..layers.products import row_products
 from ..layers.summary import Shape, Visit
@@ -44,6 +44,8 @@ class Attention(Model):
         weight (query_size, memory_size) for general; combine.weight (query_size, memory_size + query_size).
     """
 
+    _fixed = frozenset({"query_size", "memory_size", "score", "dtype"})
+
     def __init__(
         self,
         query_size: int,
@@ -61,7 +63,7 @@ class Attention(Model):
         if score == "dot" and query_size != memory_size:
             raise ValueError(f"{self.op}: query_size is {query_size}; expected memory_size = {memory_size} for dot")
         self.score = score
-        combine_seed, weight_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+        combine_seed, weight_seed = seed_sequence(self.op, seed).generate_state(2).tolist()
         combined = self.memory_size + self.query_size
         self.combine = Linear(combined, self.query_size, bias=False, dtype=dtype, device=device, seed=combine_seed)
         super().__init__(combine=self.combine)
@@ -103,10 +105,10 @@ class Attention(Model):
         h, projected, memory, a, y, combine_tape = self._saved(tape)
         dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "h.shape", h.shape)
-        joined = self.combine.backward(combine_tape, _BACKWARD["tanh"](y, dy))
+        joined = self.combine.backward(combine_tape, DERIVATIVES["tanh"](y, dy))
         dcontext, dh = joined[..., : self.memory_size], joined[..., self.memory_size :]
         # Where nothing is valid a is 0, and so is the softmax's gradient.
-        dscores = _BACKWARD["softmax"](a, dcontext @ memory.transpose(0, 2, 1))
+        dscores = DERIVATIVES["softmax"](a, dcontext @ memory.transpose(0, 2, 1))
         dmemory = a.transpose(0, 2, 1) @ dcontext + dscores.transpose(0, 2, 1) @ projected
         dprojected = dscores @ memory
         if self.score == "general":

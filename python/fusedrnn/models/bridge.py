@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..layers import Layer, Linear, Tape, register_layer
-from ..layers.activation import _BACKWARD
+from ..layers.activation import DERIVATIVES
 from ..layers.arrays import Array
 from ..layers.registry import layer_from_spec, layer_spec
 from ..layers.summary import Shape, Visit
@@ -62,7 +62,7 @@ class Bridge(Model):
     def backward(self, tape: Tape, dstate: Any) -> Array:
         """Return dv for the gradient of the state, nested and shaped as it."""
         linear_tape, y = self._saved(tape)
-        return self.linear.backward(linear_tape, _BACKWARD["tanh"](y, flatten_state(dstate)))
+        return self.linear.backward(linear_tape, DERIVATIVES["tanh"](y, flatten_state(dstate)))
 
     def _reads(self) -> Shape:
         return "B", self.linear.in_features

@@ -8,12 +8,24 @@ from typing import Any
 import numpy as np
 
 from ..layers import Bidirectional, Embedding, Layer, Tape, register_layer
-from ..layers.arrays import Array, as_real, integer, probability
+from ..layers.arrays import Array, as_real, integer, probability, seed_sequence
 from ..layers.calling import call_layer, forward_layer
+from ..layers.lengths import without_padding
 from ..layers.namespace import from_host, namespace_of, on_gpu, to_host
 from ..layers.summary import Shape, Visit
 from .attention import Attention
-from .model import Model, check_rank, embed, make_head, optional_layer, output_features, run, unembed, without_padding
+from .model import (
+    Model,
+    batch_lengths,
+    check_rank,
+    embed,
+    known_features,
+    make_head,
+    optional_layer,
+    output_features,
+    run,
+    unembed,
+)
 from .states import map_state, state_sizes
 from .stepping import stepper
 from .teacher import shift_right
@@ -36,7 +48,8 @@ class Decoder(Model):
     memory_size : int, optional
         Features of the memory; needed for an attention by name.
     start, end : int
-        The tokens that begin and end a generated sentence; without ``end`` all have the largest length.
+        The tokens that begin and end a generated sentence; without ``end`` all have the largest length. ``start`` is
+        one that the embedding knows, ``end`` one of the outputs.
     scheduled_sampling : float
         Probability with which, in training, the decoder gets its own previous output instead of the true one (Bengio
         et al. 2015). The own outputs are those of a first, taught pass, so that both passes are one fused call
@@ -62,7 +75,7 @@ class Decoder(Model):
             raise TypeError(f"{self.op}: layer is a {type(layer).__name__}; expected RNN, LSTM, GRU or Residual")
         if any(isinstance(part, Bidirectional) or getattr(part, "bidirectional", False) for part in layer.layers()):
             raise ValueError(f"{self.op}: layer reads the future; expected a layer of one direction")
-        seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
+        seeds = seed_sequence(self.op, seed).generate_state(3).tolist()
         features = output_features(self.op, "layer", layer)
         at: dict[str, Any] = {"dtype": layer.dtype, "device": layer.device}
         if isinstance(attention, str):
@@ -75,8 +88,28 @@ class Decoder(Model):
         super().__init__(embedding=embedding, layer=layer, attention=attention, head=self.head)
         self.start = integer(self.op, "start", start)
         self.end = None if end is None else integer(self.op, "end", end)
-        self.scheduled_sampling = probability(self.op, "scheduled_sampling", scheduled_sampling)
+        self.check_tokens(self.op)
+        self.scheduled_sampling = scheduled_sampling
         self._rng = np.random.default_rng(seeds[2])
+
+    @property
+    def scheduled_sampling(self) -> float:
+        """Probability with which, in training, an input is the decoder's own output. May be changed."""
+        return self._scheduled_sampling
+
+    @scheduled_sampling.setter
+    def scheduled_sampling(self, value: float) -> None:
+        self._scheduled_sampling = probability(self.op, "scheduled_sampling", value)
+
+    def check_tokens(self, op: str) -> None:
+        """Raise ValueError unless the embedding knows the start token, and the head can say the end token."""
+        if self.embedding is None:
+            return
+        known = {"start": self.embedding.num_embeddings, "end": known_features(self.head)}
+        for name, count in known.items():
+            token = getattr(self, name)
+            if token is not None and not 0 <= token < (token + 1 if count is None else count):
+                raise ValueError(f"{op}: {name} is {token}; expected a token, 0 <= {name} < {count or 'outputs'}")
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -170,6 +203,7 @@ class Decoder(Model):
         self, training: bool, inputs: Any, state: Any, vector: Any, memory: Any, memory_lengths: Any, lengths: Any
     ) -> tuple[tuple[Array, Any], Tape]:
         check_rank(self.op, "inputs", inputs, "batch, time" if self.embedding else "batch, time, features")
+        lengths = batch_lengths(self.op, inputs, lengths)
         x, embed_tape = embed(self.embedding, training, inputs, lengths)
         if vector is not None:
             vector = as_real(self.op, "vector", vector, self.dtype, self.xp)
@@ -205,6 +239,16 @@ class Decoder(Model):
         replaced = from_host(xp, replaced.reshape(replaced.shape + (1,) * (inputs.ndim - 2)))
         mixed: Array = xp.where(replaced, own, inputs)
         return mixed
+
+
+class TaughtModel(Model):
+    """Base of the models whose decoder is taught with the true targets."""
+
+    decoder: Decoder
+
+    def decoder_inputs(self, targets: Any) -> Any:
+        """Return what the decoder is taught with: the targets (N, T), or a list of them, behind the start token."""
+        return shift_right(targets, self.decoder.start if self.decoder.embedding else 0)
 
 
 class DecoderSteps:

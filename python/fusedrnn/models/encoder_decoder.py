@@ -8,24 +8,33 @@ from typing import Any
 import numpy as np
 
 from ..layers import Embedding, Layer, Tape, register_layer
-from ..layers.arrays import Array
+from ..layers.arrays import Array, seed_sequence
 from ..layers.registry import layer_spec
 from ..layers.summary import Shape, Visit, expected_input
 from .attention import Attention
 from .bridge import Bridge
-from .decoder import Decoder
+from .decoder import Decoder, TaughtModel
 from .generation import write_sentences, write_values
-from .model import Model, check_rank, check_recurrent, embed, optional_layer, output_features, run, two_lengths, unembed
+from .model import (
+    batch_lengths,
+    check_rank,
+    check_recurrent,
+    embed,
+    optional_layer,
+    output_features,
+    run,
+    two_lengths,
+    unembed,
+)
 from .pooling import final_features, final_output, final_output_backward
 from .search import Generated
 from .states import state_sizes
-from .teacher import shift_right
 
 _SHARED = "source"  # in config: the decoder uses the encoder's embedding
 
 
 @register_layer
-class EncoderDecoder(Model):
+class EncoderDecoder(TaughtModel):
     """An encoder reads the source, a decoder starts from its state and writes the target (Sutskever et al. 2014).
 
     In training the decoder gets the true target, delayed by a step (``decoder_inputs``), in one fused call; attention
@@ -73,7 +82,7 @@ class EncoderDecoder(Model):
         scheduled_sampling: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
+        seeds = seed_sequence(self.op, seed).generate_state(2).tolist()
         check_recurrent(self.op, "encoder", encoder)
         self.source_embedding, self.encoder = source_embedding, encoder
         self.decoder = Decoder(
@@ -113,10 +122,6 @@ class EncoderDecoder(Model):
         target = config["target_embedding"]
         children["target_embedding"] = children["source_embedding"] if target == _SHARED else optional_layer(target)
         return cls(**{**config, **children})
-
-    def decoder_inputs(self, targets: Any) -> Any:
-        """Return what the decoder is taught with: the targets (N, T), or a list of them, behind the start token."""
-        return shift_right(targets, self.decoder.start if self.decoder.embedding else 0)
 
     def __call__(self, source: Any, inputs: Any, lengths: Any = None) -> Array:
         """Compute the outputs (B, T, O) in inference mode, taught with ``inputs``.
@@ -199,6 +204,13 @@ class EncoderDecoder(Model):
         -------
         Generated
             tokens (B, T), lengths (B,) and log_probs (B,).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is outside its range, or the start or end token outside the vocabulary.
+        FloatingPointError
+            If the outputs are not finite.
         """
         state, memory, _ = self._encode(False, source, lengths)
         return write_sentences(
@@ -233,6 +245,8 @@ class EncoderDecoder(Model):
 
     def _run(self, training: bool, source: Any, inputs: Any, lengths: Any) -> tuple[Array, Tape]:
         source_lengths, target_lengths = two_lengths(self.op, lengths)
+        self._check_source(source)
+        source_lengths = batch_lengths(self.op, source, source_lengths)
         state, memory, tapes = self._encode(training, source, source_lengths)
         read = {} if self.decoder.attention is None else {"memory": memory, "memory_lengths": source_lengths}
         (y, _), decoder_tape = run(self.decoder, training, inputs, state, lengths=target_lengths, **read)
@@ -240,10 +254,13 @@ class EncoderDecoder(Model):
 
     def _encode(self, training: bool, source: Any, lengths: Any) -> tuple[Any, Array, tuple[Any, ...]]:
         """Return the decoder's initial state, the encoder's outputs (B, S, M), and the tapes."""
-        check_rank(self.op, "source", source, "batch, time" if self.source_embedding else "batch, time, features")
+        self._check_source(source)
         x, embed_tape = embed(self.source_embedding, training, source, lengths)
         (memory, state), encoder_tape = run(self.encoder, training, x, lengths=lengths)
         bridge_tape = None
         if self.bridge is not None:
             state, bridge_tape = run(self.bridge, training, final_output(self.encoder, memory, state, lengths))
         return state, memory, (embed_tape, encoder_tape, bridge_tape)
+
+    def _check_source(self, source: Any) -> None:
+        check_rank(self.op, "source", source, "batch, time" if self.source_embedding else "batch, time, features")

@@ -8,6 +8,7 @@ from ..layers.arrays import Array, positive_int
 from ..layers.namespace import namespace_of
 from .decoder import Decoder, DecoderSteps
 from .free_running import free_run
+from .model import known_features
 from .search import Generated, search
 from .states import map_state
 
@@ -31,6 +32,12 @@ def write_sentences(
     """
     if decoder.embedding is None:
         raise ValueError(f"{op}: generate needs tokens; this model has no embedding for them, use unroll")
+    decoder.check_tokens(op)
+    outputs, tokens = known_features(decoder.head), decoder.embedding.num_embeddings
+    if outputs is not None and outputs > tokens:
+        raise ValueError(
+            f"{op}: head has {outputs} outputs; expected at most {tokens}, the tokens that can be read next"
+        )
 
     def steps(width: int) -> DecoderSteps:
         """Return the decoder of ``width`` sentences a sample, those of one sample in a row."""

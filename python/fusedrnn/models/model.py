@@ -1,14 +1,16 @@
-"""What the models share: children, heads, and masks."""
+"""What the models share: children and heads."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..layers import Bidirectional, Embedding, Layer, Linear, Recurrent, Sequential
-from ..layers.arrays import Array, as_integer, as_lengths, integer
-from ..layers.namespace import from_host, namespace_of, on_gpu
+from ..layers.arrays import as_array, as_integer, as_lengths, described, integer
+from ..layers.lengths import without_padding
+from ..layers.namespace import on_gpu
 from ..layers.registry import layer_from_spec, layer_spec
 from .states import state_sizes
 
@@ -26,7 +28,7 @@ class Model(Layer):
         present = {name: child for name, child in children.items() if child is not None}
         for name, child in present.items():
             if not isinstance(child, Layer):
-                raise TypeError(f"{self.op}: {name} is a {type(child).__name__}; expected a Layer")
+                raise TypeError(f"{self.op}: {name} is {described(child)}; expected a Layer")
             if any(not getattr(layer, "batch_first", True) for layer in child.layers()):
                 raise ValueError(f"{self.op}: {name} has batch_first=False; expected a batch-major layer")
         typical = next((child for child in present.values() if child.params), next(iter(present.values())))
@@ -59,7 +61,7 @@ def run(layer: Any, training: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any
 def check_recurrent(op: str, name: str, layer: Any) -> None:
     """Raise TypeError unless a layer returns (y, state)."""
     if not isinstance(layer, Layer) or state_sizes(layer) is None:
-        raise TypeError(f"{op}: {name} is a {type(layer).__name__}; expected a recurrent layer")
+        raise TypeError(f"{op}: {name} is {described(layer)}; expected a recurrent layer")
 
 
 def output_features(op: str, name: str, layer: Layer) -> int:
@@ -75,11 +77,22 @@ def output_features(op: str, name: str, layer: Layer) -> int:
     if isinstance(layer, Bidirectional) and layer.merge is not None:
         return layer.hidden_size * (2 if layer.merge == "concat" else 1)
     if isinstance(layer, Sequential):
-        return output_features(op, name, [child for child in layer if child.params][-1])
+        with_parameters = [child for child in layer if child.params]
+        if with_parameters:
+            return output_features(op, name, with_parameters[-1])
     size = getattr(layer, "out_features", getattr(layer, "embedding_dim", None))
     if size is None:
-        raise TypeError(f"{op}: {name} is {layer!r}; expected a layer with one output of known size")
+        got = described(layer) if isinstance(layer, type) else repr(layer)
+        raise TypeError(f"{op}: {name} is {got}; expected a layer with one output of known size")
     return int(size)
+
+
+def known_features(layer: Layer) -> int | None:
+    """Return ``output_features``, or None if the layer does not tell."""
+    try:
+        return output_features("", "", layer)
+    except TypeError:
+        return None
 
 
 def make_head(op: str, head: Any, layer: Layer, features: int | None = None, seed: int | None = None) -> Layer:
@@ -96,10 +109,7 @@ def embed(embedding: Embedding | None, training: bool, x: Any, lengths: Any) -> 
     if embedding is None:
         return x, None
     ids = as_integer(embedding.op, "ids", x, embedding.xp)
-    if lengths is not None and ids.ndim == 2:
-        valid = from_host(embedding.xp, valid_steps(embedding.op, lengths, *ids.shape))
-        ids = embedding.xp.where(valid, ids, 0)
-    return run(embedding, training, ids)
+    return run(embedding, training, without_padding(embedding.op, ids, lengths) if ids.ndim == 2 else ids)
 
 
 def unembed(embedding: Embedding | None, tape: Any, dx: Any) -> Any:
@@ -107,25 +117,17 @@ def unembed(embedding: Embedding | None, tape: Any, dx: Any) -> Any:
     return dx if embedding is None else embedding.backward(tape, dx)
 
 
-def valid_steps(op: str, lengths: Any, batch: int, steps: int) -> Array:
-    """Return the mask (B, T) of the valid time steps, on the host; ValueError or TypeError for wrong lengths."""
-    valid: Array = np.arange(steps) < as_lengths(op, lengths, batch, steps)[:, np.newaxis]
-    return valid
-
-
-def without_padding(op: str, y: Array, lengths: Any) -> Array:
-    """Return y (B, T, ...) with 0 past each sample's end."""
+def batch_lengths(op: str, x: Any, lengths: Any) -> NDArray[np.int64] | None:
+    """Return the lengths of x (B, T, ...), checked and as an array of our own, which a tape may keep; None for None."""
     if lengths is None:
-        return y
-    xp = namespace_of(y)
-    valid = from_host(xp, valid_steps(op, lengths, *y.shape[:2]))
-    kept: Array = xp.where(valid.reshape(valid.shape + (1,) * (y.ndim - 2)), y, y.dtype.type(0))
-    return kept
+        return None
+    batch, steps = (x.shape if on_gpu(x) else np.shape(x))[:2]
+    return as_lengths(op, lengths, batch, steps)
 
 
 def check_rank(op: str, name: str, x: Any, names: str) -> None:
     """Raise ValueError unless x has as many axes as ``names``."""
-    shape, rank = x.shape if on_gpu(x) else np.shape(x), names.count(",") + 1
+    shape, rank = x.shape if on_gpu(x) else as_array(op, name, x).shape, names.count(",") + 1
     if len(shape) != rank:
         raise ValueError(f"{op}: {name} has shape {shape}; expected ({names})")
 

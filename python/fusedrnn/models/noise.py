@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from ..layers import Layer, Tape, register_layer
-from ..layers.arrays import Array, as_real, check_shape
+from ..layers.arrays import Array, as_real, check_shape, number, random_generator
 from ..layers.namespace import from_host
 from ..layers.summary import Shape, Visit
 
@@ -22,7 +20,7 @@ class GaussianNoise(Layer):
     Parameters
     ----------
     std : float
-        At least 0.
+        At least 0. May be changed.
     dtype : {"float32", "float64"}
         Of x and y.
     device : {"cpu", "cuda"}
@@ -33,10 +31,20 @@ class GaussianNoise(Layer):
 
     def __init__(self, std: float, *, dtype: Any = "float32", device: str = "cpu", seed: int | None = None) -> None:
         super().__init__(dtype=dtype, device=device)
-        if not (std >= 0 and math.isfinite(std)):
-            raise ValueError(f"{self.op}: std is {std}; expected a finite number >= 0")
-        self.std = float(std)
-        self._rng = np.random.default_rng(seed)
+        self.std = std
+        self._rng = random_generator(self.op, seed)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation, at least 0. May be changed."""
+        return self._std
+
+    @std.setter
+    def std(self, value: float) -> None:
+        std = number(self.op, "std", value)
+        if not 0 <= std < math.inf:
+            raise ValueError(f"{self.op}: std is {value}; expected a finite number >= 0")
+        self._std = std
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..layers import Bidirectional, Layer, Recurrent
 from ..layers.arrays import Array, as_lengths
+from ..layers.lengths import valid_steps
 from ..layers.namespace import from_host, namespace_of
-from .model import output_features, valid_steps
+from .model import output_features
 
 POOLINGS = ("last", "mean", "max")
 

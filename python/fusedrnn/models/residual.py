@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from ..layers import Layer, Linear, Tape, register_layer
-from ..layers.arrays import Array, as_real
+from ..layers import Bidirectional, Layer, Linear, Tape, register_layer
+from ..layers.arrays import Array, as_real, seed_sequence
+from ..layers.lengths import without_padding
 from ..layers.registry import layer_from_spec, layer_spec
 from ..layers.summary import Shape, Visit
-from .model import Model, check_recurrent, output_features, run, without_padding
+from .model import Model, batch_lengths, check_recurrent, output_features, run
 from .states import state_sizes
 
 
@@ -35,11 +34,11 @@ class Residual(Model):
         if not layers:
             raise ValueError(f"{self.op}: got no layers; expected at least one")
         children: dict[str, Layer] = {}
-        seeds = np.random.SeedSequence(seed).generate_state(len(layers)).tolist()
+        seeds = seed_sequence(self.op, seed).generate_state(len(layers)).tolist()
         size = 0
         for index, layer in enumerate(layers):
             check_recurrent(self.op, f"layer {index}", layer)
-            inputs = _input_size(layer)
+            inputs = input_size_of(layer)
             if index and inputs != size:
                 raise ValueError(f"{self.op}: layer {index} has input_size {inputs}; expected {size}")
             size = output_features(self.op, f"layer {index}", layer)
@@ -49,7 +48,7 @@ class Residual(Model):
                 children[f"shortcut{index}"] = shortcut
         super().__init__(**children)
         self.out_features = size
-        self.input_size = _input_size(layers[0])
+        self.input_size = input_size_of(layers[0])
         self._pairs: list[tuple[Any, Layer | None]] = [
             (layer, children.get(f"shortcut{index}")) for index, layer in enumerate(layers)
         ]
@@ -107,6 +106,10 @@ class Residual(Model):
 
     def stream(self, batch_size: int = 1) -> ResidualStream:
         """Return a :class:`ResidualStream`: one time step a call, with the recurrent weights as they are now."""
+        for index, (layer, _) in enumerate(self._pairs):
+            if isinstance(layer, Bidirectional):
+                got = f"stream needs one forward direction; layer {index} is a Bidirectional"
+                raise ValueError(f"{self.op}: {got}, which also reads the future")
         return ResidualStream(self._pairs, batch_size, self.dtype, self.op)
 
     def _reads(self) -> Shape:
@@ -124,6 +127,7 @@ class Residual(Model):
         y = as_real(self.op, "x", x, self.dtype, self.xp)
         if y.ndim != 3:
             raise ValueError(f"{self.op}: x has shape {y.shape}; expected (batch, time, input_size)")
+        lengths = batch_lengths(self.op, y, lengths)
         y = without_padding(self.op, y, lengths)
         tapes, states = [], []
         for (layer, shortcut), part in zip(self._pairs, self._parts("state", state), strict=True):
@@ -169,6 +173,7 @@ class ResidualStream:
             stream.reset(part)
 
 
-def _input_size(layer: Any) -> int:
+def input_size_of(layer: Any) -> int:
+    """Return the features that a recurrent layer reads at a step."""
     size: int = getattr(layer, "input_size", None) or layer._children["forward"].input_size
     return size

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers.arrays import Array, positive_int
+from ..layers.arrays import Array, number, positive_int, random_generator
 
 METHODS = ("greedy", "sample", "beam")
+_LARGEST_EXPONENT = 700  # exp(710) is above the largest float
 _PADDING = 0  # past the end where no token ends a sentence
 
 
@@ -61,24 +63,54 @@ def search(
     """Generate one sentence for each of the tokens ``start`` (B,); ``steps(k)`` makes a decoder of B * k rows.
 
     See :meth:`EncoderDecoder.generate` for the other arguments.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is outside its range, or ``end`` is no output.
+    FloatingPointError
+        If all logits of a row are -inf, or one is NaN or inf: none of its tokens is the most likely one.
     """
     max_length = positive_int(op, "max_length", max_length)
     if method not in METHODS:
         raise ValueError(f"{op}: method is {method!r}; expected one of {', '.join(map(repr, METHODS))}")
-    if not temperature > 0:
+    if not number(op, "temperature", temperature) > 0:
         raise ValueError(f"{op}: temperature is {temperature}; expected a positive number")
-    if not length_penalty >= 0:
+    if not number(op, "length_penalty", length_penalty) >= 0:
         raise ValueError(f"{op}: length_penalty is {length_penalty}; expected a number >= 0")
+    if length_penalty * math.log(max_length) > _LARGEST_EXPONENT:
+        raise ValueError(f"{op}: length_penalty is {length_penalty}; expected max_length^length_penalty to be a float")
     width = positive_int(op, "beam_width", beam_width)
     kept = None if top_k is None else positive_int(op, "top_k", top_k)
     if len(start) == 0:
         return Generated(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), np.zeros(0))
+    checked = _Checked(op, steps(width if method == "beam" else 1), end)
     if method == "beam":
-        return _beam_search(steps(width), start, end, max_length, width, length_penalty)
+        return _beam_search(checked, start, end, max_length, width, length_penalty)
     if method == "greedy":
-        return _one_by_one(steps(1), start, end, max_length, lambda logits: logits.argmax(axis=1))
-    rng = np.random.default_rng(seed)
-    return _one_by_one(steps(1), start, end, max_length, lambda logits: _draw(logits, temperature, kept, rng))
+        return _one_by_one(checked, start, end, max_length, lambda logits: logits.argmax(axis=1))
+    rng = random_generator(op, seed)
+    return _one_by_one(checked, start, end, max_length, lambda logits: _draw(logits, temperature, kept, rng))
+
+
+class _Checked:
+    """Steps whose logits are checked."""
+
+    def __init__(self, op: str, steps: Steps, end: int | None) -> None:
+        self._op, self._steps, self._end = op, steps, end
+        self.reorder = steps.reorder
+
+    def __call__(self, tokens: Array, /) -> Array:
+        logits = self._steps(tokens)
+        if self._end is not None and not 0 <= self._end < logits.shape[1]:
+            expected = f"a token, 0 <= end < {logits.shape[1]}"
+            raise ValueError(f"{self._op}: end is {self._end}; expected {expected}")
+        largest = logits.max(axis=1)
+        if not np.isfinite(largest).all():
+            row = int(np.isfinite(largest).argmin())
+            got = f"outputs have {largest[row]} as the largest logit of row {row}"
+            raise FloatingPointError(f"{self._op}: {got}; expected a finite one (are weights and inputs finite?)")
+        return logits
 
 
 def log_softmax(logits: Array) -> NDArray[np.float64]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ..layers import Layer, Linear, Tape, register_layer
-from ..layers.arrays import Array, as_lengths, as_real, check_shape
-from ..layers.namespace import from_host
+from ..layers.arrays import Array, as_lengths, as_real, check_shape, flag, integer, seed_sequence
+from ..layers.lengths import in_reverse, without_padding
 from ..layers.registry import layer_spec
 from ..layers.summary import Shape, Visit
 from .bridge import Bridge
 from .decoder import Decoder
 from .free_running import free_backward, free_forward, free_run
-from .model import Model, check_recurrent, optional_layer, output_features, run, valid_steps, without_padding
+from .model import Model, batch_lengths, check_recurrent, optional_layer, output_features, run
 from .pooling import final_features, final_output, final_output_backward, mean_steps
-from .residual import _input_size
+from .residual import input_size_of
 from .teacher import shift_right
 
 INPUTS = ("teacher", "free", "code")
@@ -52,6 +50,8 @@ class SequenceAutoencoder(Model):
         Of the weights made here.
     """
 
+    _fixed = frozenset({"code_size", "condition_inputs", "input_size", "inputs"})
+
     def __init__(
         self,
         encoder: Layer,
@@ -66,12 +66,12 @@ class SequenceAutoencoder(Model):
     ) -> None:
         if inputs not in INPUTS:
             raise ValueError(f"{self.op}: inputs is {inputs!r}; expected one of {', '.join(map(repr, INPUTS))}")
-        seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
+        seeds = seed_sequence(self.op, seed).generate_state(3).tolist()
         check_recurrent(self.op, "encoder", encoder)
         final = final_features(self.op, encoder)
-        self.encoder, self.inputs, self.reverse = encoder, inputs, bool(reverse)
-        self.condition_inputs = bool(condition_inputs) or inputs == "code"
-        self.input_size = _input_size(encoder)
+        self.encoder, self.inputs, self.reverse = encoder, inputs, flag(self.op, "reverse", reverse)
+        self.condition_inputs = flag(self.op, "condition_inputs", condition_inputs) or inputs == "code"
+        self.input_size = input_size_of(encoder)
         self.code: Linear | None = None
         if code_size is not None:
             self.code = Linear(final, code_size, dtype=encoder.dtype, device=encoder.device, seed=seeds[0])
@@ -79,7 +79,7 @@ class SequenceAutoencoder(Model):
         self.decoder = Decoder(decoder, self.input_size if head is None else head, seed=seeds[1])
         outputs = output_features(self.op, "head", self.decoder.head)
         reads = (0 if inputs == "code" else self.input_size) + self.condition_inputs * self.code_size
-        for name, got, expected in (("head", outputs, self.input_size), ("decoder", _input_size(decoder), reads)):
+        for name, got, expected in (("head", outputs, self.input_size), ("decoder", input_size_of(decoder), reads)):
             if got != expected:
                 what = "outputs" if name == "head" else "input_size"
                 raise ValueError(f"{self.op}: {name} has {what} {got}; expected {expected}")
@@ -118,6 +118,9 @@ class SequenceAutoencoder(Model):
 
     def decode(self, code: Any, steps: int, lengths: Any = None) -> Array:
         """Compute the sequences (B, steps, I) of codes (B, code_size); 0 past each sample's end."""
+        steps = integer(self.op, "steps", steps)
+        if steps < 0:
+            raise ValueError(f"{self.op}: steps is {steps}; expected an integer >= 0")
         code = as_real(self.op, "code", code, self.dtype, self.xp)
         check_shape(self.op, "code", code, "batch, code_size", (*code.shape[:1], self.code_size))
         if lengths is not None:
@@ -139,7 +142,9 @@ class SequenceAutoencoder(Model):
 
     def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Tape]:
         """Compute (y, tape) in training mode, where the decoder reads what ``inputs`` says."""
-        x = without_padding(self.op, self._x(x), lengths)
+        x = self._x(x)
+        lengths = batch_lengths(self.op, x, lengths)
+        x = without_padding(self.op, x, lengths)
         code, tapes = self._encode(True, x, lengths)
         every = code if self.condition_inputs else None
         state, bridge_tape = self.bridge.forward(code)
@@ -196,16 +201,7 @@ class SequenceAutoencoder(Model):
 
     def _turned(self, x: Array, lengths: Any) -> Array:
         """Return x (B, T, I) with each sample's valid steps in the decoder's order; twice gives x."""
-        if not self.reverse:
-            return x
-        batch, steps = x.shape[:2]
-        if lengths is None:
-            return x[:, ::-1]
-        ends = as_lengths(self.op, lengths, batch, steps)[:, np.newaxis]
-        at = np.arange(steps)
-        at = np.where(valid_steps(self.op, lengths, batch, steps), ends - 1 - at, at)
-        turned: Array = x[self.xp.arange(batch)[:, None], from_host(self.xp, at)]
-        return turned
+        return in_reverse(self.op, x, lengths) if self.reverse else x
 
     def _x(self, x: Any) -> Array:
         array = as_real(self.op, "x", x, self.dtype, self.xp)

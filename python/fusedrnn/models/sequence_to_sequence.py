@@ -9,13 +9,14 @@ import numpy as np
 
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
-from ..layers.arrays import Array, as_integer, as_lengths, as_real
-from ..layers.calling import call_layer, first, forward_layer
+from ..layers.arrays import Array, as_integer, as_lengths, as_real, integer
+from ..layers.calling import call_layer, clean_input, first, forward_layer
+from ..layers.lengths import without_padding
 from ..layers.namespace import to_host
 from ..layers.summary import Shape, Visit, expected_input
 from .decoder import Decoder
 from .generation import write_sentences
-from .model import Model, check_rank, embed, make_head, optional_layer, unembed, without_padding
+from .model import Model, batch_lengths, check_rank, embed, make_head, optional_layer, unembed
 from .search import Generated
 
 
@@ -113,7 +114,9 @@ class SequenceToSequence(Model):
         """
         if self.embedding is None:
             raise ValueError(f"{self.op}: generate needs tokens; this model has no embedding")
-        decoder = Decoder(self.layer, self.head, embedding=self.embedding, end=end)
+        decoder = Decoder(self.layer, self.head, embedding=self.embedding)
+        decoder.end = None if end is None else integer(self.op, "end", end)
+        decoder.check_tokens(self.op)
         tokens = as_integer(self.op, "prompt", prompt, self.xp)
         check_rank(self.op, "prompt", tokens, "batch, time")
         batch, time = tokens.shape
@@ -146,7 +149,9 @@ class SequenceToSequence(Model):
 
     def _run(self, training: bool, x: Any, lengths: Any) -> tuple[Array, Tape]:
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
+        lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)
+        x = clean_input(self.op, self.layer, x, lengths)
         if training:
             h, layer_tape = forward_layer(self.layer, x, lengths)
             y, head_tape = forward_layer(self.head, h, None)

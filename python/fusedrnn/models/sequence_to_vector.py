@@ -10,9 +10,9 @@ import numpy as np
 from ..layers import Bidirectional, Embedding, Layer, Recurrent, Tape, register_layer
 from ..layers.activation import softmax
 from ..layers.arrays import Array
-from ..layers.calling import call_layer, first, forward_layer
+from ..layers.calling import call_layer, clean_input, first, forward_layer
 from ..layers.summary import Shape, Visit, expected_input
-from .model import Model, check_rank, embed, make_head, optional_layer, output_features, run, unembed
+from .model import Model, batch_lengths, check_rank, embed, make_head, optional_layer, output_features, run, unembed
 from .pooling import (
     POOLINGS,
     final_features,
@@ -127,7 +127,9 @@ class SequenceToVector(Model):
 
     def _run(self, training: bool, x: Any, lengths: Any) -> tuple[Array, Tape]:
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
+        lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)
+        x = clean_input(self.op, self.layer, x, lengths)
         state = layer_tape = None
         if isinstance(self.layer, (Recurrent, Bidirectional)):
             (h, state), layer_tape = run(self.layer, training, x, lengths=lengths)

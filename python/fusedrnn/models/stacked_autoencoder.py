@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..layers import Activation, Dropout, Layer, Linear, Sequential, Tape, register_layer
-from ..layers.activation import _FORWARD
-from ..layers.arrays import Array, as_real, positive_int
+from ..layers.activation import FUNCTIONS
+from ..layers.arrays import Array, as_real, flag, positive_int, seed_sequence
 from ..layers.namespace import from_host, on_gpu
 from ..layers.summary import Shape, Visit
 from .model import Model, run
@@ -50,6 +50,10 @@ class StackedAutoencoder(Model):
         Of weights, noise and dropout.
     """
 
+    _fixed = frozenset(
+        {"sizes", "activation", "code_activation", "output_activation", "tied", "noise", "dropout", "dtype"}
+    )
+
     def __init__(
         self,
         sizes: Sequence[int],
@@ -71,9 +75,9 @@ class StackedAutoencoder(Model):
         if depth < 1:
             raise ValueError(f"{self.op}: sizes is {self.sizes}; expected those of the input, the layers and the code")
         self.activation, self.code_activation, self.output_activation = activation, code_activation, output_activation
-        self.tied = bool(tied)
+        self.tied = flag(self.op, "tied", tied)
         self._sparsity = Sparsity(self.op, sparsity, sparsity_target, code_activation)
-        seeds = np.random.SeedSequence(seed).generate_state(2 * depth + 2).tolist()
+        seeds = seed_sequence(self.op, seed).generate_state(2 * depth + 2).tolist()
 
         pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
         at = {"dtype": dtype, "device": device}
@@ -197,7 +201,7 @@ class StackedAutoencoder(Model):
 def _activated(layers: Sequence[Layer], functions: Sequence[str]) -> Sequential:
     """Return the layers, each followed by its activation: "0.weight", "2.weight" ..., as in torch."""
     for name in functions:
-        if name not in _FORWARD:
-            raise ValueError(f"StackedAutoencoder: activation is {name!r}; expected one of {', '.join(_FORWARD)}")
+        if name not in FUNCTIONS:
+            raise ValueError(f"StackedAutoencoder: activation is {name!r}; expected one of {', '.join(FUNCTIONS)}")
     pairs = zip(layers, functions, strict=True)
     return Sequential(*(part for layer, name in pairs for part in (layer, Activation(name, dtype=layer.dtype))))

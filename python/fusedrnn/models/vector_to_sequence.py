@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 
 from ..layers import Embedding, Layer, Tape, register_layer
-from ..layers.arrays import Array, as_real, check_shape, positive_int
+from ..layers.arrays import Array, as_real, check_shape, flag, positive_int, seed_sequence
 from ..layers.summary import Shape, Visit
 from .bridge import Bridge
-from .decoder import Decoder
+from .decoder import Decoder, TaughtModel
 from .generation import write_sentences, write_values
-from .model import Model, optional_layer, run
+from .model import optional_layer, run
 from .search import Generated
-from .teacher import shift_right
 
 
 @register_layer
-class VectorToSequence(Model):
+class VectorToSequence(TaughtModel):
     """A vector sets the initial state of a decoder (and, by choice, is a part of every input): captions, melodies.
 
     In training the decoder gets the true sequence, delayed by a step (``decoder_inputs``); it generates from its own.
@@ -48,6 +47,8 @@ class VectorToSequence(Model):
     >>> model.generate(images, max_length=20).tokens
     """
 
+    _fixed = frozenset({"vector_size", "condition_inputs"})
+
     def __init__(
         self,
         decoder: Layer,
@@ -61,9 +62,9 @@ class VectorToSequence(Model):
         scheduled_sampling: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
+        seeds = seed_sequence(self.op, seed).generate_state(2).tolist()
         self.vector_size = positive_int(self.op, "vector_size", vector_size)
-        self.condition_inputs = bool(condition_inputs)
+        self.condition_inputs = flag(self.op, "condition_inputs", condition_inputs)
         self.decoder = Decoder(
             decoder,
             head,
@@ -88,10 +89,6 @@ class VectorToSequence(Model):
         """Make a model from what ``config`` returned."""
         children = {name: optional_layer(config[name]) for name in ("decoder", "head", "embedding")}
         return cls(**{**config, **children})
-
-    def decoder_inputs(self, targets: Any) -> Any:
-        """Return what the decoder is taught with: the targets (N, T), or a list of them, behind the start token."""
-        return shift_right(targets, self.decoder.start if self.decoder.embedding else 0)
 
     def __call__(self, vector: Any, inputs: Any, lengths: Any = None) -> Array:
         """Compute the outputs (B, T, O) in inference mode, taught with ``inputs``.

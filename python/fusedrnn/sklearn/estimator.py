@@ -1,4 +1,4 @@
-"""What the estimators share: windows, their scale, training, and pickling without kernels."""
+"""What the estimators share: windows, their scale, and training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..layers import GRU, LSTM, RNN, Layer
 from ..layers.arrays import Array
-from ..layers.registry import layer_from_spec, layer_spec
 from ..training import Adam, EarlyStopping, fit
 from ..training.losses import Loss
 
@@ -42,22 +41,6 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes, with the model as its configuration and weights."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        model = state.get("model_")
-        if model is not None:
-            state["model_"] = (layer_spec(model), model.state_dict())
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "model_" in state:
-            spec, weights = state["model_"]
-            model = layer_from_spec(spec)
-            model.load_state_dict(weights)
-            state = {**state, "model_": model}
-        super().__setstate__(state)
 
     def _windows(self, x: Any, *, reset: bool = False, y: Any = "no_validation") -> Any:
         """Return X as (samples, window, features) float64, and y if it is given; X must look as in ``fit``."""

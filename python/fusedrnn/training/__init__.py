@@ -5,7 +5,7 @@ from .batches import BatchSource, bucketed_order
 from .callbacks import Callback, Checkpoint, EarlyStopping, LearningRate, Training
 from .clip import clip_grad_norm, clip_grad_value
 from .constraints import SpectralNormLimit
-from .fit import fit
+from .fit import evaluate, fit
 from .history import History
 from .losses import binary_cross_entropy, class_weights, cross_entropy, huber, mae, mse, sequence_mask
 from .metrics import RunningMetrics, accuracy, mean_absolute_error, perplexity
@@ -34,6 +34,7 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "cross_entropy",
+    "evaluate",
     "fit",
     "huber",
     "mae",

@@ -80,6 +80,11 @@ class BatchSource:
         if not callable(source) and not isinstance(source, Iterable):
             raise TypeError(f"BatchSource: source is a {type(source).__name__}; expected an iterable or a callable")
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether an epoch goes on where the one before stopped."""
+        return isinstance(self._source, Iterator)
+
     def epoch(self, epoch: int) -> Iterator[tuple[Any, ...]]:
         """Yield the batches of an epoch as (x, y) or (x, y, lengths).
 
@@ -99,4 +104,9 @@ class BatchSource:
             made += 1
             yield tuple(batch)
         if made < (self.steps or 1):
-            raise ValueError(f"fit: the source ended after {made} batches of epoch {epoch}; expected {self.steps or 1}")
+            hint = (
+                "" if made or not epoch or not self._goes_on else "; an iterator does not start again, a callable does"
+            )
+            raise ValueError(
+                f"fit: the source ended after {made} batches of epoch {epoch}; expected {self.steps or 1}{hint}"
+            )

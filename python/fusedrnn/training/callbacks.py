@@ -75,8 +75,15 @@ class LearningRate(Callback):
         self.every = every
 
     def on_step_begin(self, training: Training) -> None:
-        """Set the rate."""
-        training.optimizer.lr = self.schedule(training.epoch if self.every == "epoch" else training.step)
+        """Set the rate; ValueError or TypeError if the schedule returns none."""
+        at = training.epoch if self.every == "epoch" else training.step
+        rate = self.schedule(at)
+        try:
+            training.optimizer.lr = rate
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"LearningRate: schedule returned {rate!r} for {self.every} {at}; expected a number >= 0"
+            ) from None
 
 
 class _Best(Callback):

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers.arrays import Array, as_integer
+from ..layers.arrays import Array, as_array, as_integer
 from ..layers.base import Layer
+from ..layers.lengths import padded, without_padding
 from ..layers.namespace import device_array, from_host, namespace_of, on_gpu, take_host, to_host
 from .losses import sequence_mask
 
@@ -133,7 +134,7 @@ class Samples:
         """Yield batches of ``size`` samples, the last one smaller, in the given order; or those of a list."""
         for chosen in order if isinstance(order, list) else _cut(order, len(self), size):
             taken = [column.take(chosen) for column in self.inputs]
-            x = tuple(_without_padding(values, lengths) for values, lengths in taken)
+            x = tuple(_clean(values, lengths) for values, lengths in taken)
             lengths = tuple(lengths for _, lengths in taken)
             y, y_lengths = self.target.take(chosen)
             if not self.several:
@@ -143,7 +144,7 @@ class Samples:
                 yield Batch(x, y, lengths if known else None, y_lengths)
 
 
-def make_samples(x: Any, y: Any, lengths: Any = None) -> Samples:
+def make_samples(x: Any, y: Any, lengths: Any = None, *, op: str = "fit") -> Samples:
     """Check and pad the data of ``fit``; see there.
 
     Raises
@@ -156,17 +157,18 @@ def make_samples(x: Any, y: Any, lengths: Any = None) -> Samples:
     several = isinstance(x, tuple)
     names = [f"x[{index}]" for index in range(len(x))] if several else ["x"]
     if not names:
-        raise ValueError("fit: x is an empty tuple; expected at least one input")
-    columns = [_padded(name, values) for name, values in zip(names, x if several else [x], strict=True)]
-    target = _padded("y", y)
+        raise ValueError(f"{op}: x is an empty tuple; expected at least one input")
+    columns = [_padded(op, name, values) for name, values in zip(names, x if several else [x], strict=True)]
+    target = _padded(op, "y", y)
     count = len(columns[0].values)
     for name, column in zip([*names, "y"], [*columns, target], strict=True):
-        if len(column.values) != count or count == 0:
+        if len(column.values) != count:
             raise ValueError(
-                f"fit: {names[0]} has {count} and {name} has {len(column.values)} samples; "
-                "expected as many, and at least one"
+                f"{op}: {names[0]} has {count} and {name} has {len(column.values)} samples; expected as many"
             )
-    given = _given_lengths(lengths, several, count, columns, target)
+    if count == 0:
+        raise ValueError(f"{op}: {names[0]} has 0 samples; expected at least one")
+    given = _given_lengths(op, lengths, several, count, columns, target)
     columns = [
         column if known is None else Column(column.values, known, column.ragged)
         for column, known in zip(columns, given, strict=True)
@@ -176,7 +178,7 @@ def make_samples(x: Any, y: Any, lengths: Any = None) -> Samples:
     if last.lengths is not None and target.lengths is not None and not np.array_equal(last.lengths, target.lengths):
         at = int(np.argmax(last.lengths != target.lengths))
         raise ValueError(
-            f"fit: y[{at}] has {target.lengths[at]} time steps; expected {last.lengths[at]}, as {names[-1]}[{at}]"
+            f"{op}: y[{at}] has {target.lengths[at]} time steps; expected {last.lengths[at]}, as {names[-1]}[{at}]"
         )
     found = last.lengths if target.lengths is None else target.lengths
     columns[-1] = Column(last.values, found, last.ragged)
@@ -184,24 +186,24 @@ def make_samples(x: Any, y: Any, lengths: Any = None) -> Samples:
 
 
 def _given_lengths(
-    lengths: Any, several: bool, count: int, columns: list[Column], target: Column
+    op: str, lengths: Any, several: bool, count: int, columns: list[Column], target: Column
 ) -> list[NDArray[np.int64] | None]:
     """Return the lengths of each input that were given as an argument."""
     if lengths is None:
         return [None] * len(columns)
     each = lengths if several else [lengths]
     if several and (not isinstance(lengths, (tuple, list)) or len(lengths) != len(columns)):
-        raise ValueError(f"fit: lengths is {lengths!r}; expected one for each of the {len(columns)} inputs, or None")
+        raise ValueError(f"{op}: lengths is {lengths!r}; expected one for each of the {len(columns)} inputs, or None")
     checked: list[NDArray[np.int64] | None] = []
     for index, (values, column) in enumerate(zip(each, columns, strict=True)):
         is_last = index + 1 == len(columns)
         if values is not None and (column.ragged or (is_last and target.ragged)):
             raise ValueError(
-                "fit: got lengths together with ragged sequences, which have their own; expected one of them"
+                f"{op}: got lengths together with ragged sequences, which have their own; expected one of them"
             )
-        array = None if values is None else as_integer("fit", "lengths", take_host(values)).astype(np.int64)
+        array = None if values is None else as_integer(op, "lengths", take_host(values)).astype(np.int64)
         if array is not None and array.shape != (count,):
-            raise ValueError(f"fit: lengths has shape {array.shape}; expected (samples,) = ({count},)")
+            raise ValueError(f"{op}: lengths has shape {array.shape}; expected (samples,) = ({count},)")
         checked.append(array)
     return checked
 
@@ -212,44 +214,39 @@ def _cut(order: NDArray[np.intp] | None, count: int, size: int) -> Iterator[Any]
         yield slice(start, start + size) if order is None else order[start : start + size]
 
 
-def _padded(name: str, values: Any) -> Column:
+def _padded(op: str, name: str, values: Any) -> Column:
     """Return an array with samples on its first axis, and the lengths if those were unequal."""
     lengths = None
     if isinstance(values, (list, tuple)) and any(map(on_gpu, values)):
         raise RuntimeError(
-            f"fit: {name} is a {type(values).__name__} of arrays on cuda; expected one array, or NumPy's"
+            f"{op}: {name} is a {type(values).__name__} of arrays on cuda; expected one array, or NumPy's"
         )
     if on_gpu(values):
         xp = namespace_of(values)
-        array = device_array("fit", name, values, xp)
-    elif isinstance(values, (list, tuple)) and len({np.shape(value) for value in values}) > 1:
-        items = [np.asarray(value) for value in values]
-        if any(item.ndim == 0 or item.shape[1:] != items[0].shape[1:] for item in items):
-            raise ValueError(f"fit: {name} has samples of unlike shapes; expected (time, ...), alike but for time")
-        lengths = np.array([len(item) for item in items], np.int64)
-        array = np.zeros((len(items), int(lengths.max()), *items[0].shape[1:]), np.result_type(*items))
-        for row, item in zip(array, items, strict=True):
-            row[: len(item)] = item
+        array = device_array(op, name, values, xp)
+    elif isinstance(values, (list, tuple)):
+        items = [as_array(op, f"{name}[{index}]", value) for index, value in enumerate(values)]
+        if len({item.shape for item in items}) > 1:
+            array, lengths = padded(op, name, items)
+        else:
+            array = as_array(op, name, values)
     else:
-        array = np.asarray(values)
+        array = as_array(op, name, values)
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"fit: {name} has dtype {array.dtype}; expected a real dtype")
+        raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected a real dtype")
     if array.ndim == 0:
-        raise ValueError(f"fit: {name} has shape (); expected (samples, ...)")
+        raise ValueError(f"{op}: {name} has shape (); expected (samples, ...)")
     return Column(array, lengths, lengths is not None)
 
 
-def _without_padding(x: Array, lengths: NDArray[np.int64] | None) -> Array:
+def _clean(x: Array, lengths: NDArray[np.int64] | None) -> Array:
     """Return x (B, T, I) with 0 past each sample's end, so that what is there cannot reach a per-step layer.
 
     Tokens (B, T) and vectors (B, I) come back as they are; wrong lengths are the model's to report.
     """
     if lengths is None or x.ndim < 3 or lengths.max(initial=0) > x.shape[1]:
         return x
-    xp = namespace_of(x)
-    valid = from_host(xp, sequence_mask(lengths, x.shape[1]))
-    masked: Array = xp.where(valid.reshape(valid.shape + (1,) * (x.ndim - 2)), x, x.dtype.type(0))
-    return masked
+    return without_padding("fit", x, lengths)
 
 
 def _on_device(array: Array, xp: Any) -> Any:

@@ -8,9 +8,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from ..layers.arrays import positive_int
+from ..layers.arrays import described, positive_int, random_generator
 from ..layers.base import Layer
 from ..layers.calling import call_inputs, forward_inputs
 from ..layers.namespace import namespace_of
@@ -41,12 +39,12 @@ def fit(
     clip_norm: float | None = None,
     validation_data: tuple[Any, ...] | None = None,
     lengths: Any = None,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Callback | Iterable[Callback] = (),
     progress: bool = True,
     seed: int | None = None,
     bucket_by_length: bool = False,
     steps_per_epoch: int | None = None,
-    metrics: Iterable[str | Metric] = (),
+    metrics: str | Metric | Iterable[str | Metric] = (),
     class_weight: Any = None,
     clip_value: float | None = None,
 ) -> History:
@@ -83,7 +81,7 @@ def fit(
     lengths : array_like of int (N,), or tuple of those, optional
         Valid time steps of each sample, where x or y is padded already; for several inputs one each, or None.
         Predictions (B, T, F) past them (past those of the last input) do not count.
-    callbacks : iterable of Callback
+    callbacks : Callback or iterable of Callback
         Called in this order.
     progress : bool
         Whether to show a progress bar on stderr.
@@ -95,7 +93,7 @@ def fit(
         makes the padding of ragged sequences small; see ``bucketed_order``.
     steps_per_epoch : int, optional
         Batches that an epoch takes from a source. None: until it ends.
-    metrics : iterable of str or callable
+    metrics : str, callable or iterable of those
         "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
         which goes by its ``__name__``.
     class_weight : array_like (C,) or "balanced", optional
@@ -130,11 +128,11 @@ def fit(
         batch_size=batch_size,
         bucket_by_length=bucket_by_length,
         steps_per_epoch=steps_per_epoch,
-        rng=np.random.default_rng(seed),
+        rng=random_generator("fit", seed),
     )
-    held_out = None if validation_data is None else make_samples(*validation_data)
+    held_out = None if validation_data is None else _held_out(validation_data)
     judge = weighted_loss(get_loss(loss), class_weight, feed.samples if isinstance(feed, SampleFeed) else None)
-    metrics, callbacks = tuple(metrics), tuple(callbacks)
+    metrics, callbacks = _several("metrics", metrics), _several("callbacks", callbacks)
     if taken := RunningMetrics(metrics).values().keys() & RECORDED:
         raise ValueError(f"fit: a metric's name is {min(taken)!r}; expected none of {', '.join(RECORDED)}")
     clip = partial(_clip, value=clip_value, norm=clip_norm)
@@ -151,7 +149,7 @@ def fit(
                 _run_epoch(training, feed.epoch(training.epoch), judge, RunningMetrics(metrics), clip, callbacks, shown)
                 if held_out is not None:
                     measured = RunningMetrics(metrics)
-                    training.values["val_loss"] = evaluate(model, held_out, judge, batch_size, measured)
+                    training.values["val_loss"] = mean_loss(model, held_out, judge, batch_size, measured)
                     training.values |= measured.values("val_")
                 training.history.record(training.values)
                 show(shown, training, training.values)
@@ -171,6 +169,41 @@ def fit(
 
 
 def evaluate(
+    model: Layer,
+    x: Any,
+    y: Any,
+    *,
+    loss: str | Loss = "mse",
+    batch_size: int = 256,
+    lengths: Any = None,
+    metrics: str | Metric | Iterable[str | Metric] = (),
+) -> dict[str, float]:
+    """Judge a layer or model in inference mode, as ``fit`` does with its validation data.
+
+    Parameters
+    ----------
+    model, x, y, loss, lengths, metrics
+        As in ``fit``.
+    batch_size : int
+        Samples a call.
+
+    Returns
+    -------
+    dict
+        "loss", and the metrics by name: means over all samples or valid time steps.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit.
+    """
+    samples = make_samples(x, y, lengths, op="evaluate")
+    measured = RunningMetrics(_several("metrics", metrics, "evaluate"))
+    value = mean_loss(model, samples, get_loss(loss), positive_int("evaluate", "batch_size", batch_size), measured)
+    return {"loss": value, **measured.values()}
+
+
+def mean_loss(
     model: Layer, samples: Samples, loss: Loss, batch_size: int, metrics: RunningMetrics | None = None
 ) -> float:
     """Return the mean loss of a model in inference mode, and add the batches to the metrics."""
@@ -221,6 +254,23 @@ def _run_epoch(
             bar.update()
     training.values = {"loss": mean.value, "lr": optimizer.lr, "seconds": time.perf_counter() - start}
     training.values |= metrics.values()
+
+
+def _held_out(data: Any) -> Samples:
+    """Return the samples of ``validation_data``."""
+    if not isinstance(data, (tuple, list)):
+        raise TypeError(f"fit: validation_data is {described(data)}; expected (x, y) or (x, y, lengths)")
+    if len(data) not in (2, 3):
+        raise ValueError(f"fit: validation_data has {len(data)} parts; expected (x, y) or (x, y, lengths)")
+    return make_samples(*data, op="fit: validation_data")
+
+
+def _several(name: str, value: Any, op: str = "fit") -> tuple[Any, ...]:
+    """Return an argument of several things, or of one, as a tuple."""
+    if isinstance(value, type) or not (isinstance(value, (Callback, Iterable)) or callable(value)):
+        raise TypeError(f"{op}: {name} is {described(value)}; expected one or an iterable of them")
+    one = isinstance(value, (str, Callback)) or callable(value)
+    return (value,) if one else tuple(value)
 
 
 def _clip(model: Layer, value: float | None, norm: float | None) -> None:

@@ -40,7 +40,7 @@ class History(dict[str, list[float]]):
     def record(self, values: dict[str, float]) -> None:
         """Append the values of one epoch."""
         for name, value in values.items():
-            self.setdefault(name, []).append(value)
+            self.setdefault(name, []).append(float(value))
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw the loss curves.

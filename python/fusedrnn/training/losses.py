@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layers.activation import sigmoid
-from ..layers.arrays import Array, as_integer, as_lengths, as_mask, as_real, check_shape
+from ..layers.arrays import Array, as_integer, as_mask, as_real, check_shape
+from ..layers.lengths import valid_steps
 from ..layers.namespace import from_host, namespace_of, on_gpu, subtract_where, take_host, to_host
 
 Loss: TypeAlias = Callable[..., tuple[float, Array]]
@@ -176,10 +177,7 @@ def get_loss(loss: str | Loss) -> Loss:
 
 def sequence_mask(lengths: Any, steps: int) -> NDArray[np.bool_]:
     """Return the mask (B, T) that is True at the first ``lengths[b]`` of ``steps`` time steps."""
-    valid: NDArray[np.bool_] = (
-        np.arange(steps) < as_lengths("sequence_mask", lengths, len(lengths), steps)[:, np.newaxis]
-    )
-    return valid
+    return valid_steps("sequence_mask", lengths, len(lengths), steps)
 
 
 def common_namespace(op: str, pred: Any, target: Any) -> Any:

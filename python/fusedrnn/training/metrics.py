@@ -16,9 +16,18 @@ Metric: TypeAlias = Callable[..., float]
 
 
 def accuracy(pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX) -> float:
-    """Return the share of valid elements whose largest logit is the target's; pred (..., C), target (...) of int."""
+    """Return the share of valid elements whose largest logit is the target's; pred (..., C), target (...) of int.
+
+    Of two classes by one logit, as for ``binary_cross_entropy``: pred and target (..., 1). Then a positive logit is
+    class 1, as is a target above 0.5.
+    """
     xp = common_namespace("accuracy", pred, target)
     logits = as_real("accuracy", "pred", pred, None, xp)
+    if logits.ndim and logits.shape[-1] == 1 and np.shape(target) == logits.shape:
+        labels = as_real("accuracy", "target", target, None, xp)
+        shown = slice(None) if mask is None else valid_elements("accuracy", mask, labels.shape, xp)
+        right = ((logits > 0) == (labels > 0.5))[shown]
+        return float(right.mean()) if right.size else 0.0
     classes = as_integer("accuracy", "target", target, xp)
     if logits.ndim == 0:
         raise ValueError("accuracy: pred has shape (); expected (..., classes)")

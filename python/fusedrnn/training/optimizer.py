@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..layers.arrays import Array
+from ..layers.arrays import Array, as_real, integer, number
 from ..layers.base import Layer
-from ..layers.namespace import assign, host_copy
+from ..layers.namespace import assign, host_copy, take_host
 from .clip import unique_arrays
 
 
@@ -41,7 +42,7 @@ class Optimizer(ABC):
     def __init__(self, layer: Layer, lr: float, *, weight_decay: float = 0.0, check_finite: bool = False) -> None:
         self.op = type(self).__name__
         self.layer = layer
-        self.lr = self._at_least_0("lr", lr)
+        self.lr = lr
         self.weight_decay = self._at_least_0("weight_decay", weight_decay)
         self.check_finite = check_finite
         self.steps = 0
@@ -117,23 +118,50 @@ class Optimizer(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned; ValueError, with nothing changed, if it does not fit."""
-        buffers = state["buffers"]
-        got = {(b, name): np.shape(array) for b, arrays in buffers.items() for name, array in arrays.items()}
-        expected = {(b, name): array.shape for b, arrays in self._buffers.items() for name, array in arrays.items()}
-        if got != expected:
-            wrong = sorted(".".join(key) for key in got.keys() | expected.keys() if got.get(key) != expected.get(key))
-            raise ValueError(f"{self.op}: the state does not fit; missing, unexpected or of wrong shape: {wrong}")
-        self.steps, self.lr = int(state["steps"]), self._at_least_0("lr", state["lr"])
-        for buffer, arrays in self._buffers.items():
-            for name, array in arrays.items():
-                assign(array, buffers[buffer][name])
+        try:
+            steps, lr, values = self._read(state)
+        except (KeyError, TypeError, AttributeError) as error:
+            got = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{self.op}: the state does not fit; {got}") from None
+        self.steps, self.lr = steps, lr
+        for array, value in values:
+            assign(array, value)
+
+    def _read(self, state: Any) -> tuple[int, float, list[tuple[Array, Array]]]:
+        """Return steps, learning rate and the pairs (own buffer, its new value) of a state, without a change."""
+        steps, lr, buffers = integer(self.op, "steps", state["steps"]), state["lr"], state["buffers"]
+        if steps < 0:
+            raise ValueError(f"{self.op}: steps is {steps}; expected an integer >= 0")
+        given = {
+            f"{buffer}.{name}": take_host(value) for buffer, arrays in buffers.items() for name, value in arrays.items()
+        }
+        own = {f"{buffer}.{name}": array for buffer, arrays in self._buffers.items() for name, array in arrays.items()}
+        common = own.keys() & given.keys()
+        wrong = (own.keys() | given.keys()) - {key for key in common if np.shape(given[key]) == own[key].shape}
+        if wrong:
+            raise ValueError(
+                f"{self.op}: the state does not fit; missing, unexpected or of wrong shape: {sorted(wrong)}"
+            )
+        values = [(array, as_real(self.op, key, given[key], array.dtype)) for key, array in own.items()]
+        return steps, self._at_least_0("lr", lr), values
+
+    @property
+    def lr(self) -> float:
+        """Learning rate, >= 0. May be changed."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = self._at_least_0("lr", value)
 
     def _at_least_0(self, name: str, value: float) -> float:
-        if not value >= 0:
+        result = number(self.op, name, value)
+        if not 0 <= result < math.inf:
             raise ValueError(f"{self.op}: {name} is {value}; expected a number >= 0")
-        return float(value)
+        return result
 
     def _fraction(self, name: str, value: float) -> float:
-        if not 0 <= value < 1:
+        result = number(self.op, name, value)
+        if not 0 <= result < 1:
             raise ValueError(f"{self.op}: {name} is {value}; expected a number in [0, 1)")
-        return float(value)
+        return result

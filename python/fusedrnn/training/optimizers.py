@@ -1,4 +1,4 @@
-"""The optimizers, with torch's update formulas. In their comments, g is the gradient (+ weight_decay * p)."""
+"""The optimizers, with torch's update formulas."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from .optimizer import Optimizer
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum as in torch.optim.SGD (Sutskever et al. 2013, without dampening).
 
+    ``m = momentum m + g``, ``p -= lr m``; with nesterov ``p -= lr (g + momentum m)``. p is a parameter, g its gradient
+    + weight_decay p.
+
     Parameters
     ----------
     layer : Layer
@@ -28,6 +31,11 @@ class SGD(Optimizer):
         L2 factor.
     check_finite : bool
         Whether a gradient that is not finite is an error.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range, or ``nesterov`` is without momentum.
     """
 
     buffer_names = ("momentum",)
@@ -48,7 +56,6 @@ class SGD(Optimizer):
         if nesterov and momentum == 0:
             raise ValueError("SGD: nesterov is True with momentum 0; expected a positive momentum")
 
-    # m = momentum m + g;  p -= lr m   (nesterov: p -= lr (g + momentum m))
     def _update(
         self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
     ) -> None:
@@ -66,6 +73,9 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """Gradient over the root of its running mean square, as torch.optim.RMSprop (Hinton 2012, lecture 6).
 
+    ``v = alpha v + (1 - alpha) g^2``, ``m = momentum m + g / (sqrt(v) + eps)``, ``p -= lr m``. p is a parameter, g its
+    gradient + weight_decay p.
+
     Parameters
     ----------
     layer : Layer
@@ -82,6 +92,11 @@ class RMSprop(Optimizer):
         L2 factor.
     check_finite : bool
         Whether a gradient that is not finite is an error.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range.
     """
 
     buffer_names = ("square", "momentum")
@@ -102,7 +117,6 @@ class RMSprop(Optimizer):
         self.momentum = self._fraction("momentum", momentum)
         self.eps = self._at_least_0("eps", eps)
 
-    # v = alpha v + (1 - alpha) g^2;  m = momentum m + g / (sqrt(v) + eps);  p -= lr m
     def _update(
         self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
     ) -> None:
@@ -124,6 +138,10 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """Adam, as torch.optim.Adam (Kingma & Ba 2015, algorithm 1).
 
+    ``m = beta1 m + (1 - beta1) g``, ``v = beta2 v + (1 - beta2) g^2``,
+    ``p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)``. p is a parameter, g its gradient
+    + weight_decay p, and t counts the steps from 1.
+
     Parameters
     ----------
     layer : Layer
@@ -138,6 +156,11 @@ class Adam(Optimizer):
         L2 factor.
     check_finite : bool
         Whether a gradient that is not finite is an error.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range.
     """
 
     buffer_names = ("mean", "square")
@@ -157,8 +180,6 @@ class Adam(Optimizer):
         self.betas = (self._fraction("betas[0]", beta1), self._fraction("betas[1]", beta2))
         self.eps = self._at_least_0("eps", eps)
 
-    # m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2
-    # p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
     def _update(
         self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
     ) -> None:
@@ -196,6 +217,11 @@ class AdamW(Adam):
         A step first multiplies each parameter by 1 - lr * weight_decay.
     check_finite : bool
         Whether a gradient that is not finite is an error.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range.
     """
 
     def __init__(

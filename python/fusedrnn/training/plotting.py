@@ -6,13 +6,14 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..figure import INK, new_figure, style
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .history import History
 
 _CURVES = {"loss": ("training", "#4C72B0"), "val_loss": ("validation", "#DD8452")}
-_INK = "#333333"
 _LOG_RATIO = 20.0  # a loss that falls by more is easier to read on a logarithmic axis
 
 
@@ -21,35 +22,22 @@ def plot_history(history: History, path: str | os.PathLike[str] | None = None) -
     curves = {name: list(history[name]) for name in _CURVES if history.get(name)}
     if not curves:
         raise ValueError("History.plot: there is no finished epoch; expected at least one")
-    figure = _new_figure(on_screen=path is None)
+    figure = new_figure("History.plot", (7.5, 4.5), on_screen=path is None)
     axes = figure.subplots()
     for name, values in curves.items():
         label, colour = _CURVES[name]
         epochs = range(1, len(values) + 1)
         axes.plot(epochs, values, color=colour, linewidth=2, label=label, marker="o" if len(values) < 15 else "", ms=4)
     _mark(axes, history.best_epoch, curves.get("val_loss") or curves["loss"])
-    _style(axes, [value for values in curves.values() for value in values])
+    _finish(axes, [value for values in curves.values() for value in values])
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
 
 
-def _new_figure(on_screen: bool) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-
-        if on_screen:
-            from matplotlib import pyplot
-
-            return pyplot.figure(figsize=(7.5, 4.5), layout="constrained")
-    except ImportError as error:
-        raise ImportError("History.plot needs matplotlib: pip install 'fusedrnn[plot]'") from error
-    return Figure(figsize=(7.5, 4.5), layout="constrained")
-
-
 def _mark(axes: Any, best: int, values: Sequence[float]) -> None:
     """Mark the best epoch, with the text on the side where there is room."""
-    axes.plot([best + 1], [values[best]], "o", ms=9, mfc="none", mec=_INK, mew=1.3)
+    axes.plot([best + 1], [values[best]], "o", ms=9, mfc="none", mec=INK, mew=1.3)
     right_half = best + 1 > (len(values) + 1) / 2
     axes.annotate(
         f"best: {values[best]:.4g}, epoch {best + 1}",
@@ -57,23 +45,20 @@ def _mark(axes: Any, best: int, values: Sequence[float]) -> None:
         xytext=(-8 if right_half else 8, 14),
         textcoords="offset points",
         ha="right" if right_half else "left",
-        color=_INK,
+        color=INK,
         fontsize=9,
     )
 
 
-def _style(axes: Any, values: Sequence[float]) -> None:
+def _finish(axes: Any, values: Sequence[float]) -> None:
+    """Choose the scale, and add what explains the axes."""
     from matplotlib.ticker import MaxNLocator
 
     if min(values) > 0 and max(values) > _LOG_RATIO * min(values):
         axes.set_yscale("log")
     axes.margins(y=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch", color=_INK)
-    axes.set_ylabel("loss", color=_INK)
-    axes.tick_params(colors=_INK, length=0)
-    axes.grid(True, axis="y", color="#E5E5E5", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color("#BBBBBB")
-    axes.legend(frameon=False, loc="upper right", labelcolor=_INK)
+    axes.set_xlabel("epoch", color=INK)
+    axes.set_ylabel("loss", color=INK)
+    style(axes)
+    axes.legend(frameon=False, loc="upper right", labelcolor=INK)

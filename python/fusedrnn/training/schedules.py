@@ -13,29 +13,86 @@ Schedule: TypeAlias = Callable[[int], float]
 
 
 def constant(lr: float) -> Schedule:
-    """Stay at lr."""
+    """Stay at lr.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    """
     return lambda step: lr
 
 
 def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
-    """Multiply by ``factor`` after every ``every`` steps: lr * factor^floor(step / every)."""
+    """Multiply by ``factor`` after every ``every`` steps: lr * factor^floor(step / every).
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate at the start.
+    every : int
+        Steps between changes, positive.
+    factor : float
+        Of a change.
+
+    Raises
+    ------
+    ValueError
+        If ``every`` is not positive.
+    """
     _check("step_decay", "every", every)
     return lambda step: lr * factor ** (step // every)
 
 
 def exponential(lr: float, factor: float) -> Schedule:
-    """Multiply by ``factor`` after every step: lr * factor^step."""
+    """Multiply by ``factor`` after every step: lr * factor^step.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate at the start.
+    factor : float
+        Of a step.
+    """
     return lambda step: float(lr * factor**step)
 
 
 def cosine(lr: float, steps: int, min_lr: float = 0.0) -> Schedule:
-    """Fall from lr at 0 to ``min_lr`` at ``steps`` along half a cosine, and stay there (Loshchilov & Hutter 2017)."""
+    """Fall from lr at 0 to ``min_lr`` at ``steps`` along half a cosine, and stay there (Loshchilov & Hutter 2017).
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate at the start.
+    steps : int
+        How long it falls, positive.
+    min_lr : float
+        Learning rate from ``steps`` on.
+
+    Raises
+    ------
+    ValueError
+        If ``steps`` is not positive.
+    """
     _check("cosine", "steps", steps)
     return lambda step: min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
 
 
 def warmup(schedule: Schedule, steps: int) -> Schedule:
-    """Rise linearly over the first ``steps`` steps, up to where ``schedule`` starts; then follow it from its step 0."""
+    """Rise linearly over the first ``steps`` steps, up to where ``schedule`` starts; then follow it from its step 0.
+
+    Parameters
+    ----------
+    schedule : callable
+        What follows.
+    steps : int
+        How long it rises, positive.
+
+    Raises
+    ------
+    ValueError
+        If ``steps`` is not positive.
+    """
     _check("warmup", "steps", steps)
     return lambda step: schedule(0) * (step + 1) / (steps + 1) if step < steps else schedule(step - steps)
 

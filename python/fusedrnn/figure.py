@@ -1,4 +1,4 @@
-"""What the figures of the diagnostics share."""
+"""What the figures share."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""What lengths say of arrays (B, T, ...): which steps are valid, 0 in the padding, and the valid steps in reverse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import Array, as_array, as_lengths, described
+from .namespace import from_host, namespace_of
+
+
+def pad_sequences(sequences: Sequence[Any]) -> tuple[Array, NDArray[np.int64]]:
+    """Make one array of sequences of unequal length, padded with 0 on the right.
+
+    ``fit`` does it by itself; layers and models take the results as ``model(x, lengths=lengths)``.
+
+    Parameters
+    ----------
+    sequences : sequence of N array_like (T_n, ...)
+        Alike but for T_n, which may be 0. Of any real dtype.
+
+    Returns
+    -------
+    x : ndarray (N, T, ...)
+        With T the largest T_n; tokens stay integers.
+    lengths : ndarray of int64 (N,)
+        The T_n.
+
+    Raises
+    ------
+    ValueError
+        If there is no sequence, or they differ in more than T_n.
+    TypeError
+        If a dtype is not real.
+    """
+    if isinstance(sequences, (str, bytes)) or not isinstance(sequences, (Sequence, np.ndarray)):
+        raise TypeError(f"pad_sequences: sequences is {described(sequences)}; expected a list of arrays")
+    if len(sequences) == 0:
+        raise ValueError("pad_sequences: sequences is empty; expected at least one")
+    named = enumerate(sequences)
+    return padded("pad_sequences", "sequences", [as_array("pad_sequences", f"sequences[{i}]", x) for i, x in named])
+
+
+def padded(op: str, name: str, items: Sequence[Array]) -> tuple[Array, NDArray[np.int64]]:
+    """Return (x, lengths) of ``pad_sequences`` for a message of another operation."""
+    if any(item.ndim == 0 or item.shape[1:] != items[0].shape[1:] for item in items):
+        raise ValueError(f"{op}: {name} has samples of unlike shapes; expected (time, ...), alike but for time")
+    wrong = next((item.dtype for item in items if item.dtype.kind not in "iuf"), None)
+    if wrong is not None:
+        raise TypeError(f"{op}: {name} has dtype {wrong}; expected a real dtype")
+    lengths = np.array([len(item) for item in items], np.int64)
+    # An empty list has no dtype of its own.
+    dtype = np.result_type(*([item for item in items if item.size] or items))
+    array = np.zeros((len(items), int(lengths.max()), *items[0].shape[1:]), dtype)
+    for row, item in zip(array, items, strict=True):
+        row[: len(item)] = item
+    return array, lengths
+
+
+def valid_steps(op: str, lengths: Any, batch: int, steps: int) -> NDArray[np.bool_]:
+    """Return the mask (B, T) of the valid time steps, on the host; ValueError or TypeError for wrong lengths."""
+    valid: NDArray[np.bool_] = np.arange(steps) < as_lengths(op, lengths, batch, steps)[:, np.newaxis]
+    return valid
+
+
+def without_padding(op: str, x: Array, lengths: Any) -> Array:
+    """Return x (B, T, ...) with 0 past each sample's end; as it is where all samples have the same end, or None."""
+    if lengths is None:
+        return x
+    ends = as_lengths(op, lengths, *x.shape[:2])
+    if (ends == x.shape[1]).all():
+        return x
+    xp = namespace_of(x)
+    valid = from_host(xp, np.arange(x.shape[1]) < ends[:, np.newaxis])
+    kept: Array = xp.where(valid.reshape(valid.shape + (1,) * (x.ndim - 2)), x, x.dtype.type(0))
+    return kept
+
+
+def in_reverse(op: str, x: Array, lengths: Any) -> Array:
+    """Return x (B, T, ...) with each sample's valid steps from the last to the first; twice gives x."""
+    if lengths is None:
+        return x[:, ::-1]
+    batch, steps = x.shape[:2]
+    ends, at = as_lengths(op, lengths, batch, steps)[:, np.newaxis], np.arange(steps)
+    xp = namespace_of(x)
+    turned: Array = x[xp.arange(batch)[:, None], from_host(xp, np.where(at < ends, ends - 1 - at, at))]
+    return turned
