@@ -28,8 +28,9 @@ template <class E, int G> struct Project {
     const auto [k0, k] = piece_of<E>(at.piece, a.K);
     for (int r = 0; r < Rows; ++r) x[r] = a.x_row[at.row + r] + k0;
     const E* w = a.weights + (at.unit * a.K + k0) * G * L;
-    const E* next = a.weights + (at.next_unit * a.K + piece_of<E>(at.next_piece, a.K).begin) * G * L;
-    t.multiply(x, RowRun::single(k), w, G * L, a.K * G * L, fetch(w, next, G, k, at.left, a.swept_bytes));
+    const int64_t panel = at.next_unit + at.left % Units;  // a line per k: of one unit
+    const E* next = a.weights + (panel * a.K + piece_of<E>(at.next_piece, a.K).begin) * G * L;
+    t.multiply(x, RowRun::single(k), w, G * L, a.K * G * L, fetch(w, next, G, k, at.left / Units, a.swept_bytes));
     each<Rows>([&](auto r) FUSEDRNN_BODY {
       const Sums to(a, at, r);
       each<Units * G>([&](auto j) FUSEDRNN_BODY { to.add(j, t.acc[r * t.vectors + j]); });

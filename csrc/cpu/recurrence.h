@@ -143,13 +143,14 @@ template <class C, class T, class E> struct ForwardPass {
       for (int r = 0; r < Rows; ++r) h[r] = h0 + r * row + k0;
       const E* weights = operands<E>(q.recurrent_weights);
       const E* w = weights + (at.unit * a.K + k0) * G * L;
-      const E* next = weights + (at.next_unit * a.K + piece_of<E>(at.next_piece, a.K).begin) * G * L;
+      const int64_t panel = at.next_unit + at.left % Units;  // a line per k: of one unit
+      const E* next = weights + (panel * a.K + piece_of<E>(at.next_piece, a.K).begin) * G * L;
       if constexpr (Lookahead<E, G>::exists && Rows == 1 && Units == Lookahead<E, G>::units)
         if (a.lookahead && a.lookahead->pending()) {
           a.lookahead->multiply(t.acc, h[0], a.K, w);
           return finish_all<Rows, Units>(a, t.acc, z, z_unit, j0, at.unit, 0);
         }
-      t.multiply(h, RowRun::single(k), w, G * L, a.K * G * L, fetch(w, next, G, k, at.left, a.swept_bytes));
+      t.multiply(h, RowRun::single(k), w, G * L, a.K * G * L, fetch(w, next, G, k, at.left / Units, a.swept_bytes));
       if (k0 + k == a.K) return finish_all<Rows, Units>(a, t.acc, z, z_unit, j0, at.unit, at.piece);
       add_to_z(a, at, t.acc, z, z_unit, Rows, Units);
     }
