@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import reference
 from fusedrnn import _core
-from problems import Case, as_float64, forward, gradients, train
+from problems import Case, gradients
 from reference import CELLS
-from test_cuda_resident import plan_for
+from test_cuda_resident import check_case, plan_for
 from test_gradients import check_slopes
 from tolerance import ROUNDING, assert_forward, assert_gradient, assert_same_bits
 from twin import Array, Operands, needs_cuda_module, twin_stack
@@ -46,15 +45,7 @@ def test_against_the_reference(
         case = Case(cell, min(batch, 4), 4, 3, hidden, ragged=ragged, reverse=reverse, batch_first=hidden % 2 == 0)
         check_slopes(case, gradients(cell, case.arguments(), case.cotangents()))
         case = Case(cell, batch, 4, 3, hidden, ragged=ragged, reverse=reverse, batch_first=hidden % 2 == 0)
-        double = gradients(cell, case.arguments(), case.cotangents())
-        for name, actual in gradients(cell, case.arguments("float32"), case.cotangents("float32")).items():
-            assert_gradient(actual, double[name], f"float32 d{name} of {case}")
-        for dtype in ("float32", "float64"):
-            arguments = case.arguments(dtype)
-            truth = reference.run(cell, **as_float64(arguments))
-            for outputs in (forward(cell, arguments), train(cell, arguments)[0]):
-                for out, value in zip(outputs, truth, strict=True):
-                    assert_forward(out, value, case)
+        check_case(case)
 
 
 @pytest.mark.parametrize("directions", [1, 2], ids=["one_way", "two_way"])

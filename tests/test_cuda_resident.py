@@ -42,6 +42,19 @@ def is_resident(plan: str) -> bool:
     return plan.startswith("cuda: resident")
 
 
+def check_case(case: Case) -> None:
+    """Compare outputs with the reference, in inference and training, and gradients in float32 with those in float64."""
+    double = gradients(case.cell, case.arguments(), case.cotangents())
+    for name, actual in gradients(case.cell, case.arguments("float32"), case.cotangents("float32")).items():
+        assert_gradient(actual, double[name], f"float32 d{name} of {case}")
+    for dtype in ("float32", "float64"):
+        arguments = case.arguments(dtype)
+        truth = reference.run(case.cell, **as_float64(arguments))
+        for outputs in (forward(case.cell, arguments), train(case.cell, arguments)[0]):
+            for out, value in zip(outputs, truth, strict=True):
+                assert_forward(out, value, case)
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_against_the_reference(
@@ -52,16 +65,8 @@ def test_against_the_reference(
     batch, hidden = sizes
     for ragged in (False, True):
         case = Case(cell, batch, 4, 3, hidden, ragged=ragged, reverse=reverse, batch_first=hidden % 2 == 0)
-        double = gradients(cell, case.arguments(), case.cotangents())
-        check_slopes(case, double)
-        for name, actual in gradients(cell, case.arguments("float32"), case.cotangents("float32")).items():
-            assert_gradient(actual, double[name], f"float32 d{name} of {case}")
-        for dtype in ("float32", "float64"):
-            arguments = case.arguments(dtype)
-            truth = reference.run(cell, **as_float64(arguments))
-            for outputs in (forward(cell, arguments), train(cell, arguments)[0]):
-                for out, value in zip(outputs, truth, strict=True):
-                    assert_forward(out, value, case)
+        check_slopes(case, gradients(cell, case.arguments(), case.cotangents()))
+        check_case(case)
 
 
 @pytest.mark.parametrize("directions", [1, 2], ids=["one_way", "two_way"])
