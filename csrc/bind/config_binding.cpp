@@ -6,6 +6,7 @@
 #include "bind/register.h"
 #include "core/error.h"
 #include "cpu/isa.h"
+#include "cpu/scheduling.h"
 #include "cpu/thread_pool.h"
 
 namespace py = pybind11;

@@ -1,22 +1,18 @@
 #include "cpu/thread_pool.h"
 
 #include <pthread.h>
-#include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <deque>
-#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+#include "cpu/scheduling.h"
 
 namespace fusedrnn {
 namespace {
@@ -31,12 +27,18 @@ inline void pause() {
 
 constexpr int most_spins = 2000;  // some tens of microseconds
 
-// Spins while `value` equals `old`, then sleeps on it. True: it had to sleep.
-template <class A, class V> bool wait_while_equal(A& value, V old, int spins = most_spins) {
+// Spins while `value` equals `old`. True: it still does.
+template <class A, class V> bool spin_while_equal(const A& value, V old, int spins = most_spins) {
   for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return false;
     pause();
   }
+  return true;
+}
+
+// Spins while `value` equals `old`, then sleeps on it. True: it had to sleep.
+template <class A, class V> bool wait_while_equal(A& value, V old, int spins = most_spins) {
+  if (!spin_while_equal(value, old, spins)) return false;
   value.wait(old, std::memory_order_acquire);
   return true;
 }
@@ -46,16 +48,6 @@ template <class A, class V> bool wait_while_equal(A& value, V old, int spins = m
 template <class A, class V> void publish(A& value, V now) {
   value.store(now, std::memory_order_seq_cst);
   value.notify_all();
-}
-
-// CPUs that the cgroup's quota pays for, or a large number.
-int quota_threads() {
-  double quota = -1, period = 0;
-  if (FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    if (std::fscanf(f, "%lf %lf", &quota, &period) != 2) quota = -1;
-    std::fclose(f);
-  }
-  return quota > 0 && period > 0 ? static_cast<int>(std::ceil(quota / period)) : 1 << 20;
 }
 
 int64_t now_ns() {
@@ -70,12 +62,16 @@ class Pool {
   bool run(int size, int64_t patience_ns, const std::function<void(int)>& body) {
     std::unique_lock<std::mutex> lock(busy_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
-    while (static_cast<int>(workers_.size()) < size - 1) {
-      const int rank = static_cast<int>(workers_.size()) + 1;
-      if (here_.size() < static_cast<size_t>(rank)) here_.emplace_back();  // else: no thread was to be had last time
-      workers_.emplace_back([this, rank, &here = here_.back().serial, seen = job_.load()] { work(rank, here, seen); });
-      workers_.back().detach();
+    while (started_ < size - 1) {
+      if (static_cast<int>(workers_.size()) == started_)
+        workers_.emplace_back();  // else: last time there was no thread
+      Worker& worker = workers_.back();
+      std::thread thread([this, rank = started_ + 1, &worker, seen = job_.load()] { work(rank, worker, seen); });
+      worker.handle = thread.native_handle();
+      thread.detach();
+      ++started_;
     }
+    leave_this_cpu(size);
     body_ = &body;
     pending_.store(size - 1, std::memory_order_relaxed);
     patience_ns_.store(patience_ns, std::memory_order_relaxed);
@@ -92,15 +88,28 @@ class Pool {
   static constexpr uint64_t max_size = 1024;
 
  private:
+  struct alignas(64) Worker {
+    std::atomic<uint64_t> here{0};   // the last job for which it has come
+    std::atomic<bool> asleep{true};  // or not yet running
+    alignas(64) pthread_t handle{};  // this and the rest are the caller's
+    int avoids = -1;                 // CPU
+  };
+
   // Says that it has come, and works if the caller has waited for all.
-  void work(int rank, std::atomic<uint64_t>& here, uint64_t seen) {
+  void work(int rank, Worker& self, uint64_t seen) {
     FlushSubnormals flush;
+    take_short_slices();
+    self.asleep.store(false, std::memory_order_relaxed);
     for (;;) {
-      wait_while_equal(job_, seen);
+      if (spin_while_equal(job_, seen)) {
+        self.asleep.store(true, std::memory_order_relaxed);
+        job_.wait(seen, std::memory_order_acquire);
+        self.asleep.store(false, std::memory_order_relaxed);
+      }
       seen = job_.load(std::memory_order_acquire);
       if (static_cast<uint64_t>(rank) >= seen % max_size) continue;
       const uint64_t serial = seen / max_size;
-      here.store(serial, std::memory_order_release);
+      self.here.store(serial, std::memory_order_release);
       uint64_t decision;
       while ((decision = decision_.load(std::memory_order_acquire)) / 2 < serial) wait_while_equal(decision_, decision);
       if (decision != serial * 2 + 1) {
@@ -125,21 +134,29 @@ class Pool {
   bool have_come(int size, uint64_t serial, int64_t patience_ns) const {
     const int64_t deadline = now_ns() + patience_ns;
     for (int rank = 1; rank < size; ++rank)
-      for (int i = 1; here_[static_cast<size_t>(rank - 1)].serial.load(std::memory_order_acquire) != serial; ++i) {
+      for (int i = 1; workers_[static_cast<size_t>(rank - 1)].here.load(std::memory_order_acquire) != serial; ++i) {
         if (i % 16 == 0 && now_ns() > deadline && !always_wait.load(std::memory_order_relaxed)) return false;
         pause();
       }
     return true;
   }
 
-  // A cache line of each worker: the last job for which it has come.
-  struct alignas(64) Here {
-    std::atomic<uint64_t> serial{0};
-  };
+  // Workers that sleep are not to be woken on the CPU of the caller, who keeps it until they have come. The scheduler
+  // does so all the same on a virtual machine, where a CPU that has been idle for a while counts as taken away, and
+  // then leaves them there until the next tick: 4 ms.
+  void leave_this_cpu(int size) {
+    const int cpu = this_cpu();
+    for (int rank = 1; rank < size; ++rank) {
+      Worker& worker = workers_[static_cast<size_t>(rank - 1)];
+      if (worker.avoids == cpu || !worker.asleep.load(std::memory_order_relaxed)) continue;
+      keep_off(worker.handle, cpu);
+      worker.avoids = cpu;
+    }
+  }
 
   std::mutex busy_;
-  std::vector<std::thread> workers_;
-  std::deque<Here> here_;  // by rank - 1
+  int started_ = 0;
+  std::deque<Worker> workers_;  // by rank - 1
   const std::function<void(int)>* body_ = nullptr;
   // Serial number and team size of the current job in one word, so that a late riser never mixes two jobs.
   alignas(64) std::atomic<uint64_t> job_{0};
@@ -162,15 +179,6 @@ Pool& the_pool() {
 }
 
 }  // namespace
-
-int available_threads() {
-  int n = static_cast<int>(std::thread::hardware_concurrency());
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
-#endif
-  return std::max(1, std::min(n, quota_threads()));
-}
 
 int num_threads() {
   int n = thread_count.load(std::memory_order_relaxed);

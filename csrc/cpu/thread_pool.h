@@ -7,8 +7,7 @@
 
 namespace fusedrnn {
 
-// Threads that this process may use: its affinity mask and its cgroup's CPU quota.
-int available_threads();
+// As set, otherwise available_threads() (cpu/scheduling.h).
 int num_threads();
 void set_num_threads(int n);
 

@@ -1,0 +1,86 @@
+"""What the workers ask of the scheduler: a CPU other than the caller's, and short time slices."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import pytest
+
+from scripts import run_python
+
+several_cpus = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs of a Linux system"
+)
+
+# Leaves a layer whose calls use two threads, its input x and the worker's thread id.
+ONE_WORKER = """
+import os, time
+import numpy as np
+import fusedrnn as fr
+
+layer = fr.LSTM(8, 64, seed=1)
+x = np.zeros((8, 100, 8), dtype=np.float32)
+fr.set_num_threads(2)
+assert layer.plan(100, 8) == "by_sample x2"
+others = set(os.listdir("/proc/self/task"))
+layer(x)
+(worker,) = set(os.listdir("/proc/self/task")) - others
+
+def fields_of(thread):
+    with open(f"/proc/{thread}/stat") as stat:
+        return stat.read().rsplit(")", 1)[1].split()
+
+def wait_until_the_worker_sleeps():
+    while fields_of(worker)[0] != "S":
+        time.sleep(0.002)
+"""
+
+
+@several_cpus
+def test_a_worker_is_woken_on_another_cpu() -> None:
+    """However often the caller changes its CPU; and it may run on all the others."""
+    run_python(
+        ONE_WORKER
+        + """
+def this_cpu():
+    return int(fields_of("self")[36])
+
+everywhere = os.sched_getaffinity(0)
+seen = set()
+for cpu in 3 * sorted(everywhere)[:2]:
+    os.sched_setaffinity(0, {cpu})  # moves the caller there
+    os.sched_setaffinity(0, everywhere)
+    wait_until_the_worker_sleeps()
+    before = this_cpu()
+    layer(x)
+    if this_cpu() == before:  # else nobody knows where the call began
+        assert everywhere - os.sched_getaffinity(int(worker)) == {before}
+        seen.add(before)
+assert seen
+"""
+    )
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or tuple(map(int, platform.release().split(".")[:2])) < (6, 12),
+    reason="asks a kernel that has slices of a thread's own, by the number of its system call",
+)
+@several_cpus
+def test_a_worker_has_short_slices() -> None:
+    """A tenth of a millisecond; the caller keeps its own."""
+    run_python(
+        ONE_WORKER
+        + """
+import ctypes
+
+def slice_ns(thread):
+    attributes = (ctypes.c_uint64 * 6)()
+    sched_getattr = 315
+    assert ctypes.CDLL(None).syscall(sched_getattr, thread, attributes, ctypes.sizeof(attributes), 0) == 0
+    return attributes[3]
+
+assert slice_ns(int(worker)) == 100_000
+assert slice_ns(0) > 100_000
+"""
+    )
