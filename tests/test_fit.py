@@ -354,6 +354,7 @@ def test_a_history_is_plain_numbers() -> None:
         ),
         ({"callbacks": 3}, TypeError, "fit: callbacks is a int; expected one or an iterable"),
         ({"callbacks": fr.EarlyStopping}, TypeError, "fit: callbacks is the class EarlyStopping; expected one"),
+        ({"callbacks": [print]}, TypeError, "fit: a callback is a builtin_function_or_method; expected a fusedrnn"),
         ({"metrics": 3}, TypeError, "fit: metrics is a int; expected one or an iterable"),
         ({"seed": "a"}, TypeError, "fit: seed is 'a'; expected an integer"),
         ({"lengths": [1, 2]}, ValueError, "fit: lengths has shape"),

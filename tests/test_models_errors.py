@@ -144,6 +144,7 @@ def test_attributes_that_have_no_effect_later_are_fixed() -> None:
         (Stacked((4, 2)), "noise"),
         (models.Attention(3, 3), "score"),
         (Vec2Seq(LSTM(2, 3), 2, vector_size=3), "vector_size"),
+        (Seq2Vec(LSTM(2, 3), 2), "pooling"),
         (Autoencoder(LSTM(2, 3), LSTM(2, 3)), "code_size"),
         (fr.Bidirectional(LSTM(2, 3)), "hidden_size"),
         (fr.Activation("tanh"), "function"),

@@ -49,6 +49,8 @@ class SequenceToVector(Model):
     >>> fit(model, reviews, labels, loss="cross_entropy", epochs=5, batch_size=32)  # lists of token arrays will do
     """
 
+    _fixed = frozenset({"pooling"})
+
     def __init__(
         self,
         layer: Layer,

@@ -133,6 +133,9 @@ def fit(
     held_out = None if validation_data is None else _held_out(validation_data)
     judge = weighted_loss(get_loss(loss), class_weight, feed.samples if isinstance(feed, SampleFeed) else None)
     metrics, callbacks = _several("metrics", metrics), _several("callbacks", callbacks)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"fit: a callback is {described(callback)}; expected a fusedrnn.training.Callback")
     if taken := RunningMetrics(metrics).values().keys() & RECORDED:
         raise ValueError(f"fit: a metric's name is {min(taken)!r}; expected none of {', '.join(RECORDED)}")
     clip = partial(_clip, value=clip_value, norm=clip_norm)
