@@ -27,18 +27,12 @@ inline void pause() {
 
 constexpr int most_spins = 2000;  // some tens of microseconds
 
-// Spins while `value` equals `old`. True: it still does.
-template <class A, class V> bool spin_while_equal(const A& value, V old, int spins = most_spins) {
+// Spins while `value` equals `old`, then sleeps on it. True: it had to sleep.
+template <class A, class V> bool wait_while_equal(A& value, V old, int spins = most_spins) {
   for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return false;
     pause();
   }
-  return true;
-}
-
-// Spins while `value` equals `old`, then sleeps on it. True: it had to sleep.
-template <class A, class V> bool wait_while_equal(A& value, V old, int spins = most_spins) {
-  if (!spin_while_equal(value, old, spins)) return false;
   value.wait(old, std::memory_order_acquire);
   return true;
 }
@@ -100,8 +94,9 @@ class Pool {
     FlushSubnormals flush;
     take_short_slices();
     self.asleep.store(false, std::memory_order_relaxed);
+    constexpr int64_t shortly_ns = 300'000;  // between two calls of a training loop
     for (;;) {
-      if (spin_while_equal(job_, seen)) {
+      if (!spin_until_next_job(seen, shortly_ns)) {
         self.asleep.store(true, std::memory_order_relaxed);
         job_.wait(seen, std::memory_order_acquire);
         self.asleep.store(false, std::memory_order_relaxed);
@@ -112,23 +107,24 @@ class Pool {
       self.here.store(serial, std::memory_order_release);
       uint64_t decision;
       while ((decision = decision_.load(std::memory_order_acquire)) / 2 < serial) wait_while_equal(decision_, decision);
-      if (decision != serial * 2 + 1) {
-        linger(seen);
-        continue;
+      if (decision == serial * 2 + 1) {
+        (*body_)(rank);
+        if (pending_.fetch_sub(1) == 1) pending_.notify_all();
+      } else {
+        // Too late. It stays awake for 1.5 times what the call takes on one thread, should the next follow at once.
+        spin_until_next_job(seen, std::min<int64_t>(15 * patience_ns_.load(std::memory_order_relaxed), 2'000'000));
       }
-      (*body_)(rank);
-      if (pending_.fetch_sub(1) == 1) pending_.notify_all();
     }
   }
 
-  // A worker that came too late spins for 1.5 times what the call takes on one thread: then it is awake if the next
-  // call follows at once.
-  void linger(uint64_t seen) const {
-    const int64_t until = now_ns() + std::min<int64_t>(15 * patience_ns_.load(std::memory_order_relaxed), 2'000'000);
+  // False: for `ns` there was none.
+  bool spin_until_next_job(uint64_t seen, int64_t ns) const {
+    const int64_t until = now_ns() + ns;
     for (int i = 1; job_.load(std::memory_order_acquire) == seen; ++i) {
-      if (i % 16 == 0 && now_ns() > until) return;
+      if (i % 16 == 0 && now_ns() > until) return false;
       pause();
     }
+    return true;
   }
 
   bool have_come(int size, uint64_t serial, int64_t patience_ns) const {
