@@ -1,6 +1,5 @@
 #include "cpu/scheduling.h"
 
-#include <sched.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,11 +27,8 @@ int quota_threads() {
 }  // namespace
 
 int available_threads() {
-  int n = static_cast<int>(std::thread::hardware_concurrency());
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
-#endif
+  int n = CpuSet::of_this_thread().count();
+  if (n == 0) n = static_cast<int>(std::thread::hardware_concurrency());
   return std::max(1, std::min(n, quota_threads()));
 }
 
@@ -40,12 +36,18 @@ int available_threads() {
 
 int this_cpu() { return sched_getcpu(); }
 
-void keep_off(pthread_t thread, int cpu) {
-  cpu_set_t set;
-  if (cpu < 0 || sched_getaffinity(0, sizeof set, &set) != 0) return;
-  CPU_CLR(static_cast<unsigned>(cpu), &set);
-  pthread_setaffinity_np(thread, sizeof set, &set);  // refused where the set is empty
+CpuSet CpuSet::of_this_thread() {
+  CpuSet cpus;
+  if (sched_getaffinity(0, sizeof cpus.set_, &cpus.set_) != 0) CPU_ZERO(&cpus.set_);
+  return cpus;
 }
+int CpuSet::count() const { return CPU_COUNT(&set_); }
+CpuSet CpuSet::without(int cpu) const {
+  CpuSet others = *this;
+  if (cpu >= 0) CPU_CLR(static_cast<unsigned>(cpu), &others.set_);
+  return others;
+}
+void CpuSet::bind(pthread_t thread) const { pthread_setaffinity_np(thread, sizeof set_, &set_); }
 
 void take_short_slices() {
   // struct sched_attr as of its first version; the C library has it only lately.
@@ -66,7 +68,11 @@ void take_short_slices() {
 #else
 
 int this_cpu() { return -1; }
-void keep_off(pthread_t, int) {}
+CpuSet CpuSet::of_this_thread() { return {}; }
+int CpuSet::count() const { return 0; }
+CpuSet CpuSet::without(int) const { return {}; }
+void CpuSet::bind(pthread_t) const {}
+
 void take_short_slices() {}
 
 #endif

@@ -60,12 +60,14 @@ class Pool {
       if (static_cast<int>(workers_.size()) == started_)
         workers_.emplace_back();  // else: last time there was no thread
       Worker& worker = workers_.back();
-      std::thread thread([this, rank = started_ + 1, &worker, seen = job_.load()] { work(rank, worker, seen); });
+      std::thread thread([this, rank = started_ + 1, &worker, cpus = CpuSet::of_this_thread(), seen = job_.load()] {
+        work(rank, worker, cpus, seen);
+      });
       worker.handle = thread.native_handle();
       thread.detach();
       ++started_;
     }
-    leave_this_cpu(size);
+    keep_off_this_cpu(size);
     body_ = &body;
     pending_.store(size - 1, std::memory_order_relaxed);
     patience_ns_.store(patience_ns, std::memory_order_relaxed);
@@ -83,28 +85,28 @@ class Pool {
 
  private:
   struct alignas(64) Worker {
-    std::atomic<uint64_t> here{0};   // the last job for which it has come
-    std::atomic<bool> asleep{true};  // or not yet running
-    alignas(64) pthread_t handle{};  // this and the rest are the caller's
-    int avoids = -1;                 // CPU
+    std::atomic<uint64_t> here{0};               // the last job for which it has come
+    alignas(64) std::atomic<bool> asleep{true};  // or not yet running
+    std::atomic<int> avoids{-1};                 // CPU where it must not wake
+    pthread_t handle{};
   };
 
   // Says that it has come, and works if the caller has waited for all.
-  void work(int rank, Worker& self, uint64_t seen) {
+  void work(int rank, Worker& self, const CpuSet& cpus, uint64_t seen) {
     FlushSubnormals flush;
     take_short_slices();
     self.asleep.store(false, std::memory_order_relaxed);
     constexpr int64_t shortly_ns = 300'000;  // between two calls of a training loop
     for (;;) {
-      if (!spin_until_next_job(seen, shortly_ns)) {
-        self.asleep.store(true, std::memory_order_relaxed);
-        job_.wait(seen, std::memory_order_acquire);
-        self.asleep.store(false, std::memory_order_relaxed);
-      }
+      if (!spin_until_next_job(seen, shortly_ns)) sleep(self, cpus, seen);
       seen = job_.load(std::memory_order_acquire);
       if (static_cast<uint64_t>(rank) >= seen % max_size) continue;
       const uint64_t serial = seen / max_size;
       self.here.store(serial, std::memory_order_release);
+      if (self.avoids.load(std::memory_order_relaxed) >= 0) {
+        self.avoids.store(-1, std::memory_order_relaxed);
+        cpus.bind(pthread_self());
+      }
       uint64_t decision;
       while ((decision = decision_.load(std::memory_order_acquire)) / 2 < serial) wait_while_equal(decision_, decision);
       if (decision == serial * 2 + 1) {
@@ -137,16 +139,33 @@ class Pool {
     return true;
   }
 
-  // Workers that sleep are not to be woken on the CPU of the caller, who keeps it until they have come. The scheduler
-  // does so all the same on a virtual machine, where a CPU that has been idle for a while counts as taken away, and
-  // then leaves them there until the next tick: 4 ms.
-  void leave_this_cpu(int size) {
+  // Until there is another job. The worker is not to be woken on the CPU of the caller, who keeps it until all have
+  // come. On a virtual machine the scheduler does so all the same, because a CPU that has been idle for a while counts
+  // as taken away there, and leaves it where it is until the next tick: 4 ms. Once awake it may run anywhere again, for
+  // the caller may be moved to where the worker is.
+  void sleep(Worker& self, const CpuSet& cpus, uint64_t seen) {
+    if (cpus.count() >= static_cast<int>(seen % max_size)) {
+      const int cpu = caller_cpu_.load(std::memory_order_relaxed);
+      cpus.without(cpu).bind(pthread_self());
+      self.avoids.store(cpu, std::memory_order_relaxed);
+    }
+    self.asleep.store(true, std::memory_order_relaxed);
+    job_.wait(seen, std::memory_order_acquire);
+    self.asleep.store(false, std::memory_order_relaxed);
+  }
+
+  // The same for workers that sleep already, should the caller have come to another CPU since.
+  void keep_off_this_cpu(int size) {
     const int cpu = this_cpu();
+    caller_cpu_.store(cpu, std::memory_order_relaxed);
     for (int rank = 1; rank < size; ++rank) {
       Worker& worker = workers_[static_cast<size_t>(rank - 1)];
-      if (worker.avoids == cpu || !worker.asleep.load(std::memory_order_relaxed)) continue;
-      keep_off(worker.handle, cpu);
-      worker.avoids = cpu;
+      if (!worker.asleep.load(std::memory_order_relaxed) || worker.avoids.load(std::memory_order_relaxed) == cpu)
+        continue;
+      const CpuSet cpus = CpuSet::of_this_thread();
+      if (cpus.count() < size) return;
+      cpus.without(cpu).bind(worker.handle);
+      worker.avoids.store(cpu, std::memory_order_relaxed);
     }
   }
 
@@ -159,6 +178,7 @@ class Pool {
   alignas(64) std::atomic<uint64_t> decision_{0};  // twice the serial number, and 1 if that job is done by all
   alignas(64) std::atomic<int> pending_{0};
   std::atomic<int64_t> patience_ns_{0};
+  std::atomic<int> caller_cpu_{-1};
 };
 
 // Never destroyed: workers may outlive static destruction. A forked child has no workers, so it gets a new pool.
