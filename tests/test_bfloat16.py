@@ -186,3 +186,19 @@ def test_a_stack_of_float32_is_unchanged(cell: str) -> None:
     problem, same = Stack(cell), Stack(cell, compute_dtype="float32")
     for one, other in zip(problem.train()[0], same.train()[0], strict=True):
         assert_same_bits(one, other)
+
+
+@needs_kernels
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize(("inputs", "hidden"), [(5, 20), (300, 9), (49, 129)])
+def test_threads_in_different_layers(inputs: int, hidden: int) -> None:
+    """By sample no thread waits for another: one may round the input of a layer while the other reads a lower one's."""
+    layer = fr.LSTM(inputs, hidden, 3, compute_dtype="bfloat16", seed=1)
+    lengths = np.repeat([200, 20], [10, 100])  # the thread with the short ones is in the next layer much earlier
+    x = np.random.default_rng(2).standard_normal((len(lengths), 200, inputs), dtype=np.float32)
+    fr.set_num_threads(1)
+    expected = layer(x, lengths=lengths)[0]
+    fr.set_num_threads(2)
+    assert layer.plan(200, len(lengths)) == "by_sample x2"
+    for _ in range(20):
+        assert_same_bits(layer(x, lengths=lengths)[0], expected)

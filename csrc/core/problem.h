@@ -1,5 +1,6 @@
 // Problem: what a call computes, in the caller's terms. The only judge of shapes and lengths.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@ struct Problem {
 
   int64_t slabs() const { return num_layers * num_directions; }  // (layer, direction) pairs, as torch counts states
   int64_t layer_input(int64_t layer) const { return layer == 0 ? input_size : num_directions * hidden_size; }
+  int64_t widest_input() const { return num_layers > 1 ? std::max(layer_input(0), layer_input(1)) : input_size; }
   int weights_per_slab() const { return bias ? 4 : 2; }
 
   void check_sizes() const;                      // constructor arguments

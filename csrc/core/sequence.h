@@ -52,6 +52,7 @@ template <class T> struct StateView {
 
 template <class T> struct Sequence {
   int64_t I, H;
+  int64_t widest_input;  // of the layers that use this workspace: threads may be in different ones at a time
   bool reverse;
   const Ragged* ragged;
 

@@ -22,8 +22,9 @@ template <class E, class T> FUSEDRNN_INLINE const E* operands(const T* storage) 
   return reinterpret_cast<const E*>(storage);
 }
 
-// Layout of Sequence::workspace. Rows of state are padded to whole vectors, and by one more vector where their size
-// is a multiple of a page: six rows a page apart would fight for the same lines of the first-level cache.
+// Layout of Sequence::workspace, the same for all layers that use it. Rows of state are padded to whole vectors, and by
+// one more vector where their size is a multiple of a page: six rows a page apart would fight for the same lines of the
+// first-level cache.
 template <class C, class T, class E> struct Workspace {
   static constexpr int L = Vec<T>::lanes, values = Operand<E>::values;
   int64_t units, row;             // U; elements of a row of state
@@ -44,7 +45,7 @@ template <class C, class T, class E> struct Workspace {
     c = h + 2 * B * row;
     z = c + B * row;
     z_size = q.gates ? 0 : chunk_rows * units * C::slots * L;
-    x_row = values > 1 ? ceil_div(q.I, L) * L / values : 0;
+    x_row = values > 1 ? ceil_div(q.widest_input, L) * L / values : 0;
     x_size = chunk_rows * x_row;
     rounded_h = z + team_size * z_size;
     rounded_x = rounded_h + (values > 1 ? 2 * B * row / values : 0);

@@ -45,6 +45,7 @@ template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t l
   const auto& slab = call.slabs[static_cast<size_t>(layer * p.num_directions + direction)];
   Sequence<T> q{};
   q.I = p.layer_input(layer);
+  q.widest_input = p.widest_input();
   q.H = p.hidden_size;
   q.reverse = p.reverse || direction == 1;
   q.ragged = &call.rows->ragged();
@@ -191,7 +192,6 @@ template <class T>
 std::vector<Buffer<T>> attach_workspace(int threads, bool layers_overlap, Layers<T>& layers, const Problem& p) {
   int64_t size = 0;
   for (const Sequence<T>& q : layers.slabs()) size = std::max(size, cell_kernels<T>(p).workspace(q, threads));
-  size += kernels<T>().lanes * 4;
   std::vector<Buffer<T>> spaces;
   const size_t count = layers_overlap ? layers.slabs().size() : layers[0].size();
   spaces.reserve(count);
@@ -348,6 +348,7 @@ StepRunner<T>::StepRunner(const Problem& problem, std::vector<std::shared_ptr<co
     hidden_.emplace_back(state);
     Sequence<T> q{};
     q.I = p.layer_input(l);
+    q.widest_input = p.widest_input();
     q.H = p.hidden_size;
     q.ragged = &rows_.ragged();
     if (l > 0) q.x = {hidden_[static_cast<size_t>(l - 1)].get(), 0, p.hidden_size};
