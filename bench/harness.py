@@ -74,8 +74,9 @@ def paired_ratio(peer: Timing, ours: Timing) -> tuple[float, float, float]:
 def settle(limit: float = 0.5) -> bool:
     """Wait until no thread of this process is busy; False where one still is after `limit` seconds.
 
-    Thread pools spin for a while after their last call (ONNX Runtime for tens of milliseconds, longer on some hosts).
-    In their own turn they may: switching it off would slow their back-to-back calls. In the next one's they must not.
+    Thread pools spin for a while after their last call (ONNX Runtime for tens of milliseconds, longer on some hosts),
+    and JAX frees memory in a thread of its own after its last call, on the same core where there is but one. In their
+    own turn they may: switching it off would slow their back-to-back calls. In the next one's they must not.
     """
     end = clock() + limit
     while clock() < end:
@@ -112,7 +113,7 @@ def _block(call: Callable[[], object], calls: int, seconds: float) -> list[float
 
 
 def interleave(
-    calls: dict[str, Callable[[], object]], budget: Budget, *, threads: int, roof: Callable[[], float] | None = None
+    calls: dict[str, Callable[[], object]], budget: Budget, *, roof: Callable[[], float] | None = None
 ) -> tuple[dict[str, Timing], list[float]]:
     """Time all `calls` in turn (A B C, B C A, ...), so that a change of the machine's speed meets all of them.
 
@@ -130,8 +131,7 @@ def interleave(
             if done >= budget.min_rounds and spent >= budget.seconds * len(calls):
                 break
             for name in order:
-                if threads > 1:
-                    settle()
+                settle()
                 if per_call[name] < 0.02:
                     calls[name]()  # wakes its threads and refills the caches; lost in the noise for longer calls
                 start = clock()
@@ -178,9 +178,9 @@ class Roof:
 
     def __call__(self) -> float:
         """Measure once; the turbo frequency moves, so this is done again in every round of every case."""
+        settle()
         if self._threads == 1:
             return self._measure(0)
-        settle()
         return sum(self._pool.map(self._measure, range(self._threads)))
 
 

@@ -80,7 +80,7 @@ def main() -> None:
             if why := implementations["ours"].refuses(case):
                 result: dict[str, Any] = {"skipped": why}
             else:
-                result = measure(case, make_problem(case), implementations, budget, roof, options.threads)
+                result = measure(case, make_problem(case), implementations, budget, roof)
             out.write(json.dumps({**_identity(case), **result, **record}, default=str) + "\n")
             out.flush()
             if "error" in result:
@@ -101,7 +101,7 @@ def _identity(case: Any) -> dict[str, Any]:
 
 
 def measure(
-    case: Any, problem: Any, implementations: dict[str, Any], budget: harness.Budget, roof: Any, threads: int
+    case: Any, problem: Any, implementations: dict[str, Any], budget: harness.Budget, roof: Any
 ) -> dict[str, Any]:
     """Check that all implementations agree, then time them; {"error": ...} where one does not."""
     runners = {name: peer.build(case, problem) for name, peer in implementations.items() if not peer.refuses(case)}
@@ -121,7 +121,7 @@ def measure(
     if case.dtype != "float32":
         calls["ours_float32"] = ours.build(case.single_precision(), problem).call
     foreign = harness.Foreign(CPUS)
-    timings, roofs = harness.interleave(calls, budget, threads=threads, roof=roof)
+    timings, roofs = harness.interleave(calls, budget, roof=roof)
     gflops = case.flops / timings["ours"].median * 1e-9
     times = {}
     for name, timing in timings.items():
