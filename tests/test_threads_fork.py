@@ -34,6 +34,28 @@ def test_many_threads_share_a_layer(cell: str) -> None:
 
 
 @pytest.mark.usefixtures("restore_threads")
+def test_gradients_from_many_threads_add_up() -> None:
+    """Two threads that go backward through one layer at the same time add their gradients one after the other."""
+    fr.set_num_threads(1)
+    model = fr.Sequential(fr.LSTM(64, 512, seed=0), fr.Linear(512, 700, seed=1))
+    x = np.full((1, 1, 64), 1e-3, np.float32)
+    dy = np.ones((1, 1, 700), np.float32)
+    calls = 64
+
+    def accumulate(pool: ThreadPoolExecutor) -> dict[str, Any]:
+        model.zero_grad()
+        tapes = [model.forward(x)[1] for _ in range(calls)]
+        list(pool.map(lambda tape: model.backward(tape, dy), tapes))
+        return {name: gradient.copy() for name, gradient in model.grads.items()}
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(4) as several:
+        expected = accumulate(one)  # equal summands, so the order of the threads is of no account
+        for _ in range(3):
+            for name, gradient in accumulate(several).items():
+                assert_same_bits(gradient, expected[name], name)
+
+
+@pytest.mark.usefixtures("restore_threads")
 def test_streams_in_threads() -> None:
     """Every thread may step a stream of its own, all of one layer."""
     layer = fr.LSTM(5, 33, seed=1)

@@ -1,8 +1,11 @@
 #include "cpu/stack.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <mutex>
 #include <span>
 
 #include "core/error.h"
@@ -201,6 +204,16 @@ std::vector<Buffer<T>> attach_workspace(int threads, bool layers_overlap, Layers
   return spaces;
 }
 
+// Held while a backward adds to the caller's gradients: two threads may use one layer, and gradients are added up. A
+// forked child gets a new one, for nobody would unlock the old one there.
+std::mutex& adding_to_gradients() {
+  static std::atomic<std::mutex*> current = [] {
+    pthread_atfork(nullptr, nullptr, [] { current = new std::mutex; });
+    return new std::mutex;
+  }();
+  return *current;
+}
+
 }  // namespace
 
 template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass) {
@@ -275,6 +288,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
     dy = {dx.data, dx.step, dx.batch};
   }
 
+  std::unique_lock<std::mutex> adding(adding_to_gradients(), std::defer_lock);
   run_plan(plan, plan.gradient_threads, interrupt, [&](Seat& seat, const Plan& actual) {
     const Team everyone = seat.team(seat.size, 0, 0);
     const auto meet = [&] { return seat.region->meet_all(seat.rank); };
@@ -287,6 +301,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       }
       for (const Sequence<T>& q : layers[l])
         if (!cell.weight_gradient(q, everyone)) return;
+      if (l == 0 && seat.rank == 0) adding.lock();  // for all threads of this call
       if (!meet()) return;
     }
     // Last, so that a call that was stopped has added nothing.

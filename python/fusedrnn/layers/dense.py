@@ -8,6 +8,7 @@ import numpy as np
 
 from ..allocation import claim_parameters
 from ..init import check_init, glorot_uniform, torch_uniform
+from .adding import add_to
 from .arrays import Array, as_real, check_shape, flag, positive_int, random_generator
 from .base import Layer, Tape
 from .products import row_products
@@ -89,7 +90,7 @@ class Linear(Layer):
         return self._apply(self._input(x))
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
-        """Compute (y, tape). The tape refers to x: leave x as it is until ``backward``."""
+        """Compute (y, tape). The tape refers to x, and ``backward`` reads the weight again: leave both as they are."""
         x = self._input(x)
         return self._apply(x), Tape(self, (x,))
 
@@ -99,9 +100,9 @@ class Linear(Layer):
         dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
         rows = dy.reshape(-1, self.out_features)
-        self._grads["weight"] += rows.T @ x.reshape(-1, self.in_features)
+        add_to(self._grads["weight"], rows.T @ x.reshape(-1, self.in_features))
         if self.bias:
-            self._grads["bias"] += rows.sum(axis=0)
+            add_to(self._grads["bias"], rows.sum(axis=0))
         dx: Array = (rows @ self._params["weight"]).reshape(x.shape)
         return dx
 

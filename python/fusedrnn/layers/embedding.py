@@ -8,9 +8,9 @@ import numpy as np
 
 from ..allocation import claim_parameters
 from ..init import normal
+from .adding import add_to_rows
 from .arrays import Array, as_integer, as_real, check_shape, integer, positive_int, random_generator
 from .base import Layer, Tape
-from .namespace import add_rows
 from .registry import register_layer
 
 
@@ -98,7 +98,7 @@ class Embedding(Layer):
         if self.padding_idx is not None:
             kept = ids != self.padding_idx
             ids, dy = ids[kept], dy[kept]
-        add_rows(self.xp, self._grads["weight"], ids, dy)
+        add_to_rows(self.xp, self._grads["weight"], ids, dy)
 
     def _look_up(self, ids: Array) -> Array:
         y: Array = self._params["weight"][ids]

@@ -9,6 +9,7 @@ import numpy as np
 from ..init import glorot_uniform
 from ..layers import Linear, Tape, register_layer
 from ..layers.activation import DERIVATIVES, softmax
+from ..layers.adding import add_to
 from ..layers.arrays import Array, as_lengths, as_real, check_shape, positive_int, seed_sequence
 from ..layers.namespace import from_host
 from ..layers.products import row_products
@@ -113,7 +114,7 @@ class Attention(Model):
         dprojected = dscores @ memory
         if self.score == "general":
             flat = dprojected.reshape(-1, self.memory_size)
-            self._grads["weight"] += h.reshape(-1, self.query_size).T @ flat
+            add_to(self._grads["weight"], h.reshape(-1, self.query_size).T @ flat)
             dprojected = (flat @ self._params["weight"].T).reshape(h.shape)
         return dh + dprojected, dmemory
 

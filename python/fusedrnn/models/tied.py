@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..layers import Layer, Linear, Tape
+from ..layers.adding import add_to
 from ..layers.arrays import Array, as_real, check_shape
 from ..layers.products import row_products
 from ..layers.summary import Shape, Visit
@@ -51,8 +52,8 @@ class TiedLinear(Layer):
         dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
         rows = dy.reshape(-1, self.out_features)
-        self.linear.grads["weight"] += x.reshape(-1, self.in_features).T @ rows
-        self._grads["bias"] += rows.sum(axis=0)
+        add_to(self.linear.grads["weight"], x.reshape(-1, self.in_features).T @ rows)
+        add_to(self._grads["bias"], rows.sum(axis=0))
         dx: Array = (rows @ self.linear.params["weight"].T).reshape(x.shape)
         return dx
 
