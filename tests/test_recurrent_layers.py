@@ -163,6 +163,20 @@ def test_two_tapes(cell: str) -> None:
         assert_same_bits(value, expected)
 
 
+def test_a_state_in_one_buffer(cell: str) -> None:
+    """A long sequence in parts, whose state is carried on in place before the backward: gradients as if it were not."""
+    problem = Stack(cell, num_layers=2)
+    layer, start = problem.layer, as_state(problem.start)
+    _, tape = layer.forward(problem.x, start)
+    expected = {name: value.copy() for name, value in problem.gradients(tape).items()}
+    layer.zero_grad()
+    (y, final), tape = layer.forward(problem.x, start)
+    for buffer, value in zip(flat(y, start)[1:], flat(y, final)[1:], strict=True):
+        buffer[...] = value
+    for name, value in problem.gradients(tape).items():
+        assert_same_bits(value, expected[name], name)
+
+
 def test_backward_accumulates(cell: str) -> None:
     """A second backward on the same tape adds the same gradient again, into the same arrays; zero_grad clears them."""
     problem = Stack(cell, num_layers=2)

@@ -43,9 +43,9 @@ template <class T> class StackOf : public Stack {
       call.rows = std::make_shared<RowOrder>(p, &values);
     }
     call.slabs.resize(static_cast<size_t>(p.slabs()));
-    initial_state("h0", h0, *tape, &Slab::h0);
+    initial_state("h0", h0, training, *tape, &Slab::h0);
     if (!p.layout.has_cell_state && !c0.is_none()) throw TypeMismatch(p.op + ": c0 is given; this cell has no c");
-    initial_state("c0", c0, *tape, &Slab::c0);
+    initial_state("c0", c0, training, *tape, &Slab::c0);
     const py::tuple given(weights);  // nobody else can change it
     std::vector<py::array> copies;   // until they are packed
     const std::vector<WeightArrays<T>> arrays = weight_arrays(given, copies);
@@ -127,10 +127,13 @@ template <class T> class StackOf : public Stack {
     return out;
   }
 
-  void initial_state(const char* name, const py::object& state, TapeOf<T>& tape, StateView<const T> Slab::* view) {
+  // A tape keeps a copy: who trains on a long sequence in parts has the state in one buffer.
+  void initial_state(const char* name, const py::object& state, bool training, TapeOf<T>& tape,
+                     StateView<const T> Slab::* view) {
     if (state.is_none()) return;
     const Problem& p = tape.call.problem;
-    tape.arrays.push_back(readable<T>(p.op, name, state, [&](const Shape& shape) { p.check_state(name, shape); }));
+    const py::array given = readable<T>(p.op, name, state, [&](const Shape& shape) { p.check_state(name, shape); });
+    tape.arrays.push_back(training ? py::array(given.attr("copy")()) : given);
     for (int64_t slab = 0; slab < p.slabs(); ++slab)
       tape.call.slabs[static_cast<size_t>(slab)].*view = slab_view<T>(tape.arrays.back(), slab);
   }

@@ -91,7 +91,7 @@ class Stack:
 
         Arguments as those of the layers; ``weights`` in the order of ``params``, whose ``serial`` is of no use here:
         they are read where they are. Results are arrays of x's library.
-        The tape refers to x and the weights: leave them as they are until ``backward``.
+        The tape refers to x, the initial state and the weights: leave them as they are until ``backward``.
         """
         library = library_of(self.op, "x", x)
         call = _Call(self.op, library)

@@ -80,9 +80,12 @@ class Activation(Layer):
         return FUNCTIONS[self.function](x, self.xp)
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
-        """Compute (y, tape). The tape refers to y: leave y as it is until ``backward``."""
+        """Compute (y, tape). The tape refers to y: leave y as it is until ``backward`` (on the cpu it is read-only)."""
         y = self(x)
-        return y, Tape(self, (y,))
+        out = y.view()
+        if self.device == "cpu":
+            out.flags.writeable = False
+        return out, Tape(self, (y,))
 
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy, both shaped as x."""

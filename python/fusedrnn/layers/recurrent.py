@@ -72,6 +72,7 @@ class Recurrent(Layer):
         self.batch_first = flag(self.op, "batch_first", batch_first)
         self.bidirectional = flag(self.op, "bidirectional", bidirectional)
         check_init(self.op, init, recurrent=True)
+        self._init = init
         self._reverse = False
         weights, self._mask_seed = seed_sequence(self.op, seed).spawn(2)
         self.dropout = dropout
@@ -157,10 +158,13 @@ class Recurrent(Layer):
     def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[tuple[Array, Any], Tape]:
         """Compute ((y, state), tape) in training mode; arguments as in ``__call__``.
 
-        The tape refers to x and y: leave both as they are until ``backward`` (y is read-only). A tape may be used
-        again: it then computes the forward once more and gives the same bits.
+        The tape refers to x and y: leave both as they are until ``backward`` (y is read-only). It has copies of the
+        state and of the weights. A tape may be used again: it then computes the forward once more and gives the same
+        bits.
         """
         x, h0, c0, batched = self._inputs(x, state, lengths)
+        if self.device != "cpu":  # there the kernels copy it
+            h0, c0 = (None if each is None else each.copy() for each in (h0, c0))
         serial = serial_of(self)
         if not self.dropout or self.num_layers == 1:
             y, h, c, core = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, True, serial)
@@ -252,10 +256,13 @@ class Recurrent(Layer):
         return Stream(self, self._stack.stream(self._weights, batch), batch)
 
     def reversed_copy(self, seed: int | None = None) -> Recurrent:
-        """Return a layer of this configuration with fresh weights that walks each sample's valid steps backwards."""
+        """Return a layer of this configuration with fresh weights that walks each sample's valid steps backwards.
+
+        They are initialised as this layer's were; as by default if it was loaded from a file.
+        """
         arguments = self.config()
         arguments.pop("reverse", None)
-        return type(self)(**arguments, device=self.device, seed=seed)._turned_round()
+        return type(self)(**arguments, device=self.device, seed=seed, init=self._init)._turned_round()
 
     def _turned_round(self) -> Recurrent:
         self._reverse = True
