@@ -346,6 +346,18 @@ def test_activation(function: str) -> None:
     check_gradients(layer, x)
 
 
+def test_what_an_activation_gave_is_read_only() -> None:
+    """Its backward reads y again: ``y -= target``, on the way to the gradient of a squared error, would spoil it."""
+    layer = fr.Activation("sigmoid")
+    y, _ = layer.forward(np.ones(3))
+    with pytest.raises(ValueError, match="read-only"):
+        y -= 1
+    layer(np.ones(3))[...] = 0  # nobody reads that again
+    x = np.ones(3)
+    fr.Activation("identity").forward(x)
+    x[...] = 0
+
+
 def test_activations_saturate_without_overflow() -> None:
     x = np.array([-1e5, -800, 0, 800, 1e5])
     assert fr.Activation("sigmoid")(x).tolist() == [0, 0, 0.5, 1, 1]
@@ -532,6 +544,16 @@ def test_bidirectional_pair_and_states_have_gradients() -> None:
         assert_close(got, differences.gradient(value, initial), 1e-7)
     without_dy, _ = layer.backward(tape, None, tuple(weights[2:]))
     assert without_dy.shape == x.shape
+
+
+def test_both_directions_are_initialised_alike() -> None:
+    """The reverse child of a layer with torch's uniform biases has such biases too, not those of the default."""
+    layer = fr.Bidirectional(fr.LSTM(4, 8, seed=0, init="torch"), seed=1)
+    for direction in ("forward", "reverse"):
+        bias = layer.params[f"{direction}.bias_ih_l0"]
+        assert len(np.unique(bias)) == bias.size
+    layer = fr.Bidirectional(fr.LSTM(4, 8, seed=0), seed=1)
+    assert np.array_equal(layer.params["forward.bias_ih_l0"], layer.params["reverse.bias_ih_l0"])
 
 
 def test_bidirectional_refuses_what_it_cannot_wrap() -> None:

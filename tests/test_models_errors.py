@@ -98,6 +98,18 @@ from tolerance import assert_same_bits
         (lambda: Residual(LSTM(2, 3), Linear(3, 3)), TypeError, "layer 1 is a Linear"),
         (lambda: Residual(LSTM(2, 3), LSTM(2, 3)), ValueError, "layer 1 has input_size 2; expected 3"),
         (lambda: Residual(LSTM(2, 3))(zeros((1, 2, 2)), state=zeros((1, 1, 3))), ValueError, "expected 1 states"),
+        (
+            lambda: models.SequenceToSequence(LSTM(2, 3), LSTM(3, 2)),
+            TypeError,
+            "head is a LSTM; expected layers without",
+        ),
+        (
+            lambda: Seq2Vec(LSTM(2, 3), fr.Sequential(fr.Bidirectional(LSTM(3, 2)), Linear(4, 1))),
+            TypeError,
+            "head is a Sequential with a Bidirectional in it",
+        ),
+        (lambda: Vec2Seq(LSTM(2, 3), Residual(LSTM(3, 2)), vector_size=3), TypeError, "head is a Residual"),
+        (lambda: EncoderDecoder(LSTM(2, 3), LSTM(2, 3), LSTM(3, 2)), TypeError, "head is a LSTM"),
         (lambda: models.shift_right(zeros(3)), ValueError, "shift_right: targets has shape"),
         (lambda: Seq2Vec(LSTM(2, 3), 2).backward(None, zeros((1, 2))), ValueError, "tape is a NoneType"),
     ],

@@ -96,8 +96,19 @@ def known_features(layer: Layer) -> int | None:
 
 
 def make_head(op: str, head: Any, layer: Layer, features: int | None = None, seed: int | None = None) -> Layer:
-    """Return ``head`` if it is a layer; for a number, a Linear with so many outputs on top of ``layer``."""
+    """Return ``head`` if it is a layer; for a number, a Linear with so many outputs on top of ``layer``.
+
+    Raises
+    ------
+    TypeError
+        If a part of the head is recurrent. A head sees each step by itself: in ``generate`` it would have no state,
+        after pooling the batch would be its time, and it is not told the lengths.
+    """
     if isinstance(head, Layer):
+        for part in head.layers():
+            if state_sizes(part) is not None:
+                got = described(part) if part is head else f"{described(head)} with {described(part)} in it"
+                raise TypeError(f"{op}: head is {got}; expected layers without a state: recurrent ones belong in front")
         return head
     if features is None:
         features = output_features(op, "layer", layer)

@@ -63,11 +63,11 @@ class SequenceToVector(Model):
         if pooling not in POOLINGS:
             raise ValueError(f"{self.op}: pooling is {pooling!r}; expected one of {', '.join(map(repr, POOLINGS))}")
         self.embedding, self.layer, self.pooling = embedding, layer, pooling
+        features = None
         if not isinstance(head, Layer):
             last = pooling == "last"
             features = final_features(self.op, layer) if last else output_features(self.op, "layer", layer)
-            head = make_head(self.op, head, layer, features, seed)
-        self.head: Layer = head
+        self.head = make_head(self.op, head, layer, features, seed)
         super().__init__(embedding=embedding, layer=layer, head=self.head)
 
     def config(self) -> dict[str, Any]:
