@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,30 @@ def test_state_of_a_stream_is_a_copy() -> None:
     for value in stream.state:
         value[...] = 9
     assert_same_bits(stream.step(x), undisturbed.step(x))
+
+
+def test_a_long_step_lets_others_run() -> None:
+    """It releases the GIL; a stream itself takes one step at a time."""
+    stream = fr.LSTM(512, 1024, seed=0).stream(batch_size=64)
+    x = np.ones((64, 512), np.float32)
+    stream.step(x)
+    expected = stream.step(x)
+    stream.reset()
+    steps, refused = [], 0
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(20):
+            stream.reset()
+            running = pool.submit(lambda: [stream.step(x) for _ in range(2)])
+            while not running.done():
+                try:
+                    _ = stream.state
+                except ValueError as error:
+                    assert "in use by another thread" in str(error)
+                    refused += 1
+            steps.append(running.result()[1])
+    assert refused > 0
+    for y in steps:
+        assert_same_bits(y, expected)
 
 
 def test_out_may_not_overlap_x() -> None:

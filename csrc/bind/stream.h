@@ -1,6 +1,7 @@
-// Single steps with the state kept, as Python sees them. A step is a microsecond: it keeps the GIL.
+// Single steps with the state kept, as Python sees them. A step is a microsecond: it keeps the GIL, unless it is long.
 #pragma once
 #include "bind/arrays.h"
+#include "bind/gil.h"
 #include "cpu/stack.h"
 
 namespace fusedrnn {
@@ -29,8 +30,7 @@ template <class T> class StreamOf : public Stream {
       const auto *in = py::detail::array_proxy(x.ptr()), *to = py::detail::array_proxy(out.ptr());
       if (!extent(in->data, p_.input_size).overlaps(extent(to->data, p_.hidden_size)) &&
           (to->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) {
-        runner_.step({reinterpret_cast<const T*>(in->data), p_.input_size},
-                     {reinterpret_cast<T*>(to->data), p_.hidden_size});
+        run({reinterpret_cast<const T*>(in->data), p_.input_size}, {reinterpret_cast<T*>(to->data), p_.hidden_size});
         return out;
       }
     }
@@ -40,12 +40,12 @@ template <class T> class StreamOf : public Stream {
     });
     py::array y = out.is_none() ? new_array<T>({p_.B, p_.hidden_size}) : typed<T>(p_.op, "out", out);
     if (!out.is_none()) check_out(y, in);
-    runner_.step({static_cast<const T*>(in.data()), stride<T>(in, 0)},
-                 {static_cast<T*>(y.mutable_data()), stride<T>(y, 0)});
+    run({static_cast<const T*>(in.data()), stride<T>(in, 0)}, {static_cast<T*>(y.mutable_data()), stride<T>(y, 0)});
     return y;
   }
 
   py::tuple state() override {
+    require_idle();
     const auto copy = [&](const T* from) {
       py::array a = new_array<T>({p_.num_layers, p_.B, p_.hidden_size});
       std::copy_n(from, a.size(), static_cast<T*>(a.mutable_data()));
@@ -69,11 +69,31 @@ template <class T> class StreamOf : public Stream {
         std::copy_n(static_cast<const T*>(from.data()), size, to);
     };
     const py::array h_values = judged("h", h), c_values = judged("c", c);  // both, before either is set
+    require_idle();
     set(h, h_values, runner_.h());
     set(c, c_values, runner_.c());
   }
 
  private:
+  void run(StateView<const T> x, StateView<T> out) {
+    if (!long_) return runner_.step(x, out);
+    require_idle();
+    busy_ = true;
+    without_gil([&] { runner_.step(x, out); });
+    busy_ = false;
+  }
+
+  void require_idle() const {
+    if (busy_) throw ShapeError(p_.op + ": stream is in use by another thread; expected one step at a time");
+  }
+
+  static bool is_long(const Problem& p) {
+    constexpr int64_t multiply_adds = 2'000'000;  // 20 to 50 us
+    int64_t inputs = 0;
+    for (int64_t l = 0; l < p.num_layers; ++l) inputs += p.layer_input(l) + p.hidden_size;
+    return p.B * p.layout.gates * p.hidden_size * inputs >= multiply_adds;
+  }
+
   void check_out(const py::array& out, const py::array& in) {
     if (out.ndim() != 2 || out.shape(0) != p_.B || out.shape(1) != p_.hidden_size)
       fail(p_.op, "out", "has shape " + to_string(shape_of(out)),
@@ -97,6 +117,8 @@ template <class T> class StreamOf : public Stream {
 
   Problem p_;
   StepRunner<T> runner_;
+  const bool long_ = is_long(p_);
+  bool busy_ = false;  // read and written with the GIL held
 };
 
 }  // namespace fusedrnn
