@@ -82,10 +82,11 @@ class Activation(Layer):
     def forward(self, x: Any) -> tuple[Array, Tape]:
         """Compute (y, tape). The tape refers to y: leave y as it is until ``backward`` (on the cpu it is read-only)."""
         y = self(x)
-        out = y.view()
+        tape = Tape(self, (y,))
         if self.device == "cpu":
-            out.flags.writeable = False
-        return out, Tape(self, (y,))
+            y = y.view()
+            y.flags.writeable = False
+        return y, tape
 
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy, both shaped as x."""
