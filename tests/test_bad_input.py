@@ -86,6 +86,7 @@ CONSTRUCTORS = {
     "nonlinearity": Bad(lambda: fr.RNN(4, 8, nonlinearity="gelu"), ValueError, "nonlinearity", "gelu"),
     "init": Bad(lambda: fr.LSTM(4, 8, init="zeros"), ValueError, "init", "zeros"),
     "device": Bad(lambda: fr.LSTM(4, 8, device="cuda"), RuntimeError, "device", "cuda", "cpu"),
+    "device array": Bad(lambda: fr.LSTM(4, 8, device=np.array(["cpu", "x"])), RuntimeError, "device", "array", "cpu"),
 }
 
 
@@ -343,6 +344,26 @@ def test_tensors_that_numpy_cannot_read(bad: Bad) -> None:
     check(bad)
 
 
+PACKED = torch.nn.utils.rnn.pack_padded_sequence(torch.zeros(3, 5, 4), torch.tensor([5, 3, 2]), batch_first=True)
+MASKED = np.ma.masked_equal(zeros(3, 5, 4), 0)
+SELF_DESCRIBED = {
+    "packed": Bad(lambda: lstm(PACKED), TypeError, "x", "PackedSequence", "pad_packed_sequence"),
+    "packed in fit": Bad(lambda: fr.fit(lstm, PACKED, X, epochs=1, batch_size=1), TypeError, "x", "PackedSequence"),
+    "masked": Bad(lambda: fr.Linear(4, 2)(MASKED), TypeError, "x", "MaskedArray", "x.filled(0)"),
+    "masked tokens": Bad(lambda: fr.Embedding(4, 2)(MASKED.astype(int)), TypeError, "ids", "MaskedArray", "lengths="),
+}
+
+
+@cases(SELF_DESCRIBED)
+def test_arrays_that_say_what_counts_in_them(bad: Bad) -> None:
+    check(bad)
+
+
+def test_a_mask_of_nothing_is_no_mask() -> None:
+    assert_same_bits(lstm(np.ma.array(X))[0], lstm(X)[0])
+    assert_same_bits(lstm(np.ma.array(X, mask=np.zeros(X.shape, bool)))[0], lstm(X)[0])
+
+
 RAGGED = [zeros(5, 4), zeros(3, 4)]
 
 
@@ -362,6 +383,9 @@ CLASSES = {
     "encoder": Bad(lambda: fr.models.EncoderDecoder(fr.LSTM, gru, 2), TypeError, "encoder", "the class LSTM"),
     "output": Bad(lambda: fr.models.SequenceToVector(fr.LSTM, 2), TypeError, "layer", "the class LSTM"),
     "save": Bad(lambda: fr.save({}, "x"), TypeError, "layer", "a dict"),
+    "fit": Bad(lambda: fr.fit(fr.LSTM, X, X, epochs=1, batch_size=1), TypeError, "model", "the class LSTM"),
+    "fit None": Bad(lambda: fr.fit(None, X, X, epochs=1, batch_size=1), TypeError, "model", "a NoneType"),
+    "evaluate": Bad(lambda: fr.training.evaluate(fr.LSTM, X, X), TypeError, "model", "the class LSTM"),
 }
 
 

@@ -80,6 +80,8 @@ def test_wrong_sources() -> None:
         BatchSource(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"the source gave a ndarray; expected \(x, y\) or"):
         list(BatchSource([np.ones(2)]).epoch(0))  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"the source gave a NoneType; expected \(x, y\) or"):
+        list(BatchSource([(1, 2), None, (3, 4)]).epoch(0))  # type: ignore[list-item]
     with pytest.raises(ValueError, match="ended after 0 batches"):
         list(BatchSource([]).epoch(0))
 

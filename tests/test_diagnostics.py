@@ -236,6 +236,7 @@ def test_powers_of_a_matrix() -> None:
         assert np.max(np.abs(power_norms(weight, 8, norm=norm) / truth - 1)) <= 1e-13
     large = power_norms(10 * weight, 1000)
     assert np.isinf(large[-1]) and not np.isnan(large).any()
+    assert np.isnan(power_norms([[1.0, np.nan], [0.0, 1.0]], 3)).all()
     assert np.array_equal(power_norms(np.triu(np.ones((3, 3)), 1), 4)[3:], [0, 0])
     assert spectral_radius([[0.0, 2.0], [0.0, 0.5]]) == 0.5 and spectral_norm([[3.0, 0.0], [0.0, 0.5]]) == 3.0
     for wrong in (np.ones((2, 3)), np.ones(3)):

@@ -310,6 +310,41 @@ def test_an_interrupt_loses_nothing() -> None:
     assert history.epochs == 2 and history.stopped == "interrupted" and recorder.calls[-1] == "end"
 
 
+class Failing(Recorder):
+    """Fail where it is told to, after writing it down; all of a test write into one list."""
+
+    def __init__(self, name: str, calls: list[str], fails: str = "") -> None:
+        super().__init__()
+        self.name, self.shared, self.fails = name, calls, fails
+
+    def on_train_begin(self, training: Training) -> None:
+        self._note("begin")
+
+    def on_train_end(self, training: Training) -> None:
+        self._note("end")
+
+    def _note(self, what: str) -> None:
+        self.shared.append(f"{what} {self.name}")
+        if what == self.fails:
+            raise OSError(f"{what} {self.name}")
+
+
+@pytest.mark.parametrize(
+    ("fails", "expected"),
+    [
+        (("end", "", "end"), ["begin a", "begin b", "begin c", "end a", "end b", "end c"]),
+        (("", "begin", ""), ["begin a", "begin b", "end a", "end b"]),
+        (("end", "begin", ""), ["begin a", "begin b", "end a", "end b"]),
+    ],
+)
+def test_what_began_ends_whatever_other_callbacks_raise(fails: tuple[str, ...], expected: list[str]) -> None:
+    calls: list[str] = []
+    callbacks = [Failing(name, calls, fail) for name, fail in zip("abc", fails, strict=True)]
+    with pytest.raises(OSError):
+        fr.fit(fr.Linear(2, 1), *line(), epochs=1, batch_size=40, callbacks=callbacks, progress=False)
+    assert calls == expected
+
+
 # ------------------------------------------------------------------------------------------------------------ errors
 
 
@@ -338,7 +373,13 @@ def test_a_history_is_plain_numbers() -> None:
         ({"batch_size": 2.5}, TypeError, "fit: batch_size is 2.5"),
         ({"loss": "l2"}, ValueError, "loss is 'l2'"),
         ({"optimizer": "adamax"}, ValueError, "optimizer is 'adamax'"),
-        ({"clip_norm": 0}, ValueError, "max_norm is 0"),
+        ({"loss": ["mse"]}, ValueError, r"loss is \['mse'\]; expected a callable or one of mse"),
+        ({"optimizer": None}, TypeError, "optimizer is a NoneType; expected an Optimizer, a callable"),
+        ({"clip_norm": 0}, ValueError, "fit: clip_norm is 0; expected a positive number"),
+        ({"clip_norm": -1.0}, ValueError, "fit: clip_norm is -1"),
+        ({"clip_norm": math.nan}, ValueError, "fit: clip_norm is nan"),
+        ({"clip_norm": "1"}, TypeError, "fit: clip_norm is '1'; expected a number"),
+        ({"x": np.ma.masked_equal(np.zeros((37, 2)), 0)}, TypeError, "fit: x is a MaskedArray with masked elements"),
         ({"y": np.zeros((36, 1))}, ValueError, "fit: x has 37 and y has 36 samples"),
         ({"y": np.zeros(37)}, ValueError, r"mse: target has shape"),
         ({"x": np.zeros((37, 2), complex)}, TypeError, "fit: x has dtype complex128"),
@@ -401,6 +442,16 @@ def test_fit_refuses_time_major_models() -> None:
     model = fr.Sequential(fr.GRU(2, 1, batch_first=False))
     with pytest.raises(ValueError, match="fit: the model has batch_first=False"):
         fr.fit(model, np.zeros((3, 4, 2)), np.zeros((3, 4, 1)), epochs=1, batch_size=2, progress=False)
+
+
+def test_a_limit_of_clipping_is_refused_before_the_first_batch() -> None:
+    class Untouched(fr.Linear):
+        def forward(self, x: Any) -> Any:
+            raise AssertionError
+
+    for name in ("clip_norm", "clip_value"):
+        with pytest.raises(ValueError, match=f"fit: {name} is 0; expected a positive number"):
+            fr.fit(Untouched(2, 1), *line(), epochs=1, batch_size=8, progress=False, **{name: 0})
 
 
 def test_lengths_beyond_the_data_are_refused() -> None:

@@ -342,7 +342,7 @@ def lr(pred: Array, target: Array, mask: Any = None) -> float:
         ({"class_weight": [[1.0, 2.0]]}, ValueError, "fit: class_weight is .* that are not negative"),
         ({"class_weight": [1.0, 2.0, 3.0]}, ValueError, r"weight has shape \(3,\)"),
         ({"class_weight": ["a", "b"]}, TypeError, "class_weight has dtype"),
-        ({"clip_value": 0}, ValueError, "limit is 0"),
+        ({"clip_value": 0}, ValueError, "fit: clip_value is 0"),
     ],
 )
 def test_fit_checks_the_arguments(change: dict[str, Any], error: type[Exception], match: str) -> None:

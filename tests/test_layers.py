@@ -444,6 +444,8 @@ def test_the_parameters_of_a_composite_are_changed_in_place_only(name: str) -> N
             change()
     arrays["1.weight"][...] = 2
     assert np.all(getattr(model[1], name)["weight"] == 2)
+    arrays["1.weight"] *= 0.5
+    assert np.all(getattr(model[1], name)["weight"] == 1)
     assert copy.deepcopy(arrays).keys() == arrays.keys() and type(arrays | {"a": 1}) is dict
 
 
@@ -462,6 +464,26 @@ def test_a_state_that_does_not_fit_is_refused_as_a_whole() -> None:
     assert layer.params["bias"].tolist() == [1] * 4
     with pytest.raises(ValueError, match="and 80 more"):
         layer.load_state_dict({**before, **{f"x{i}": 0 for i in range(100)}})
+
+
+def test_a_read_only_parameter_is_found_before_anything_changes() -> None:
+    layer = fr.Linear(3, 4, seed=1)
+    before = layer.state_dict()
+    layer.params["bias"].flags.writeable = False
+    with pytest.raises(ValueError, match="Linear: bias is read-only; expected an array that may be written to"):
+        layer.load_state_dict({"weight": np.zeros((4, 3)), "bias": np.zeros(4)})
+    assert np.array_equal(layer.params["weight"], before["weight"])
+    layer.load_state_dict({"weight": np.zeros((4, 3))}, strict=False)
+    assert not layer.params["weight"].any()
+
+
+@pytest.mark.parametrize("of", [lambda array: array, np.transpose])
+def test_a_state_of_the_own_arrays(of: Callable[[Any], Any]) -> None:
+    model = fr.Sequential(fr.Linear(3, 3, seed=1), fr.Linear(3, 3, seed=2))
+    before = model.state_dict()
+    first, second = model.params["0.weight"], model.params["1.weight"]
+    model.load_state_dict({**model.params, "0.weight": of(second), "1.weight": first})
+    assert np.array_equal(first, of(before["1.weight"])) and np.array_equal(second, before["0.weight"])
 
 
 def test_skipped_initialisation_is_bounded() -> None:
@@ -611,6 +633,8 @@ def test_sequences_are_padded() -> None:
         ([1, 2], ValueError, "sequences has samples of unlike shapes"),
         ([np.zeros((1, 2)), np.zeros((1, 3))], ValueError, "sequences has samples of unlike shapes"),
         ([["a"]], TypeError, "sequences has dtype <U1"),
+        ([np.ones(2, int), np.ones(1, np.uint64)], TypeError, "sequences has dtypes int64, uint64; expected integers"),
+        ([np.ma.masked_equal([1, 2], 2), [3]], TypeError, r"sequences\[0\] is a MaskedArray with masked elements"),
     ],
 )
 def test_what_cannot_be_padded(sequences: Any, error: type[Exception], match: str) -> None:

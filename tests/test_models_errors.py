@@ -159,6 +159,7 @@ def test_attributes_that_have_no_effect_later_are_fixed() -> None:
         (Seq2Vec(LSTM(2, 3), 2), "pooling"),
         (Autoencoder(LSTM(2, 3), LSTM(2, 3)), "code_size"),
         (fr.Bidirectional(LSTM(2, 3)), "hidden_size"),
+        (fr.Bidirectional(LSTM(2, 3)), "merge"),
         (fr.Activation("tanh"), "function"),
     ]
     for layer, name in made:

@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Mapping
@@ -106,6 +107,20 @@ def test_shared_layers_stay_shared(tmp_path: Path) -> None:
     assert loaded.num_parameters == 12 and loaded.params["0.weight"] is loaded.params["2.weight"]
 
 
+def test_sharing_that_a_file_would_lose_is_refused(tmp_path: Path) -> None:
+    cell = fr.GRU(4, 4, seed=1)
+    lost = {
+        r"0\.0\.weight_ih_l0 and 1\.weight_ih_l0": fr.Sequential(fr.Sequential(cell), cell),
+        r"encoder\.weight_ih_l0 and decoder\.layer\.weight_ih_l0": fr.models.EncoderDecoder(cell, cell, 4),
+    }
+    for names, model in lost.items():
+        with pytest.raises(ValueError, match=f"save: {names} share one array"):
+            model.save(tmp_path / "m.safetensors")
+    assert not os.listdir(tmp_path)
+    fr.Sequential(fr.Sequential(cell, cell), fr.Linear(4, 1, seed=1)).save(tmp_path / "m.safetensors")
+    assert fr.load(tmp_path / "m.safetensors").num_parameters == cell.num_parameters + 5
+
+
 def test_paths_of_bytes(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path / "model.safetensors")
     layer = fr.Linear(3, 2, seed=1)
@@ -156,6 +171,47 @@ def test_saving_replaces_at_once(tmp_path: Path) -> None:
     reference = tmp_path / "plain"
     reference.touch()
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(reference.stat().st_mode)
+
+
+def test_what_is_no_file_is_written_into(tmp_path: Path) -> None:
+    pipe, link, received = tmp_path / "pipe", tmp_path / "link", tmp_path / "received"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    layer = fr.Linear(2, 2, seed=1)
+    for path in (pipe, link):
+        reader = threading.Thread(target=lambda: received.write_bytes(pipe.read_bytes()), daemon=True)
+        reader.start()
+        layer.save(path)
+        assert stat.S_ISFIFO(os.stat(path).st_mode)
+        reader.join(10)
+        assert_same(fr.load(received), layer, np.ones((1, 2)))
+        received.unlink()
+
+
+def test_a_file_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.touch()
+    path.chmod(0o604)
+    fr.Linear(2, 2, seed=1).save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o604 and fr.load(path).num_parameters == 6
+
+
+def test_names_of_any_length(tmp_path: Path) -> None:
+    path = tmp_path / ("m" * 255)
+    fr.Linear(2, 2, seed=1).save(path)
+    assert fr.load(path).num_parameters == 6 and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("name", ["new/", "new/.", "folder", "folder/", "folder/..", "file/", "file/m", "new/m"])
+def test_what_cannot_be_written_is_refused_as_by_open(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as caught:
+        fr.Linear(2, 2).save(f"{tmp_path}/{name}")
+    with pytest.raises(OSError) as of_open, open(f"{tmp_path}/{name}", "wb"):
+        pass
+    assert type(caught.value) is type(of_open.value) and caught.value.filename == f"{tmp_path}/{name}"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"] and (tmp_path / "file").read_bytes() == b""
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

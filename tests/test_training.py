@@ -288,6 +288,17 @@ def test_a_state_of_an_optimizer_fits_or_changes_nothing(change: Any, match: str
         assert all(np.array_equal(after["buffers"][buffer][name], array) for name, array in arrays.items())
 
 
+def test_a_step_finds_a_read_only_parameter_before_anything_changes() -> None:
+    layer = fr.Linear(3, 4, seed=1)
+    before, optimizer = layer.state_dict(), fr.Adam(layer)
+    set_gradients(layer, np.random.default_rng(1))
+    layer.params["bias"].flags.writeable = False
+    with pytest.raises(ValueError, match="Adam: bias is read-only; expected an array that may be written to"):
+        optimizer.step()
+    assert optimizer.steps == 0 and not any(array.any() for array in optimizer.state_dict()["buffers"]["mean"].values())
+    assert np.array_equal(layer.params["weight"], before["weight"])
+
+
 def test_the_learning_rate_is_checked_when_it_is_changed() -> None:
     optimizer = fr.SGD(fr.Linear(2, 2))
     for rate in (-1.0, math.nan, math.inf):
@@ -384,6 +395,8 @@ def test_clip_grad_norm_of_exploding_gradients() -> None:
     assert clip_grad_norm(layer, 1.0) == math.inf and layer.grads["weight"][1, 0] == np.float32(0.8)
     with pytest.raises(ValueError, match="clip_grad_norm: max_norm is 0"):
         clip_grad_norm(layer, 0)
+    with pytest.raises(TypeError, match="clip_grad_norm: max_norm is '1'; expected a number"):
+        clip_grad_norm(layer, "1")  # type: ignore[arg-type]
 
 
 def test_clip_grad_value() -> None:

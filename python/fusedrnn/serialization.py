@@ -26,14 +26,16 @@ _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f
 def save(layer: Layer, path: str | os.PathLike[str]) -> None:
     """Write a layer or model to ``path``: its parameters, and its configuration as JSON in the metadata.
 
-    The file appears at once: a process that is killed midway leaves the old file as it was. Nothing in it tells the
-    device.
+    The file appears at once: a process that is killed midway leaves the old file as it was. A file that was there keeps
+    its permissions; what is no regular file, such as a pipe, is written into. Nothing in it tells the device.
 
     Raises
     ------
     TypeError
         If ``layer`` is none, or its class, or that of one inside it, is not registered
         (``fusedrnn.layers.register_layer``).
+    ValueError
+        If two parameters share an array that ``load`` would make two of.
     OSError
         If the file cannot be written.
     """
@@ -42,11 +44,10 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
     if not isinstance(layer, Layer):
         raise TypeError(f"save: layer is {described(layer)}; expected a Layer")
     spec = json.dumps({"format": _FORMAT, **layer_spec(layer)})
+    _check_sharing(layer.params, spec)
     # safetensors writes the memory of a Fortran-ordered array as if it were C-ordered.
     tensors = {name: np.ascontiguousarray(to_host(array)) for name, array in layer.params.items()}
-    _write_atomically(
-        os.path.realpath(os.fsdecode(path)), safetensors.numpy.save(tensors, metadata={_METADATA_KEY: spec})
-    )
+    _write(os.fsdecode(path), safetensors.numpy.save(tensors, metadata={_METADATA_KEY: spec}))
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> Layer:
@@ -82,6 +83,22 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Layer:
     except Exception as error:  # the file chooses the classes and their arguments, so anything may be raised
         raise ValueError(f"load: {os.fspath(path)}: {_reason(error)}") from error
     return layer.to(device)
+
+
+def _check_sharing(params: Mapping[str, Array], spec: str) -> None:
+    """Raise ValueError if two names share an array and would not in a layer of this specification."""
+    names: dict[int, str] = {}
+    shared = [(first, name) for name, array in params.items() if (first := names.setdefault(id(array), name)) != name]
+    if not shared:
+        return
+    with parameters_from_file(sum(array.nbytes for array in params.values())):  # spares the initialisation
+        loaded = layer_from_spec(json.loads(spec)).params
+    for first, name in shared:
+        if loaded.get(first) is not loaded.get(name):
+            raise ValueError(
+                f"save: {first} and {name} share one array, of which load would make two; expected layers that share "
+                "none, or are in the same Sequential"
+            )
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -154,18 +171,35 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
 
 
-def _write_atomically(path: str, content: bytes) -> None:
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
+def _write(path: str, content: bytes) -> None:
+    mode = None
+    with suppress(FileNotFoundError, NotADirectoryError):
+        mode = os.stat(path).st_mode
+    is_file = mode is None or stat.S_ISREG(mode)
+    if is_file and os.path.basename(path) not in ("", os.curdir, os.pardir):
+        _write_atomically(os.path.realpath(path), content, mode)
+        return
+    # A pipe or a device must stay one; a folder, and the name of one, is open's to refuse.
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def _write_atomically(path: str, content: bytes, mode: int | None) -> None:
+    folder = os.path.dirname(path)
+    temporary = os.path.join(folder, f".{os.urandom(6).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
+            if mode is not None and mode != os.fstat(file.fileno()).st_mode:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as error:
+        with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            error.filename = path  # which the caller knows
         raise
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -51,7 +51,7 @@ def power_norms(weight: Any, steps: int, *, norm: str = "spectral") -> Array:
     Returns
     -------
     ndarray (steps + 1,) of float64
-        Infinite where the norm is above the largest float64.
+        Infinite where the norm is above the largest float64; all NaN if ``weight`` has a NaN.
 
     Raises
     ------
@@ -61,6 +61,8 @@ def power_norms(weight: Any, steps: int, *, norm: str = "spectral") -> Array:
     matrix = _square("power_norms", weight).T
     if integer("power_norms", "steps", steps) < 0:
         raise ValueError(f"power_norms: steps is {steps}; expected a number >= 0")
+    if np.isnan(matrix).any():
+        return np.full(steps + 1, np.nan)
     logs = np.empty(steps + 1)
     power, log = np.eye(len(matrix)), 0.0
     for t in range(steps + 1):

@@ -39,10 +39,10 @@ def parse_device(op: str, device: Any) -> str:
     RuntimeError
         For any other device, or where there is no GPU to compute on; the message says what to do.
     """
+    if not isinstance(device, str) or device not in ("cpu", "cuda"):
+        raise RuntimeError(f"{op}: device is {device!r}, which is not known; use device='cpu' or device='cuda'")
     if device == "cpu":
         return "cpu"
-    if device != "cuda":
-        raise RuntimeError(f"{op}: device is {device!r}, which is not known; use device='cpu' or device='cuda'")
     from .. import cuda
 
     try:
@@ -94,6 +94,14 @@ def number(op: str, name: str, value: Any) -> float:
         raise TypeError(f"{op}: {name} is {value!r}; expected a number") from None
 
 
+def positive(op: str, name: str, value: Any) -> float:
+    """Return an argument as a Python float above 0; ValueError for any other number, NaN included."""
+    result = number(op, name, value)
+    if not result > 0:
+        raise ValueError(f"{op}: {name} is {value}; expected a positive number")
+    return result
+
+
 def flag(op: str, name: str, value: Any) -> bool:
     """Return an argument as a Python bool; TypeError if it is not one."""
     if not isinstance(value, (bool, np.bool_)):
@@ -125,8 +133,24 @@ def probability(op: str, name: str, value: Any) -> float:
     return result
 
 
+def check_plain(op: str, name: str, x: Any) -> None:
+    """Raise TypeError for arrays that say themselves which elements count: NumPy would read the elements alone."""
+    if isinstance(x, np.ndarray) and np.ma.is_masked(x):
+        raise TypeError(
+            f"{op}: {name} is a MaskedArray with masked elements; expected an array without: {name}.filled(0), and "
+            "mask= or lengths= for what does not count"
+        )
+    if type(x).__name__ == "PackedSequence":
+        raise TypeError(
+            f"{op}: {name} is a PackedSequence; expected a padded array, and lengths=: both are what "
+            "torch.nn.utils.rnn.pad_packed_sequence returns"
+        )
+
+
 def as_array(op: str, name: str, x: Any, xp: Any = np) -> Array:
     """Return ``x`` as an array of the namespace, whatever its dtype; the errors are those of ``as_real``."""
+    if type(x) is not np.ndarray:
+        check_plain(op, name, x)
     if xp is not np:
         array: Array = device_array(op, name, x, xp)
         return array
@@ -166,7 +190,7 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = n
     Raises
     ------
     TypeError
-        If the dtype of ``x`` is not real (complex, object, bool, text, dates).
+        If the dtype of ``x`` is not real (complex, object, bool, text, dates), or ``x`` has masked elements.
     ValueError
         If ``x`` is a ragged nest of sequences.
     RuntimeError

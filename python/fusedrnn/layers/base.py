@@ -12,7 +12,7 @@ import numpy as np
 
 from .arrays import Array, as_real, described, parse_device, parse_dtype, seed_sequence
 from .namespace import assign, from_host, host_copy, namespace, take_host, to_host
-from .parameters import Parameters, ReadOnly
+from .parameters import Parameters, ReadOnly, apart_from, check_writeable
 from .registry import shown
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Layer(ABC):
         Raises
         ------
         ValueError
-            One message with all missing names, unexpected names and wrong shapes.
+            One message with all missing names, unexpected names and wrong shapes; or if a parameter is read-only.
         TypeError
             If ``state`` is no mapping, or a value is not real.
         """
@@ -238,7 +238,8 @@ class Layer(ABC):
         )
         if problems:
             raise ValueError(f"{self.op}: the state does not fit; {'; '.join(problems)}")
-        for name, value in values.items():
+        check_writeable(self.op, {name: params[name] for name in values})
+        for name, value in apart_from(params, values).items():
             assign(params[name], value)
         return names
 

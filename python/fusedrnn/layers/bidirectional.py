@@ -37,7 +37,7 @@ class Bidirectional(Layer):
         If ``layer`` has both directions already or ``merge`` is unknown.
     """
 
-    _fixed = frozenset({"hidden_size", "batch_first", "dtype"})
+    _fixed = frozenset({"hidden_size", "batch_first", "merge", "dtype"})
 
     def __init__(self, layer: Any, merge: str | None = "concat", *, seed: int | None = None) -> None:
         if isinstance(layer, type) or not hasattr(layer, "reversed_copy"):

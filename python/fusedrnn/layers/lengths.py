@@ -34,7 +34,7 @@ def pad_sequences(sequences: Sequence[Any]) -> tuple[Array, NDArray[np.int64]]:
     ValueError
         If there is no sequence, or they differ in more than T_n.
     TypeError
-        If a dtype is not real.
+        If a dtype is not real, or no integer dtype holds the integers of all.
     """
     if isinstance(sequences, (str, bytes)) or not isinstance(sequences, (Sequence, np.ndarray)):
         raise TypeError(f"pad_sequences: sequences is {described(sequences)}; expected a list of arrays")
@@ -53,7 +53,11 @@ def padded(op: str, name: str, items: Sequence[Array]) -> tuple[Array, NDArray[n
         raise TypeError(f"{op}: {name} has dtype {wrong}; expected a real dtype")
     lengths = np.array([len(item) for item in items], np.int64)
     # An empty list has no dtype of its own.
-    dtype = np.result_type(*([item for item in items if item.size] or items))
+    typical = [item for item in items if item.size] or items
+    dtype = np.result_type(*typical)
+    if dtype.kind == "f" and all(item.dtype.kind in "iu" for item in typical):  # uint64 beside a signed one
+        got = ", ".join(sorted({item.dtype.name for item in typical}))
+        raise TypeError(f"{op}: {name} has dtypes {got}; expected integers of one dtype, such as int64")
     array = np.zeros((len(items), int(lengths.max()), *items[0].shape[1:]), dtype)
     for row, item in zip(array, items, strict=True):
         row[: len(item)] = item

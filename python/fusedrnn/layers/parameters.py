@@ -49,7 +49,9 @@ class ReadOnly(dict[str, Array]):
         return dict, (dict(self),)
 
     def __setitem__(self, name: Any, value: Any) -> None:
-        self._refuse(name)
+        # The last step of ``params[name] *= 2``, which has changed the child's array, assigns that same array.
+        if name not in self or value is not self[name]:
+            self._refuse(name)
 
     def __delitem__(self, name: Any) -> None:
         self._refuse(name)
@@ -62,6 +64,20 @@ class ReadOnly(dict[str, Array]):
         )
 
     __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+
+def check_writeable(op: str, params: Mapping[str, Array]) -> None:
+    """Raise ValueError if one of the arrays is read-only, which only NumPy's can be."""
+    for name, array in params.items():
+        if isinstance(array, np.ndarray) and not array.flags.writeable:
+            raise ValueError(f"{op}: {name} is read-only; expected an array that may be written to")
+
+
+def apart_from(params: Mapping[str, Array], values: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the values, with copies of those that are a parameter or a view of one, which may change before them."""
+    own = {id(each) for array in params.values() if isinstance(array, np.ndarray) for each in (array, array.base)}
+    own.discard(id(None))  # the base of an array that owns its memory
+    return {name: value.copy() if {id(value), id(value.base)} & own else value for name, value in values.items()}
 
 
 def serial_of(owner: Any) -> int:

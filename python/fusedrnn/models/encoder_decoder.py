@@ -65,7 +65,8 @@ class EncoderDecoder(TaughtModel):
     >>> tables = dict(source_embedding=Embedding(40, 16), target_embedding=Embedding(50, 16))
     >>> model = EncoderDecoder(encoder, decoder, 50, attention="general", start=0, end=1, **tables)
     >>> fit(model, (source, model.decoder_inputs(target)), target, loss="cross_entropy", epochs=9, batch_size=32)
-    >>> model.generate(source, max_length=20, lengths=source_lengths, method="beam").tokens
+    >>> padded, lengths = pad_sequences(source)
+    >>> model.generate(padded, max_length=20, lengths=lengths, method="beam").tokens
     """
 
     def __init__(

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from ..layers.arrays import as_integer, positive_int
 
+_END = object()  # not None: a source may give that, by mistake
+
 
 def bucketed_order(
     lengths: Any, batch_size: int, rng: np.random.Generator, *, window: int = 50
@@ -96,8 +98,8 @@ class BatchSource:
         batches = iter(self._source(epoch) if callable(self._source) else self._source)
         made = 0
         while self.steps is None or made < self.steps:
-            batch = next(batches, None)
-            if batch is None:
+            batch: Any = next(batches, _END)
+            if batch is _END:
                 break
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise ValueError(f"fit: the source gave a {type(batch).__name__}; expected (x, y) or (x, y, lengths)")

@@ -54,7 +54,7 @@ class Callback:
         """After an epoch and its validation; ``training.values`` has its results."""
 
     def on_train_end(self, training: Training) -> None:
-        """After the last epoch, and when training was interrupted or failed."""
+        """After the last epoch, and when training was interrupted or failed, be it in an ``on_train_begin``."""
 
 
 class LearningRate(Callback):

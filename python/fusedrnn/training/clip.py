@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ..layers.arrays import Array
+from ..layers.arrays import Array, positive
 from ..layers.base import Layer
 from ..layers.namespace import square_sum
 
@@ -25,9 +25,10 @@ def clip_grad_norm(layer: Layer, max_norm: float) -> float:
     ------
     ValueError
         If ``max_norm`` is not positive.
+    TypeError
+        If it is not a number.
     """
-    if not max_norm > 0:
-        raise ValueError(f"clip_grad_norm: max_norm is {max_norm}; expected a positive number")
+    max_norm = positive("clip_grad_norm", "max_norm", max_norm)
     grads, xp = unique_arrays(layer.grads), layer.xp
     norm = math.sqrt(sum([square_sum(xp, grad) for grad in grads.values()]))
     scale = max_norm / (norm + 1e-6)
@@ -39,8 +40,7 @@ def clip_grad_norm(layer: Layer, max_norm: float) -> float:
 
 def clip_grad_value(layer: Layer, limit: float) -> None:
     """Clip every gradient element to [-limit, limit] in place; ValueError unless ``limit`` is positive."""
-    if not limit > 0:
-        raise ValueError(f"clip_grad_value: limit is {limit}; expected a positive number")
+    limit = positive("clip_grad_value", "limit", limit)
     clip = layer.xp.clip
     for grad in layer.grads.values():
         clip(grad, -limit, limit, out=grad)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers.arrays import Array, as_array, as_integer
+from ..layers.arrays import Array, as_array, as_integer, check_plain
 from ..layers.base import Layer
 from ..layers.lengths import padded, without_padding
 from ..layers.namespace import device_array, from_host, namespace_of, on_gpu, take_host, to_host
@@ -154,6 +154,7 @@ def make_samples(x: Any, y: Any, lengths: Any = None, *, op: str = "fit") -> Sam
     TypeError
         If a dtype is not real.
     """
+    check_plain(op, "x", x)  # a PackedSequence is a tuple
     several = isinstance(x, tuple)
     names = [f"x[{index}]" for index in range(len(x))] if several else ["x"]
     if not names:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
-from ..layers.arrays import described, positive_int, random_generator
+from ..layers.arrays import described, positive, positive_int, random_generator
 from ..layers.base import Layer
 from ..layers.calling import call_inputs, forward_inputs
 from ..layers.namespace import namespace_of
@@ -117,6 +117,7 @@ def fit(
         On Ctrl-C, after the callbacks' ``on_train_end``; its attribute ``history`` has the finished epochs, and the
         model the weights it had reached (or the best, with ``EarlyStopping``).
     """
+    _check_model("fit", model)
     epochs = positive_int("fit", "epochs", epochs)
     batch_size = positive_int("fit", "batch_size", batch_size)
     if any(not getattr(layer, "batch_first", True) for layer in model.layers()):
@@ -138,15 +139,17 @@ def fit(
             raise TypeError(f"fit: a callback is {described(callback)}; expected a fusedrnn.training.Callback")
     if taken := RunningMetrics(metrics).values().keys() & RECORDED:
         raise ValueError(f"fit: a metric's name is {min(taken)!r}; expected none of {', '.join(RECORDED)}")
-    clip = partial(_clip, value=clip_value, norm=clip_norm)
+    clip = partial(_clip, value=_limit("clip_value", clip_value), norm=_limit("clip_norm", clip_norm))
     training = Training(model, get_optimizer(optimizer, model), History())
     if seed is not None:
         model.reseed(seed)
 
     bar = progress_bar(None if feed.steps is None else epochs * feed.steps) if progress else nullcontext()
-    for callback in callbacks:
-        callback.on_train_begin(training)
+    begun: list[Callback] = []
     try:
+        for callback in callbacks:
+            begun.append(callback)
+            callback.on_train_begin(training)
         with bar as shown:
             for training.epoch in range(epochs):
                 _run_epoch(training, feed.epoch(training.epoch), judge, RunningMetrics(metrics), clip, callbacks, shown)
@@ -166,8 +169,7 @@ def fit(
         interrupt.history = training.history  # type: ignore[attr-defined]
         raise
     finally:
-        for callback in callbacks:
-            callback.on_train_end(training)
+        _end(begun, training)
     return training.history
 
 
@@ -200,6 +202,7 @@ def evaluate(
     ValueError, TypeError
         If an argument does not fit.
     """
+    _check_model("evaluate", model)
     samples = make_samples(x, y, lengths, op="evaluate")
     measured = RunningMetrics(_several("metrics", metrics, "evaluate"))
     value = mean_loss(model, samples, get_loss(loss), positive_int("evaluate", "batch_size", batch_size), measured)
@@ -257,6 +260,22 @@ def _run_epoch(
             bar.update()
     training.values = {"loss": mean.value, "lr": optimizer.lr, "seconds": time.perf_counter() - start}
     training.values |= metrics.values()
+
+
+def _end(callbacks: list[Callback], training: Training) -> None:
+    """Call each ``on_train_end`` in order, whatever the others raise."""
+    with ExitStack() as stack:
+        for callback in reversed(callbacks):  # the stack begins with the last
+            stack.callback(callback.on_train_end, training)
+
+
+def _check_model(op: str, model: Any) -> None:
+    if not isinstance(model, Layer):
+        raise TypeError(f"{op}: model is {described(model)}; expected a Layer")
+
+
+def _limit(name: str, value: Any) -> float | None:
+    return None if value is None else positive("fit", name, value)
 
 
 def _held_out(data: Any) -> Samples:

@@ -170,7 +170,7 @@ def get_loss(loss: str | Loss) -> Loss:
     """Return the loss of that name, or the callable as it is."""
     if callable(loss):
         return loss
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"get_loss: loss is {loss!r}; expected a callable or one of {', '.join(LOSSES)}")
     return LOSSES[loss]
 

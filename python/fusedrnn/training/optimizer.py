@@ -12,6 +12,7 @@ import numpy as np
 from ..layers.arrays import Array, as_real, integer, number
 from ..layers.base import Layer
 from ..layers.namespace import assign, host_copy, take_host
+from ..layers.parameters import check_writeable
 from .clip import unique_arrays
 
 
@@ -67,7 +68,7 @@ class Optimizer(ABC):
         FloatingPointError
             With ``check_finite``, before anything has changed.
         ValueError
-            If the parameters are not those that the layer had when the optimizer was made.
+            If the parameters are not those that the layer had when the optimizer was made, or one is read-only.
         RuntimeError
             If the layer has moved to another device since then.
         """
@@ -86,6 +87,7 @@ class Optimizer(ABC):
         for buffers in self._buffers.values():
             if buffers.keys() != params.keys():
                 raise ValueError(f"{self.op}: the layer has other parameters than when the optimizer was made")
+        check_writeable(self.op, params)
         self.steps += 1
         for name, param in params.items():
             buffers = {buffer: arrays[name] for buffer, arrays in self._buffers.items()}

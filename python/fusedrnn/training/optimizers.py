@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ..layers.arrays import Array
+from ..layers.arrays import Array, described
 from ..layers.base import Layer
 from .optimizer import Optimizer
 
@@ -253,11 +253,18 @@ def get_optimizer(optimizer: str | Optimizer | MakeOptimizer, layer: Layer) -> O
     ------
     ValueError
         If the name is unknown or the optimizer belongs to another layer.
+    TypeError
+        If it is none of these.
     """
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"get_optimizer: optimizer is {optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
         return OPTIMIZERS[optimizer](layer)
+    if not isinstance(optimizer, Optimizer) and not callable(optimizer):
+        raise TypeError(
+            f"get_optimizer: optimizer is {described(optimizer)}; expected an Optimizer, a callable that makes one, or "
+            f"one of {', '.join(OPTIMIZERS)}"
+        )
     result: Any = optimizer if isinstance(optimizer, Optimizer) else optimizer(layer)
     if not isinstance(result, Optimizer) or result.layer is not layer:
         raise ValueError("get_optimizer: optimizer belongs to another layer; expected one made for this model")
