@@ -204,6 +204,16 @@ def test_real_input_is_converted(cell: str, kind: str) -> None:
     assert_same_bits(layer(x.tolist())[0], layer(x.astype(np.float32))[0])
 
 
+def test_bfloat16_input_is_converted(cell: str) -> None:
+    """As JAX and ml_dtypes have it; weights of that kind can be loaded, too."""
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    layer = LAYERS[cell](INPUTS, H, seed=1)
+    x = np.random.default_rng(3).normal(size=(B, T, INPUTS)).astype(bfloat16)
+    assert_same_bits(layer(x)[0], layer(x.astype(np.float32))[0])
+    layer.load_state_dict({name: value.astype(bfloat16) for name, value in layer.params.items()})
+    assert_same_bits(layer(x)[0], layer(x.astype(np.float32))[0])
+
+
 def misaligned(value: Array) -> Array:
     """Start one byte past an allocation."""
     buffer = np.zeros(value.nbytes + 1, np.uint8)

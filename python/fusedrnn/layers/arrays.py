@@ -181,7 +181,7 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = n
     op, name : str
         Operation and argument, for the message.
     x : array_like
-        Any real dtype: integers, any float, any byte order.
+        Any real dtype: integers, any float, bfloat16 of ml_dtypes, any byte order.
     dtype : dtype or None
         float32 or float64. None keeps the input's own dtype if it is one of them and else converts to float32.
     xp : module
@@ -200,7 +200,8 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = n
     if usual and (x.dtype is dtype or (dtype is None and x.dtype in DTYPES)) and x.flags.aligned:
         return x  # type: ignore[no-any-return]
     array = as_array(op, name, x, xp)
-    if array.dtype.kind not in "iuf":
+    # NumPy does not know bfloat16, which comes from ml_dtypes and JAX.
+    if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected a real dtype such as {dtype or 'float32'}")
     if dtype is None:
         native = array.dtype.newbyteorder("=")
