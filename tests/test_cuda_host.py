@@ -55,7 +55,7 @@ from test_recurrent_layers import (
     test_unbatched,
 )
 from tolerance import ROUNDING, assert_gradient, assert_same_bits
-from twin import Operands, needs_cuda_module, twin_stack
+from twin import CAPTURED, Operands, needs_cuda_module, twin_stack
 
 pytestmark = needs_cuda_module
 
@@ -319,3 +319,73 @@ def test_arrays_of_other_libraries_are_held_until_the_device_is_done(monkeypatch
     operands.outputs(stack)
     gc.collect()
     assert all(array() is None for array in held)
+
+
+def test_foreign_arrays_that_are_copied_are_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy is made in the order of the stream as well."""
+    from fusedrnn.cuda.arrays import _NumPy
+
+    device_is_done = False
+    monkeypatch.setattr(_NumPy, "mark", lambda self, device: lambda: device_is_done)
+    monkeypatch.setattr(_NumPy, "owns", lambda self, array: array.flags.owndata)
+    operands = Operands("lstm", "float32")
+    x = np.repeat(operands.x, 2, axis=-1)[..., ::2]
+    operands.replaced(x=x).outputs(operands.stack(twin_stack))
+    held = weakref.ref(x)
+    del x
+    gc.collect()
+    assert held() is not None
+    device_is_done = True
+    operands.outputs(operands.stack(twin_stack))
+    gc.collect()
+    assert held() is None
+
+
+@pytest.mark.parametrize("backward_stream", [1, 2], ids=["same_stream", "other_stream"])
+def test_copies_of_a_tape_are_held_for_another_stream(monkeypatch: pytest.MonkeyPatch, backward_stream: int) -> None:
+    """Once given up they are used again in the order of the forward's stream, whatever the backward's has to do."""
+    from fusedrnn.cuda.arrays import _NumPy
+
+    device_is_done, stream = False, 1
+    copies: list[weakref.ref[Any]] = []
+
+    def dense(self: Any, array: Array) -> Array:
+        copy = np.ascontiguousarray(array)
+        copies.append(weakref.ref(copy))
+        return copy
+
+    monkeypatch.setattr(_NumPy, "mark", lambda self, device: lambda: device_is_done)
+    monkeypatch.setattr(_NumPy, "stream", lambda self, device: stream)
+    monkeypatch.setattr(_NumPy, "dense", dense)
+    operands = Operands("lstm", "float32")
+    stack = operands.stack(twin_stack)
+    tape = operands.replaced(x=np.repeat(operands.x, 2, axis=-1)[..., ::2]).train(stack)[1]
+    stream = backward_stream
+    operands.backward(tape)
+    del tape
+    gc.collect()
+    assert [copy() is not None for copy in copies] == [backward_stream == 2]
+    device_is_done = True
+    operands.outputs(stack)
+    gc.collect()
+    assert copies[0]() is None
+
+
+def test_a_captured_stream_is_refused(monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
+    """Before a mark is left there, by which the tape or what is held would never be given back."""
+    from fusedrnn.cuda.arrays import _NumPy
+
+    operands = Operands(cell, "float32")
+    stack = operands.stack(twin_stack)
+    outputs, tape = operands.train(stack)
+    expected = operands.gradients(stack)
+    with monkeypatch.context() as captured:
+        captured.setattr(_NumPy, "stream", lambda self, device: CAPTURED)
+        captured.setattr(_NumPy, "mark", lambda self, device: None)
+        captured.setattr(_NumPy, "owns", lambda self, array: False)
+        with pytest.raises(RuntimeError, match="the current stream is being captured"):
+            operands.outputs(stack)
+        with pytest.raises(RuntimeError, match="the current stream is being captured"):
+            operands.backward(tape)
+    for out, value in zip(outputs + operands.backward(tape), expected, strict=True):
+        assert_same_bits(out, value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,29 @@ def test_new_weights_are_seen(cell: str) -> None:
     after, fresh = operands.outputs(stack)[0], operands.outputs(operands.stack(mixed_twin, compute_dtype="float16"))[0]
     assert not np.array_equal(before, after)
     assert_same_bits(after, fresh)
+
+
+@needs_cuda_module
+def test_foreign_arrays_are_held_until_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may not have rounded them yet when the call is over and the caller drops them."""
+    from fusedrnn.cuda.arrays import _NumPy
+
+    device_is_done = False
+    monkeypatch.setattr(_NumPy, "mark", lambda self, device: lambda: device_is_done)
+    monkeypatch.setattr(_NumPy, "owns", lambda self, array: False)
+    operands = Operands("lstm", "float32")
+    stack = operands.stack(mixed_twin, compute_dtype="bfloat16")
+    x, dy = operands.x.copy(), operands.cotangents[0].copy()
+    *_, tape = stack.forward(operands.weights, x, None, None, None, True, True)
+    tape.backward(dy, None, None, [np.zeros_like(w) for w in operands.weights])
+    held = [weakref.ref(x), weakref.ref(dy)]
+    del x, dy, tape
+    gc.collect()
+    assert all(array() is not None for array in held)
+    device_is_done = True
+    operands.outputs(stack)
+    gc.collect()
+    assert all(array() is None for array in held)
 
 
 @needs_cuda_module

@@ -133,6 +133,22 @@ def test_nan_stays_in_its_sample_of_a_block(cell: str) -> None:
             assert_same_bits(out[[0, 2, 3]], expected[[0, 2, 3]])
 
 
+@pytest.mark.parametrize("hidden", [32, 33, 100])
+def test_weights_at_any_address(cell: str, dtype: str, hidden: int) -> None:
+    """Four weights are read at a time where their address allows it; an array may begin between two such places."""
+    operands = Operands(cell, dtype, batch=3, hidden=hidden)
+    stack = operands.stack(twin_stack)
+    assert is_resident(stack.plan(9, 3))
+    moved = []
+    for weight in operands.weights:
+        room = np.empty(weight.size + 1, weight.dtype)
+        moved.append(room[1:].reshape(weight.shape))
+        moved[-1][...] = weight
+    expected = operands.gradients(stack)
+    for out, value in zip(operands.replaced(weights=moved).gradients(stack), expected, strict=True):
+        assert_same_bits(out, value)
+
+
 def test_small_layers_are_resident(cell: str) -> None:
     """What is promised for an H100; where W_hh does not fit the stepwise path runs, also at sizes in between."""
     reach = {"lstm": 128, "gru": 160, "rnn_tanh": 256, "rnn_relu": 256}[cell]

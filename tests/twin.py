@@ -20,6 +20,9 @@ needs_cuda_module = pytest.mark.skipif(
 )
 
 
+CAPTURED = 0xCA  # the handle of a stream that is being captured, to the twin
+
+
 def twin_stack(*args: Any, chunk_bytes: int = 0, compute_dtype: str = "", **kwargs: Any) -> Any:
     """Make a stack of the CUDA backend whose kernels run on the CPU; arguments as ``fusedrnn._core.Stack``."""
     assert compute_dtype in ("", args[1]), "the CUDA kernels have no compute_dtype"

@@ -1,3 +1,4 @@
+#include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
 #include "bind/cuda_arrays.h"
@@ -31,6 +32,13 @@ py::dict status_dict() {
   return out;
 }
 
+// Null becomes None.
+std::function<bool()> mark_stream(int device, uintptr_t stream) {
+  std::function<bool()> passed;
+  without_gil([&] { passed = mark(device, reinterpret_cast<void*>(stream)); });
+  return passed;
+}
+
 }  // namespace
 }  // namespace fusedrnn::cuda
 
@@ -52,6 +60,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def(
       "device_of", [](uintptr_t address) { return fusedrnn::cuda::device_of(reinterpret_cast<const void*>(address)); },
       py::arg("address"));
+  m.def("mark", &fusedrnn::cuda::mark_stream, py::arg("device"), py::arg("stream"));
   m.def("release_memory", [] { fusedrnn::without_gil(fusedrnn::cuda::release_memory); });
   m.def("set_cublas_candidates", &fusedrnn::cuda::set_cublas_candidates, py::arg("paths"));
   fusedrnn::cuda::register_view(m);

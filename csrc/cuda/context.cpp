@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "cuda/stack.h"
 #include "cuda/status.h"
 
 namespace fusedrnn::cuda {
@@ -72,6 +73,12 @@ void wait_for_own_work(int device) {
 }  // namespace
 
 std::shared_lock<std::shared_mutex> hold_handles_off() { return std::shared_lock<std::shared_mutex>(recordings()); }
+
+bool is_captured(cudaStream_t stream) {
+  cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &capturing), "cudaStreamIsCapturing");
+  return capturing != cudaStreamCaptureStatusNone;
+}
 
 void* allocate(int device, int64_t bytes, cudaStream_t stream, const std::string& op) {
   const cudaMemPool_t pool = pool_of(device);
@@ -152,6 +159,55 @@ DeviceStore::~DeviceStore() {
     for (void* block : blocks_) release(block, reaper);
     cudaEventDestroy(last_use_);
   } catch (const std::exception&) {  // as above
+  }
+}
+
+namespace {
+
+// An event in a stream of a caller's, apart from what others capture.
+class Marker {
+ public:
+  Marker(int device, cudaStream_t stream) : device_(device) {
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate");
+    recorded_ = cudaEventRecord(event_, stream) == cudaSuccess;
+  }
+  ~Marker() {
+    try {
+      const UseDevice use(device_);
+      cudaEventDestroy(event_);
+    } catch (const std::exception&) {  // the device is lost
+    }
+  }
+  Marker(const Marker&) = delete;
+  Marker& operator=(const Marker&) = delete;
+
+  bool passed() const {
+    const UseDevice use(device_);
+    return recorded_ && cudaEventQuery(event_) == cudaSuccess;
+  }
+
+ private:
+  int device_;
+  bool recorded_ = false;
+  cudaEvent_t event_ = nullptr;
+};
+
+}  // namespace
+
+std::function<bool()> mark(int device, void* stream) {
+  try {
+    const UseDevice use(device);
+    const auto caller = static_cast<cudaStream_t>(stream);
+    if (is_captured(caller)) return nullptr;
+    return [marker = std::make_shared<const Marker>(device, caller)] {
+      try {
+        return marker->passed();
+      } catch (const std::exception&) {  // the device is lost
+        return false;
+      }
+    };
+  } catch (const std::exception&) {  // as above; what the caller holds goes with the process
+    return [] { return false; };
   }
 }
 

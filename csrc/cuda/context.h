@@ -16,6 +16,8 @@ namespace fusedrnn::cuda {
 // Held while a thread records: handles of cuBLAS are made only when nobody holds it.
 std::shared_lock<std::shared_mutex> hold_handles_off();
 
+bool is_captured(cudaStream_t stream);
+
 // Memory in the order of a stream, from one pool a device, which keeps what it is given back. Throws OutOfMemory after
 // one more try with an emptied pool; `op` leads the message.
 void* allocate(int device, int64_t bytes, cudaStream_t stream, const std::string& op);

@@ -27,9 +27,7 @@ template <int words> void write_words(uint64_t* to, const char* from, int count,
 }
 
 cudaStream_t checked_stream(void* stream, const std::string& op) {
-  cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
-  check(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &capturing), "cudaStreamIsCapturing");
-  if (capturing != cudaStreamCaptureStatusNone)
+  if (is_captured(static_cast<cudaStream_t>(stream)))
     throw std::runtime_error(op +
                              ": the current stream is being captured into a CUDA graph; expected a stream that runs "
                              "(the kernels record graphs of their own)");

@@ -15,6 +15,13 @@
 #define FUSEDRNN_BOTH
 #define FUSEDRNN_INLINE inline __attribute__((always_inline))
 #endif
+#if defined(__CUDA_ARCH__)
+#define FUSEDRNN_UNROLL _Pragma("unroll")
+#define FUSEDRNN_DO_NOT_UNROLL _Pragma("unroll 1")
+#else
+#define FUSEDRNN_UNROLL
+#define FUSEDRNN_DO_NOT_UNROLL
+#endif
 
 namespace fusedrnn::cuda {
 

@@ -35,8 +35,9 @@ template <class D, class E> class EngineOf : public Engine {
 
   void backward(Tape& tape, const BackwardCall& call, const Place& place) const override {
     auto& kept = static_cast<TapeOf<D, E>&>(tape);
-    const Use use{place, &kept};
+    Use use{place, nullptr};
     D device(place, kept.call.problem.op);
+    use.tape = &kept;
     kept.store.await(device);
     if (kept.consumed) restore(kept, device, place);
     Backward<D, E>(device, kept, call, place).run();
@@ -44,7 +45,8 @@ template <class D, class E> class EngineOf : public Engine {
 
  private:
   // Says at its end that the work of a call may use a tape's memory, whether or not the call has failed. Made after the
-  // tape and before the device: so the tape still lives, and all lanes have met in the caller's stream.
+  // tape and before the device: so the tape still lives, and all lanes have met in the caller's stream. It gets
+  // the tape after the device, which refuses a stream that is being captured: nothing may be recorded there.
   struct Use {
     const Place& place;
     TapeOf<D, E>* tape;

@@ -103,21 +103,13 @@ template <class C, class E, int rows> struct FusedForward {
     const int first_unit = t.u / units * units, u = first_unit + t.unit < H ? first_unit + t.unit : H - 1;
     const E* w_row = weight_hh + int64_t(u) * H;
     const int64_t block_of_gate = int64_t(H) * H;
-    const bool aligned = H % 4 == 0 && reinterpret_cast<uintptr_t>(weight_hh) % alignof(Run<E, 4>) == 0;
+    const bool has_runs = WeightsForward<E>{weight_hh, H, G}.has_runs();
     A sum[G][rows] = {};
     FUSEDRNN_DO_NOT_UNROLL
     for (int k = 4 * t.slice; k < H; k += 4 * slices) {
       Run<E, 4> w[G];
       FUSEDRNN_UNROLL
-      for (int g = 0; g < G; ++g) {
-        const E* at = w_row + g * block_of_gate + k;
-        if (aligned) {
-          w[g] = *reinterpret_cast<const Run<E, 4>*>(at);
-        } else {
-          FUSEDRNN_UNROLL
-          for (int i = 0; i < 4; ++i) w[g].value[i] = k + i < H ? at[i] : static_cast<E>(0.0f);
-        }
-      }
+      for (int g = 0; g < G; ++g) w[g] = four_weights(w_row + g * block_of_gate, k, H, 1, has_runs);
       add_four<E, G, rows>(sum, w, from + k, static_cast<int>(step.operand_row), active);
     }
     Partial{reinterpret_cast<A*>(memory)}.put(t.slice, t.unit, sum);
@@ -174,12 +166,13 @@ template <class C, class E, int rows> struct FusedBackward {
   FUSEDRNN_PHASE void first(const Thread& t, char* memory, int) const {
     const int u = t.u < H ? t.u : H - 1, K = G * H;
     A sum[1][rows] = {};
+    Run<E, 4> w[1] = {four_weights(weight_hh + u, 4 * t.slice, K, H, false)};
     FUSEDRNN_DO_NOT_UNROLL
     for (int k = 4 * t.slice; k < K; k += 4 * slices) {
-      Run<E, 4> w[1];
-      FUSEDRNN_UNROLL
-      for (int i = 0; i < 4; ++i) w[0].value[i] = k + i < K ? weight_hh[int64_t(k + i) * H + u] : static_cast<E>(0.0f);
+      // On their way while those before them are multiplied.
+      const Run<E, 4> next = four_weights(weight_hh + u, k + 4 * slices, K, H, false);
       add_four<E, 1, rows>(sum, w, from + k, static_cast<int>(step.operand_row), active);
+      w[0] = next;
     }
     Partial{reinterpret_cast<A*>(memory)}.put(t.slice, t.unit, sum);
   }

@@ -51,11 +51,18 @@ class HostDevice {
       ask();
       return HostMemory::take(bytes);
     }
-    void used(const Place&) noexcept {}
-    void await(HostDevice&) {}
+    void used(const Place& place) noexcept { last_use_is_captured_ |= is_captured(place); }
+    void await(HostDevice&) {
+      if (last_use_is_captured_) throw std::runtime_error("the last use of a tape was recorded in a captured stream");
+    }
+
+   private:
+    bool last_use_is_captured_ = false;
   };
 
-  HostDevice(const Place&, const std::string&) : turn_(mutex()), last_lane_first_(calls()++ % 2 == 0) {}
+  HostDevice(const Place& place, const std::string& op) : turn_(mutex()), last_lane_first_(calls()++ % 2 == 0) {
+    if (is_captured(place)) throw std::runtime_error(op + ": the current stream is being captured");
+  }
   ~HostDevice() { run_lanes(); }
   HostDevice(const HostDevice&) = delete;
   HostDevice& operator=(const HostDevice&) = delete;
@@ -165,6 +172,9 @@ class HostDevice {
   static void refuse(int64_t after) { granted() = after; }
 
  private:
+  // The twin has no streams; this handle stands for one that is being captured.
+  static bool is_captured(const Place& place) { return reinterpret_cast<uintptr_t>(place.stream) == 0xCA; }
+
   static constexpr int most_lanes = 4;
   struct Item {
     std::function<void()> work;  // null: waits for the event

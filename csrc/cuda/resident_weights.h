@@ -19,13 +19,6 @@
 #else
 #define FUSEDRNN_PHASE
 #endif
-#if defined(__CUDA_ARCH__)
-#define FUSEDRNN_UNROLL _Pragma("unroll")
-#define FUSEDRNN_DO_NOT_UNROLL _Pragma("unroll 1")
-#else
-#define FUSEDRNN_UNROLL
-#define FUSEDRNN_DO_NOT_UNROLL
-#endif
 
 namespace fusedrnn::cuda {
 
@@ -43,13 +36,28 @@ template <class E> struct WeightsForward {
   int H, gates;
   FUSEDRNN_PHASE const E* row(int output) const { return weight_hh + (output % gates * H + output / gates) * H; }
   FUSEDRNN_PHASE int stride() const { return 1; }
+  // Whether four inputs from a multiple of four on may be read as a Run.
+  FUSEDRNN_PHASE bool has_runs() const {
+    return H % 4 == 0 && reinterpret_cast<uintptr_t>(weight_hh) % alignof(Run<E, 4>) == 0;
+  }
 };
 template <class E> struct WeightsBackward {
   const E* weight_hh;
   int H;
   FUSEDRNN_PHASE const E* row(int output) const { return weight_hh + output; }
   FUSEDRNN_PHASE int stride() const { return H; }
+  FUSEDRNN_PHASE bool has_runs() const { return false; }
 };
+
+// Inputs k .. k + 3 of a row, zeros from `inside` on.
+template <class E>
+FUSEDRNN_PHASE Run<E, 4> four_weights(const E* row, int k, int inside, int stride, bool has_runs) {
+  if (has_runs && k < inside) return *reinterpret_cast<const Run<E, 4>*>(row + k);
+  Run<E, 4> w;
+  FUSEDRNN_UNROLL
+  for (int i = 0; i < 4; ++i) w.value[i] = k + i < inside ? row[int64_t(k + i) * stride] : static_cast<E>(0.0f);
+  return w;
+}
 
 // The shared memory of a block. Its size is computed in path_plan.cpp.
 template <class E> struct SharedMemory {
@@ -83,6 +91,7 @@ template <class E> class ResidentWeights {
     first_input_ = thread / r.groups * r.slice_inputs;
     if (thread >= shared.threads) return;
     const int inside = r.inputs - first_input_, stride = matrix.stride();
+    const bool has_runs = matrix.has_runs();
     const E* rows[outputs_each];
     FUSEDRNN_UNROLL
     for (int row = 0; row < outputs_each; ++row) {
@@ -91,17 +100,22 @@ template <class E> class ResidentWeights {
       rows[row] = matrix.row(output < r.outputs ? output : r.outputs - 1) + first_input_ * stride;
     }
     FUSEDRNN_UNROLL
-    for (int k = 0; k < kept<E>; ++k) {
+    for (int k = 0; k < kept<E>; k += 4) {
       FUSEDRNN_UNROLL
-      for (int row = 0; row < outputs_each; ++row)
-        weights_[row][k] = k < inside ? static_cast<A>(rows[row][k * stride]) : A(0);
+      for (int row = 0; row < outputs_each; ++row) {
+        const Run<E, 4> w = four_weights(rows[row], k, inside, stride, has_runs);
+        FUSEDRNN_UNROLL
+        for (int i = 0; i < 4; ++i) weights_[row][k + i] = static_cast<A>(w.value[i]);
+      }
     }
     FUSEDRNN_DO_NOT_UNROLL
-    for (int k = kept<E>; k < r.slice_inputs; ++k) {
+    for (int k = kept<E>; k < r.slice_inputs; k += 4) {
       FUSEDRNN_UNROLL
-      for (int row = 0; row < outputs_each; ++row)
-        shared.weights[place(shared, k, row / unit) + row % unit] =
-            k < inside ? rows[row][k * stride] : static_cast<E>(0.0f);
+      for (int row = 0; row < outputs_each; ++row) {
+        const Run<E, 4> w = four_weights(rows[row], k, inside, stride, has_runs);
+        FUSEDRNN_UNROLL
+        for (int i = 0; i < 4; ++i) shared.weights[place(shared, k + i, row / unit) + row % unit] = w.value[i];
+      }
     }
   }
 

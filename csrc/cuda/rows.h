@@ -81,6 +81,24 @@ template <class E> struct ClearPadding {
   }
 };
 
+// value(begin) + ... + value(end - 1), in order. They are read a few at a time, so that one does not wait for the next.
+template <class A, class Value> FUSEDRNN_INLINE A sum_in_order(int64_t begin, int64_t end, Value value) {
+  constexpr int together = 8;
+  A sum(0);
+  int64_t i = begin;
+  FUSEDRNN_DO_NOT_UNROLL
+  for (; i + together <= end; i += together) {
+    A values[together];
+    FUSEDRNN_UNROLL
+    for (int k = 0; k < together; ++k) values[k] = value(i + k);
+    FUSEDRNN_UNROLL
+    for (int k = 0; k < together; ++k) sum += values[k];
+  }
+  FUSEDRNN_DO_NOT_UNROLL
+  for (; i < end; ++i) sum += value(i);
+  return sum;
+}
+
 // Sums over the rows of a matrix in an order that depends on its size alone: parts of `part_rows` rows, then the parts.
 template <class E> struct SumParts {
   const E* from;  // (rows, columns)
@@ -89,9 +107,8 @@ template <class E> struct SumParts {
 
   FUSEDRNN_BOTH void operator()(int64_t part, int64_t column) const {
     const int64_t begin = part * part_rows, end = begin + part_rows < rows ? begin + part_rows : rows;
-    Sum<E> sum(0);
-    for (int64_t row = begin; row < end; ++row) sum += static_cast<Sum<E>>(from[row * columns + column]);
-    parts[part * columns + column] = sum;
+    parts[part * columns + column] = sum_in_order<Sum<E>>(
+        begin, end, [&](int64_t row) { return static_cast<Sum<E>>(from[row * columns + column]); });
   }
 };
 template <class E> struct AddParts {
@@ -101,8 +118,7 @@ template <class E> struct AddParts {
   E* to;                   // added to
 
   FUSEDRNN_BOTH void operator()(int64_t, int64_t u) const {
-    Sum<E> sum(0);
-    for (int64_t part = 0; part < count; ++part) sum += parts[part * columns + column + u];
+    const Sum<E> sum = sum_in_order<Sum<E>>(0, count, [&](int64_t part) { return parts[part * columns + column + u]; });
     to[u] = static_cast<E>(static_cast<Sum<E>>(to[u]) + sum);
   }
 };

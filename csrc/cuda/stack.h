@@ -3,6 +3,7 @@
 //
 // Calls put work on the caller's stream and return before it is done. Errors of that work appear in later calls.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -77,5 +78,9 @@ const Engine* device_engine(const std::string& dtype);
 const Engine* host_engine(const std::string& dtype);  // the same code in plain loops, for tests
 void refuse_on_host(int64_t after);                   // that of memory after so many more, once; for tests as well
 CellLayout layout_of(CellKind cell);
+
+// Marks this point of a caller's stream: what is returned says whether the device has come so far, and no where that
+// cannot be known. Null where the stream is being captured: calls refuse it, so that nothing of theirs is on its way.
+std::function<bool()> mark(int device, void* stream);
 
 }  // namespace fusedrnn::cuda

@@ -60,9 +60,12 @@ class Library(ABC):
         """Return a context in which a device is the current one."""
         return nullcontext()
 
-    def mark(self, device: int) -> Callable[[], bool]:
-        """Mark this point of the current stream; what is returned says whether the device has come so far."""
-        return lambda: True
+    def mark(self, device: int) -> Callable[[], bool] | None:
+        """Mark this point of the current stream; what is returned says whether the device has come so far.
+
+        None where no call has work on its way: on the CPU, and in a stream that is being captured.
+        """
+        return None if device == ON_THE_CPU else _cuda.mark(device, self.stream(device))
 
     def release_cached(self) -> None:  # noqa: B027 (most libraries keep nothing)
         """Give memory that the library keeps for later back to the device."""
@@ -123,12 +126,6 @@ class _CuPy(Library):
     def on(self, device: int) -> AbstractContextManager[Any]:
         return self._cupy.cuda.Device(device)  # type: ignore[no-any-return]
 
-    def mark(self, device: int) -> Callable[[], bool]:
-        with self.on(device):
-            event = self._cupy.cuda.Event(disable_timing=True)
-            event.record(self._cupy.cuda.get_current_stream(device))
-        return lambda: bool(event.done)
-
     def release_cached(self) -> None:
         self._cupy.get_default_memory_pool().free_all_blocks()
 
@@ -163,11 +160,6 @@ class _Torch(Library):
 
     def on(self, device: int) -> AbstractContextManager[Any]:
         return nullcontext() if device == ON_THE_CPU else self._torch.cuda.device(device)
-
-    def mark(self, device: int) -> Callable[[], bool]:
-        if device == ON_THE_CPU:
-            return lambda: True
-        return self._torch.cuda.current_stream(device).record_event().query  # type: ignore[no-any-return]
 
     def release_cached(self) -> None:
         self._torch.cuda.empty_cache()
@@ -236,9 +228,6 @@ class _Other(Library):
     def on(self, device: int) -> AbstractContextManager[Any]:
         return (self._consumer or self._maker(device)).on(device)
 
-    def mark(self, device: int) -> Callable[[], bool]:
-        return (self._consumer or self._maker(device)).mark(device)
-
     def release_cached(self) -> None:
         _CuPy().release_cached()
 
@@ -282,9 +271,6 @@ class _Narrow(Library):
 
     def on(self, device: int) -> AbstractContextManager[Any]:
         return self._library.on(device)
-
-    def mark(self, device: int) -> Callable[[], bool]:
-        return self._library.mark(device)
 
     def release_cached(self) -> None:
         self._library.release_cached()

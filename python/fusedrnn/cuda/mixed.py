@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from .. import _cuda
 from .arrays import Library, NarrowArray, library_of, narrow_library
-from .stack import Stack, Tape
+from .stack import Stack, Tape, keep_until_done
 
 
 class MixedStack:
@@ -60,48 +61,62 @@ class MixedStack:
         view = library.view(x)
         self._stack.output_shapes(view.shape, batch_first)  # raises for a wrong x, before anything is copied
         narrow = narrow_library(library, self._compute_dtype)
-        convert = _Conversion(self._stack, library, self._dtype, narrow, view.device)
-        if self._place != (library.name, view.device) or len(self._weights) != len(weights):
-            self._weights, self._place = [convert.rounded(w) for w in weights], (library.name, view.device)
-        else:
-            self._weights = [convert.rounded(w, old) for w, old in zip(weights, self._weights, strict=True)]
-        x, h0, c0 = (None if a is None else convert.rounded(a) for a in (x, h0, c0))
-        *outputs, tape = self._stack.forward(self._weights, x, h0, c0, lengths, batch_first, training, serial)
-        y, h, c = (None if out is None else convert.widened(out) for out in outputs)
-        return y, h, c, None if tape is None else MixedTape(tape, convert)
+        conversion = partial(_Conversion, self._stack, library, self._dtype, narrow, view.device)
+        with conversion() as convert:
+            if self._place != (library.name, view.device) or len(self._weights) != len(weights):
+                self._weights, self._place = [convert.rounded(w) for w in weights], (library.name, view.device)
+            else:
+                self._weights = [convert.rounded(w, old) for w, old in zip(weights, self._weights, strict=True)]
+            x, h0, c0 = (None if a is None else convert.rounded(a) for a in (x, h0, c0))
+            *outputs, tape = self._stack.forward(self._weights, x, h0, c0, lengths, batch_first, training, serial)
+            y, h, c = (None if out is None else convert.widened(out) for out in outputs)
+        return y, h, c, None if tape is None else MixedTape(tape, conversion)
 
 
 class MixedTape:
     """The tape of such a call."""
 
-    def __init__(self, tape: Tape, convert: _Conversion) -> None:
-        self._tape, self._convert = tape, convert
+    def __init__(self, tape: Tape, conversion: Callable[[], _Conversion]) -> None:
+        self._tape, self._conversion = tape, conversion
 
     def backward(
         self, dy: Any, dh: Any, dc: Any, gradients: Sequence[Any], want_dx: bool = True
     ) -> tuple[Any, Any, Any]:
         """Add the gradients of the weights into ``gradients``; return (dx, dh0, dc0)."""
-        convert = self._convert
-        dy, dh, dc = (None if d is None else convert.rounded(d) for d in (dy, dh, dc))
-        sums = [convert.zeros(gradient) for gradient in gradients]
-        narrow = self._tape.backward(dy, dh, dc, sums, want_dx)
-        dx, dh0, dc0 = (None if d is None else convert.widened(d) for d in narrow)
-        for gradient, total in zip(gradients, sums, strict=True):  # last: nothing is added if memory runs out before
-            convert.add(total, gradient)
+        with self._conversion() as convert:
+            dy, dh, dc = (None if d is None else convert.rounded(d) for d in (dy, dh, dc))
+            sums = [convert.zeros(gradient) for gradient in gradients]
+            narrow = self._tape.backward(dy, dh, dc, sums, want_dx)
+            dx, dh0, dc0 = (None if d is None else convert.widened(d) for d in narrow)
+            # Last: nothing is added if memory runs out before.
+            for gradient, total in zip(gradients, sums, strict=True):
+                convert.add(total, gradient)
         return dx, dh0, dc0
 
 
 class _Conversion:
-    """Between the arrays of a library and narrow ones, on one device, in the library's current stream."""
+    """Between the arrays of a library and narrow ones, on one device, in the library's current stream.
+
+    Leaving it holds what was rounded in it until the device is done, as ``keep_until_done`` says.
+    """
 
     def __init__(self, stack: Stack, library: Library, dtype: str, narrow: Library, device: int) -> None:
         self._stack, self._library, self._dtype = stack, library, dtype
         self._narrow, self._device = narrow, device
+        self._foreign: list[Any] = []
+
+    def __enter__(self) -> _Conversion:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        keep_until_done(self._library, self._device, self._foreign)
 
     def rounded(self, array: Any, target: NarrowArray | None = None) -> NarrowArray:
         """Return an array rounded: in ``target``, if that has its shape."""
-        array = self._library.dense(array)
+        given, array = array, self._library.dense(array)
         view = self._library.view(array, self._device)
+        if not self._library.owns(given):
+            self._foreign += [given, array, view]
         if target is None or self._narrow.view(target).shape != view.shape:
             fresh: NarrowArray = self._narrow.empty(view.shape, "", self._device)
             target = fresh

@@ -125,7 +125,7 @@ class Stack:
         try:
             core = _with_free_memory(library, run)
         finally:
-            _keep_until_done(library, device, call.foreign)
+            keep_until_done(library, device, call.foreign)
         tape = None if core is None else Tape(core, call, x_view, state_shape, has_c, self.dtype)
         return library.result(y), library.result(h), None if c is None else library.result(c), tape
 
@@ -154,6 +154,7 @@ class Tape:
     ) -> None:
         self._core, self._keep, self._foreign = core, call.keep, call.foreign
         self._op, self._library, self._device = call.op, call.library, x.device
+        self._stream = call.library.stream(x.device)
         self._x_shape, self._state_shape, self._has_c, self._dtype = x.shape, state_shape, has_c, dtype
 
     def backward(
@@ -176,7 +177,9 @@ class Tape:
         try:
             _with_free_memory(library, run)
         finally:
-            _keep_until_done(library, device, self._foreign + call.foreign)
+            # Once given up, what the library owns is used again in the order of the stream of the forward.
+            kept = self._foreign if stream == self._stream else self._keep
+            keep_until_done(library, device, kept + call.foreign)
         out = [None if a is None else library.result(a) for a in (dx, dh0, dc0)]
         return out[0], out[1], out[2]
 
@@ -196,13 +199,13 @@ class _Call:
     def input(self, name: str, array: Any, dense: bool = False) -> _cuda.View:
         """Return the view of an array, or of a copy in C order where the kernels could not read it as it lies."""
         library = self._library_for(name, array)
-        view = library.view(array, self.device)
+        given, view = array, library.view(array, self.device)
         if _needs_copy(view, dense):
             array = library.dense(array)
             view = library.view(array, self.device)
         self.keep += [array, view]
-        if not library.owns(array):
-            self.foreign += [array, view]
+        if not library.owns(given):
+            self.foreign += [given, array, view]
         return view
 
     def optional(self, name: str, array: Any) -> _cuda.View | None:
@@ -226,15 +229,15 @@ _waiting: list[tuple[Callable[[], bool], list[Any]]] = []
 _waiting_lock = Lock()
 
 
-def _keep_until_done(library: Library, device: int, arrays: list[Any]) -> None:
+def keep_until_done(library: Library, device: int, arrays: list[Any]) -> None:
     """Hold arrays until the device has come to this point of the library's current stream, and let go of earlier ones.
 
     Other libraries give memory to somebody else as soon as nobody holds it, in the order of streams of their own.
     """
     with _waiting_lock:
         _waiting[:] = [(done, held) for done, held in _waiting if not done()]
-        if arrays:
-            _waiting.append((library.mark(device), arrays))
+        if arrays and (done := library.mark(device)) is not None:
+            _waiting.append((done, arrays))
 
 
 def _needs_copy(view: _cuda.View, dense: bool) -> bool:
