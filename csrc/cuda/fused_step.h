@@ -103,13 +103,21 @@ template <class C, class E, int rows> struct FusedForward {
     const int first_unit = t.u / units * units, u = first_unit + t.unit < H ? first_unit + t.unit : H - 1;
     const E* w_row = weight_hh + int64_t(u) * H;
     const int64_t block_of_gate = int64_t(H) * H;
-    const bool has_runs = WeightsForward<E>{weight_hh, H, G}.has_runs();
+    const bool aligned = H % 4 == 0 && reinterpret_cast<uintptr_t>(weight_hh) % alignof(Run<E, 4>) == 0;
     A sum[G][rows] = {};
     FUSEDRNN_DO_NOT_UNROLL
     for (int k = 4 * t.slice; k < H; k += 4 * slices) {
       Run<E, 4> w[G];
       FUSEDRNN_UNROLL
-      for (int g = 0; g < G; ++g) w[g] = four_weights(w_row + g * block_of_gate, k, H, 1, has_runs);
+      for (int g = 0; g < G; ++g) {
+        const E* at = w_row + g * block_of_gate + k;
+        if (aligned) {
+          w[g] = *reinterpret_cast<const Run<E, 4>*>(at);
+        } else {
+          FUSEDRNN_UNROLL
+          for (int i = 0; i < 4; ++i) w[g].value[i] = k + i < H ? at[i] : static_cast<E>(0.0f);
+        }
+      }
       add_four<E, G, rows>(sum, w, from + k, static_cast<int>(step.operand_row), active);
     }
     Partial{reinterpret_cast<A*>(memory)}.put(t.slice, t.unit, sum);
