@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fusedrnn.cuda import presence
 from fusedrnn.cuda.presence import covers, summary, unavailable
 from problems import Case
 from scripts import run_python
-from twin import Operands, needs_cuda_module
+from twin import Operands, imported, needs_cuda_module
 
 H100 = {"name": "H100", "capability": (9, 0), "memory": 80 << 30}
 BUILT = ("80-real", "90-real", "90-virtual")
@@ -230,3 +231,13 @@ def test_where_cublas_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     found = cublas_candidates()
     assert found[0] == "/somewhere/libcublas.so"
     assert str(library) in found
+
+
+def test_warnings_of_libraries_are_no_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The tests on a device show what a library warns of when it is imported, and go on."""
+    (tmp_path / "library_that_warns.py").write_text("import warnings\nwarnings.warn('old driver')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.warns(UserWarning, match="old driver") as shown:
+        warnings.simplefilter("error")
+        imported("library_that_warns")
+    assert len(shown) == 1

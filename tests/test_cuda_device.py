@@ -31,7 +31,7 @@ from test_gradients import (
 from test_kernels import test_1025, test_empty, test_grid, test_integers_are_exact, test_many_rows, test_tail_is_zero
 from test_recurrent_layers import test_backward_accumulates, test_gradients, test_outputs, test_two_tapes
 from tolerance import ON_DEVICE, ROUNDING, TF32_ROUNDING, assert_forward, assert_gradient, assert_same_bits
-from twin import Operands
+from twin import Operands, imported
 
 UNAVAILABLE = cuda.unavailable()
 pytestmark = [
@@ -42,7 +42,7 @@ pytestmark = [
 
 def cupy() -> Any:
     """Return the module, which is imported on machines with a device only."""
-    return pytest.importorskip("cupy")
+    return imported("cupy")
 
 
 def device_stack(*args: Any, **kwargs: Any) -> Any:
@@ -57,6 +57,17 @@ def mixed_stack(*args: Any, **kwargs: Any) -> Any:
     from fusedrnn.cuda.mixed import MixedStack
 
     return MixedStack(*args, **kwargs)
+
+
+def foreign(array: Array) -> Any:
+    """Return a CuPy array in the memory of a torch tensor."""
+    return cupy().from_dlpack(imported("torch").from_numpy(array).cuda())
+
+
+def assert_path(stack: Any, steps: int, batch: int) -> None:
+    """Demand the path that FUSEDRNN_CUDA_PATH asks for, of a size for which there is each."""
+    kind = "resident" if stack.path == "auto" else stack.path
+    assert stack.plan(steps, batch).startswith(f"cuda: {kind}")
 
 
 class RoundTrip:
@@ -98,6 +109,7 @@ def _lowered(*arrays: Any) -> list[Any]:
 @pytest.fixture(autouse=True, params=["auto", "fused", "stepwise"])
 def on_device(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Put the device in the place of the CPU kernels, with its tolerances, on each of its paths."""
+    cupy()  # before the package imports it, which would let a warning be an error
     monkeypatch.setattr(_core, "Stack", RoundTrip)
     monkeypatch.setenv("FUSEDRNN_CUDA_PATH", request.param)
     for name, value in ON_DEVICE.items():
@@ -107,11 +119,15 @@ def on_device(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
 SHAPES = [{"layers": 3}, {"layers": 2, "directions": 2, "ragged": True}, {"reverse": True, "batch_first": False}]
 
 
+@pytest.mark.parametrize("batch", [4, 9, 33])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_same_bits_on_every_run(cell: str, dtype: str, shape: dict[str, Any]) -> None:
+def test_same_bits_on_every_run(cell: str, dtype: str, shape: dict[str, Any], batch: int) -> None:
     """Run as it is, recorded, replayed: the same bits, whatever the lanes do beside each other."""
-    operands = Operands(cell, dtype, batch=33, steps=70, inputs=40, hidden=64, **shape).damped()
+    operands = Operands(cell, dtype, batch=batch, steps=70, inputs=40, hidden=64, **shape).damped()
     stack = operands.stack(device_stack)
+    if batch <= (9 if dtype == "float32" else 4):
+        assert_path(stack, 70, batch)
+    operands.weights = [cupy().asarray(w) for w in operands.weights]  # at other addresses they would be recorded anew
     expected = [a.get() for a in operands.gradients(stack, cupy().asarray)]
     for _ in range(4):
         for out, first in zip(operands.gradients(stack, cupy().asarray), expected, strict=True):
@@ -121,11 +137,12 @@ def test_same_bits_on_every_run(cell: str, dtype: str, shape: dict[str, Any]) ->
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 def test_replays_hold_for_other_arrays(cell: str, ragged: bool) -> None:
     """Recorded loops read the inputs, lengths and tapes of their call. Small enough for compute-sanitizer."""
-    first = Operands(cell, "float64", layers=2, ragged=ragged, seed=1)
+    first = Operands(cell, "float64", layers=2, ragged=ragged, batch=4, seed=1)
     weights = [cupy().asarray(w) for w in first.weights]
     stack = first.stack(device_stack)
+    assert_path(stack, first.steps, first.batch)
     for seed in range(2, 6):
-        other = Operands(cell, "float64", layers=2, ragged=ragged, seed=seed, weights=weights)
+        other = Operands(cell, "float64", layers=2, ragged=ragged, batch=4, seed=seed, weights=weights)
         expected = other.replaced(weights=first.weights)
         truth = expected.gradients(expected.stack(CPU_STACK))
         for out, value in zip(other.gradients(stack, cupy().asarray), truth, strict=True):
@@ -204,7 +221,7 @@ def test_resident_bits_do_not_depend_on_the_batch(cell: str, hidden: int) -> Non
 @pytest.mark.parametrize("directions", [1, 2], ids=["one_way", "two_way"])
 def test_half_precision(cell: str, kind: str, directions: int) -> None:
     """16-bit tensors: outputs within two roundings of the same numbers in float64, gradients within eight."""
-    torch = pytest.importorskip("torch")
+    torch = imported("torch")
     pytest.importorskip("ml_dtypes")
     operands = Operands(cell, kind, 2, directions, ragged=True, inputs=40, hidden=64).damped()
 
@@ -226,7 +243,7 @@ def test_half_precision(cell: str, kind: str, directions: int) -> None:
 @pytest.mark.parametrize("kind", ROUNDING)
 def test_compute_dtype(cell: str, kind: str) -> None:
     """Arrays of float32 over kernels of 16 bits: to the bit what these make of rounded tensors."""
-    torch = pytest.importorskip("torch")
+    torch = imported("torch")
     pytest.importorskip("ml_dtypes")
     operands = Operands(cell, "float32", 2, ragged=True, inputs=40, hidden=64).damped()
 
@@ -277,7 +294,7 @@ def test_callers_stream(library: str) -> None:
             y = operands.replaced(x=x).outputs(stack, xp.asarray)[0] + 0
             result = y.get()
     else:
-        torch = pytest.importorskip("torch")
+        torch = imported("torch")
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
             noise = torch.randn(4096, 4096, device="cuda")
@@ -292,7 +309,7 @@ def test_callers_stream(library: str) -> None:
 
 def test_nothing_is_copied() -> None:
     """Torch tensors and CuPy arrays are read and written where they are; results are of x's library."""
-    torch = pytest.importorskip("torch")
+    torch = imported("torch")
     operands = Operands("gru", "float32", layers=2)
     on_cupy = operands.gradients(operands.stack(device_stack), cupy().asarray)
     on_torch = operands.gradients(operands.stack(device_stack), lambda a: torch.from_numpy(a).cuda())
@@ -307,7 +324,7 @@ def test_nothing_is_copied() -> None:
 
 def test_jax_arrays() -> None:
     """JAX arrays go in by DLPack, and JAX arrays come out."""
-    jax = pytest.importorskip("jax")
+    jax = imported("jax")
     if jax.default_backend() != "gpu":
         pytest.skip("this JAX has no GPU")
     arguments = Case("lstm").arguments("float32")
@@ -435,3 +452,59 @@ def test_others_may_synchronise_the_device() -> None:
         finally:
             done.set()
         other.result()
+
+
+def test_a_captured_stream_is_refused() -> None:
+    """By forward and backward, which leave no mark in it: the tape and what was held before can still be given back."""
+    operands = Operands("lstm", "float32")
+    stack = operands.stack(device_stack)
+    expected = operands.gradients(stack, foreign)[3:]
+    weights = [foreign(w) for w in operands.weights]
+    inputs = [foreign(a) for a in (operands.x, *operands.start)]
+    cotangents = [foreign(d) for d in operands.cotangents]
+    gradients = [cupy().zeros(w.shape, w.dtype) for w in weights]
+    *_, tape = stack.forward(weights, *inputs, None, True, True)
+    cupy().cuda.Device().synchronize()  # the stream below does not wait for the default one
+    stream = cupy().cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture(cupy().cuda.runtime.streamCaptureModeRelaxed)
+        try:
+            with pytest.raises(RuntimeError, match="is being captured"):
+                stack.forward(weights, *inputs, None, True, True)
+            with pytest.raises(RuntimeError, match="is being captured"):
+                tape.backward(*cotangents, gradients)
+        finally:
+            stream.end_capture()
+    for out, value in zip([*tape.backward(*cotangents, gradients), *gradients], expected, strict=True):
+        assert_same_bits(out.get(), value.get())
+
+
+def test_captures_of_others_are_left_alone() -> None:
+    """Foreign arrays are held and let go while a stream is being captured in the strictest mode."""
+    operands = Operands("lstm", "float32")
+    stack = operands.stack(device_stack)
+    weights = [foreign(w) for w in operands.weights]
+    inputs = [foreign(a) for a in (operands.x, *operands.start)]
+    counter = cupy().zeros(4, np.int32)
+    counter += 1  # loads the kernel
+    cupy().cuda.Device().synchronize()
+    captured, own = (cupy().cuda.Stream(non_blocking=True) for _ in range(2))
+
+    def outputs() -> list[Any]:
+        with own:
+            return [stack.forward(weights, *inputs, None, True, False)[0] for _ in range(3)]
+
+    expected = [y.get() for y in outputs()]  # leaves enough memory with CuPy: it could ask for none below
+    own.synchronize()
+    with captured:
+        captured.begin_capture(cupy().cuda.runtime.streamCaptureModeGlobal)
+        try:
+            counter += 1
+            results = outputs()
+        finally:
+            graph = captured.end_capture()
+        graph.launch(captured)
+    cupy().cuda.Device().synchronize()
+    assert counter.get().tolist() == [2] * 4
+    for out, value in zip(results, expected, strict=True):
+        assert_same_bits(out.get(), value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,6 +23,16 @@ needs_cuda_module = pytest.mark.skipif(
 
 
 CAPTURED = 0xCA  # the handle of a stream that is being captured, to the twin
+
+
+def imported(name: str) -> Any:
+    """Import a library, or skip the test. What it warns of meanwhile is shown, and fails nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        try:
+            return import_module(name)
+        except ImportError as error:
+            pytest.skip(f"{name} cannot be imported: {error}")
 
 
 def twin_stack(*args: Any, chunk_bytes: int = 0, compute_dtype: str = "", **kwargs: Any) -> Any:
