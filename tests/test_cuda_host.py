@@ -55,7 +55,7 @@ from test_recurrent_layers import (
     test_unbatched,
 )
 from tolerance import ROUNDING, assert_gradient, assert_same_bits
-from twin import CAPTURED, Operands, needs_cuda_module, twin_stack
+from twin import CAPTURED, BusyDevice, Operands, needs_cuda_module, twin_stack
 
 pytestmark = needs_cuda_module
 
@@ -298,10 +298,7 @@ def test_arrays_by_interface_are_ready_in_the_stream_of_the_call(monkeypatch: py
 
 def test_arrays_of_other_libraries_are_held_until_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their memory would be somebody else's as soon as nobody holds them; a tape may be gone by then."""
-    from fusedrnn.cuda.arrays import _NumPy
-
-    device_is_done = False
-    monkeypatch.setattr(_NumPy, "mark", lambda self, device: lambda: device_is_done)
+    device = BusyDevice(monkeypatch)
     operands = Operands("lstm", "float32")
     stack = operands.stack(twin_stack)
 
@@ -313,32 +310,21 @@ def test_arrays_of_other_libraries_are_held_until_the_device_is_done(monkeypatch
         return weakref.ref(c0)
 
     held = [still_held(training) for training in (False, True)]
-    gc.collect()
-    assert all(array() is not None for array in held)
-    device_is_done = True
-    operands.outputs(stack)
-    gc.collect()
-    assert all(array() is None for array in held)
+    device.assert_holds(held, lambda: operands.outputs(stack))
 
 
 def test_foreign_arrays_that_are_copied_are_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The copy is made in the order of the stream as well."""
     from fusedrnn.cuda.arrays import _NumPy
 
-    device_is_done = False
-    monkeypatch.setattr(_NumPy, "mark", lambda self, device: lambda: device_is_done)
+    device = BusyDevice(monkeypatch)
     monkeypatch.setattr(_NumPy, "owns", lambda self, array: array.flags.owndata)
     operands = Operands("lstm", "float32")
     x = np.repeat(operands.x, 2, axis=-1)[..., ::2]
     operands.replaced(x=x).outputs(operands.stack(twin_stack))
-    held = weakref.ref(x)
+    held = [weakref.ref(x)]
     del x
-    gc.collect()
-    assert held() is not None
-    device_is_done = True
-    operands.outputs(operands.stack(twin_stack))
-    gc.collect()
-    assert held() is None
+    device.assert_holds(held, lambda: operands.outputs(operands.stack(twin_stack)))
 
 
 @pytest.mark.parametrize("backward_stream", [1, 2], ids=["same_stream", "other_stream"])
@@ -346,7 +332,7 @@ def test_copies_of_a_tape_are_held_for_another_stream(monkeypatch: pytest.Monkey
     """Once given up they are used again in the order of the forward's stream, whatever the backward's has to do."""
     from fusedrnn.cuda.arrays import _NumPy
 
-    device_is_done, stream = False, 1
+    device, stream = BusyDevice(monkeypatch), 1
     copies: list[weakref.ref[Any]] = []
 
     def dense(self: Any, array: Array) -> Array:
@@ -354,7 +340,6 @@ def test_copies_of_a_tape_are_held_for_another_stream(monkeypatch: pytest.Monkey
         copies.append(weakref.ref(copy))
         return copy
 
-    monkeypatch.setattr(_NumPy, "mark", lambda self, device: lambda: device_is_done)
     monkeypatch.setattr(_NumPy, "stream", lambda self, device: stream)
     monkeypatch.setattr(_NumPy, "dense", dense)
     operands = Operands("lstm", "float32")
@@ -365,7 +350,7 @@ def test_copies_of_a_tape_are_held_for_another_stream(monkeypatch: pytest.Monkey
     del tape
     gc.collect()
     assert [copy() is not None for copy in copies] == [backward_stream == 2]
-    device_is_done = True
+    device.done = True
     operands.outputs(stack)
     gc.collect()
     assert copies[0]() is None

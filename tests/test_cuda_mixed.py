@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import fusedrnn as fr
 import standin
 from standin import to_device, to_numpy
 from tolerance import assert_same_bits
-from twin import Operands, needs_cuda_module, twin_stack
+from twin import BusyDevice, Operands, needs_cuda_module, twin_stack
 
 SHAPES: list[dict[str, Any]] = [
     {"layers": 2, "ragged": True},
@@ -78,8 +77,7 @@ def test_foreign_arrays_are_held_until_the_device_is_done(monkeypatch: pytest.Mo
     """It may not have rounded them yet when the call is over and the caller drops them."""
     from fusedrnn.cuda.arrays import _NumPy
 
-    device_is_done = False
-    monkeypatch.setattr(_NumPy, "mark", lambda self, device: lambda: device_is_done)
+    device = BusyDevice(monkeypatch)
     monkeypatch.setattr(_NumPy, "owns", lambda self, array: False)
     operands = Operands("lstm", "float32")
     stack = operands.stack(mixed_twin, compute_dtype="bfloat16")
@@ -88,12 +86,7 @@ def test_foreign_arrays_are_held_until_the_device_is_done(monkeypatch: pytest.Mo
     tape.backward(dy, None, None, [np.zeros_like(w) for w in operands.weights])
     held = [weakref.ref(x), weakref.ref(dy)]
     del x, dy, tape
-    gc.collect()
-    assert all(array() is not None for array in held)
-    device_is_done = True
-    operands.outputs(stack)
-    gc.collect()
-    assert all(array() is None for array in held)
+    device.assert_holds(held, lambda: operands.outputs(stack))
 
 
 @needs_cuda_module

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,13 +28,34 @@ CAPTURED = 0xCA  # the handle of a stream that is being captured, to the twin
 
 
 def imported(name: str) -> Any:
-    """Import a library, or skip the test. What it warns of meanwhile is shown, and fails nothing."""
+    """Import a library; skip the test where it is not installed, fail where it is broken.
+
+    What it warns of meanwhile is shown, and fails nothing.
+    """
+    if find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        try:
-            return import_module(name)
-        except ImportError as error:
-            pytest.skip(f"{name} cannot be imported: {error}")
+        return import_module(name)
+
+
+class BusyDevice:
+    """A device that has not done its work yet, in the place of the twin's, which is done at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from fusedrnn.cuda.arrays import _NumPy
+
+        self.done = False
+        monkeypatch.setattr(_NumPy, "mark", lambda library, device: lambda: self.done)
+
+    def assert_holds(self, arrays: Sequence[weakref.ref[Any]], another_call: Callable[[], object]) -> None:
+        """Demand that arrays live until it is done; the next call lets go of them."""
+        gc.collect()
+        assert all(array() is not None for array in arrays)
+        self.done = True
+        another_call()
+        gc.collect()
+        assert all(array() is None for array in arrays)
 
 
 def twin_stack(*args: Any, chunk_bytes: int = 0, compute_dtype: str = "", **kwargs: Any) -> Any:
