@@ -81,6 +81,13 @@ template <int L, class Body> FUSEDRNN_INLINE void each_state(const Team& team, i
     for (int64_t unit = team.unit_begin; unit < team.unit_end; ++unit) body(j, unit, j * row + unit * L);
 }
 
+// Calls body(j) for samples [begin, end). One alone does not pass through the checks before a vectorised loop, which
+// take as long as a tenth of a step of few units.
+template <class Body> FUSEDRNN_INLINE void each_sample(int64_t begin, int64_t end, const Body& body) {
+  if (end - begin == 1) return body(begin);
+  for (int64_t j = begin; j < end; ++j) body(j);
+}
+
 // A block of units of sorted sample j in the caller's arrays.
 template <class T>
 FUSEDRNN_INLINE Vec<T> read_state(const Sequence<T>& q, const StateView<const T>& from, int64_t j, int64_t unit) {
@@ -262,14 +269,15 @@ template <class C, class T, class E> struct ForwardPass {
         if (n <= j0) break;
         if (may_look_ahead && !looks_ahead && n == j0 + 1) break;  // one sequence is left: from here on another chunk
         if (team.await_input && !team.await_input(team.context, end + 1)) return false;
-        for (int64_t j = j0; j < n; ++j, ++rows) {
+        each_sample(j0, n, [&](int64_t j) FUSEDRNN_BODY {
           const T* x = row_of(q.x, q, end, j);
           if constexpr (values == 1)
             x_row[rows] = x;
           else
             x_row[rows] = round_row(x, q.I, rounded_x + rows * a.space.x_row);
           z_row[rows] = q.gates ? ragged.first[end] + j : rows;
-        }
+          ++rows;
+        });
       }
       if (end == begin) break;  // the samples of this thread have ended
       const int64_t at_once = looks_ahead ? 0 : rows;
@@ -281,7 +289,7 @@ template <class C, class T, class E> struct ForwardPass {
         if (looks_ahead) lookahead.begin_step(a.step - begin);
         const int64_t n = smaller(count(ragged, a.step), team.sample_end) - j0;
         a.z_first = q.gates ? ragged.first[a.step] : done - j0;
-        for (int64_t j = j0; j < j0 + n; ++j) a.y_row[j] = row_of(q.y, q, a.step, j);
+        each_sample(j0, j0 + n, [&](int64_t j) FUSEDRNN_BODY { a.y_row[j] = row_of(q.y, q, a.step, j); });
         sweep_blocks<Step, E>(a, a.blocks, n, team.unit_begin, team.unit_end, recurrent_pieces, a.step & 1);
         done += n;
         if (team.shares_steps && !team.barrier(team.context)) return false;
