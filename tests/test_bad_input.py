@@ -129,6 +129,7 @@ LENGTHS = {
     "too few": Bad(lambda: lstm(X, lengths=np.array([1, 2])), ValueError, "lengths", "(2,)", "(3,)"),
     "too many": Bad(lambda: lstm(X, lengths=np.array([1, 2, 3, 4])), ValueError, "lengths", "(4,)", "(3,)"),
     "rank 2": Bad(lambda: lstm(X, lengths=np.array([[1, 2, 3]])), ValueError, "lengths", "(1, 3)", "(batch,)"),
+    "ragged": Bad(lambda: lstm(X, lengths=[[1], [1, 2], 3]), ValueError, "LSTM: lengths", "unlike", "(batch,)"),
     "float": Bad(lambda: lstm(X, lengths=np.array([1.0, 2, 3])), TypeError, "lengths", "float64"),
     "bool": Bad(lambda: lstm(X, lengths=np.array([True, True, False])), TypeError, "lengths", "bool"),
     "text": Bad(lambda: lstm(X, lengths=np.array(["1", "2", "3"])), TypeError, "lengths", "<U1"),

@@ -224,6 +224,14 @@ def test_linear_refuses_other_shapes(x: Any) -> None:
         fr.Linear(3, 4)(x)
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_linear_refuses_a_bias_of_another_shape(size: int) -> None:
+    layer = fr.Linear(3, 4)
+    layer.params["bias"] = np.ones(size, np.float32)
+    with pytest.raises(ValueError, match=rf"Linear: bias has shape \({size},\); expected .* = \(4,\)"):
+        layer(np.zeros((2, 3), np.float32))
+
+
 def test_backward_refuses_what_does_not_belong_to_it() -> None:
     layer, other = fr.Linear(3, 4), fr.Linear(3, 4)
     _, tape = layer.forward(np.zeros((2, 3)))

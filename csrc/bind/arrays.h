@@ -142,7 +142,12 @@ inline void set_read_only(py::array& a) {
 // Lengths as int64, any integer dtype and strides.
 inline std::vector<int64_t> read_lengths(const std::string& op, const py::handle& object) {
   auto a = py::reinterpret_borrow<py::object>(object);
-  if (!py::isinstance<py::array>(a)) a = py::module_::import("numpy").attr("asarray")(a);
+  try {
+    if (!py::isinstance<py::array>(a)) a = py::module_::import("numpy").attr("asarray")(a);
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_ValueError)) throw;
+    fail(op, "lengths", "is a sequence of sequences of unlike lengths", "integers (batch,)");
+  }
   auto array = py::reinterpret_borrow<py::array>(a);
   const char kind = array.dtype().kind();
   if (kind != 'i' && kind != 'u' && !(array.size() == 0 && kind == 'f'))

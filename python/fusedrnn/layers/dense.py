@@ -116,6 +116,8 @@ class Linear(Layer):
     def _apply(self, x: Array) -> Array:
         rows = row_products(x.reshape(-1, self.in_features), self._params["weight"])
         if self.bias:
-            rows += self._params["bias"]
+            bias = self._params["bias"]
+            check_shape(self.op, "bias", bias, "out_features,", (self.out_features,))  # not one that NumPy stretches
+            rows += bias
         y: Array = rows.reshape(*x.shape[:-1], self.out_features)
         return y
