@@ -104,6 +104,7 @@ def slice_ns(thread):
     assert ctypes.CDLL(None).syscall(sched_getattr, thread, attributes, ctypes.sizeof(attributes), 0) == 0
     return attributes[3]
 
+wait_until_the_worker_sleeps()  # it may have begun after a call that did not wait for it
 assert slice_ns(int(worker)) == 100_000
 assert slice_ns(0) > 100_000
 """
