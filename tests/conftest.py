@@ -1,4 +1,4 @@
-"""Fixtures over cells and dtypes, and the marker of the tests that are repeated on every instruction set."""
+"""Fixtures over cells and dtypes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from reference import CELLS
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers: what test_every_isa.py selects by, and what needs a GPU. Keep the threads together."""
+    """Keep the threads together."""
     _core.wait_for_workers(True)  # a test with several threads does not fall back to one where the machine is busy
-    config.addinivalue_line("markers", "every_isa: repeated on every instruction set that this machine can run")
-    config.addinivalue_line("markers", "cuda: needs a GPU that the CUDA backend can use")
 
 
 def pytest_report_header() -> str:
