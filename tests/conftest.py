@@ -8,7 +8,7 @@ import pytest
 
 import fusedrnn as fr
 from fusedrnn import _core
-from fusedrnn.cuda import presence
+from fusedrnn.arrays import devices
 from reference import CELLS
 
 
@@ -40,7 +40,7 @@ def dtype(request: pytest.FixtureRequest) -> str:
 def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the machine be one without CUDA."""
     nothing = {"built": (), "driver": None, "devices": [], "error": None}
-    monkeypatch.setattr(presence, "status", lambda: nothing)
+    monkeypatch.setattr(devices, "status", lambda: nothing)
 
 
 @pytest.fixture

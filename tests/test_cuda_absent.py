@@ -13,8 +13,8 @@ import pytest
 
 import fusedrnn as fr
 from fusedrnn import cuda
-from fusedrnn.cuda import presence
-from fusedrnn.cuda.presence import covers, summary, unavailable
+from fusedrnn.arrays import devices
+from fusedrnn.arrays.devices import covers, summary, unavailable
 from problems import Case
 from scripts import run_python
 from twin import Operands, imported, needs_cuda_module
@@ -41,7 +41,7 @@ REASONS = {
 def test_each_reason(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
     """Every way of not having CUDA is told apart, by the layers, by ``functional`` and in the configuration."""
     state, missing, remedy = REASONS[found]
-    monkeypatch.setattr(presence, "status", lambda: state)
+    monkeypatch.setattr(devices, "status", lambda: state)
     reason = fr.config()["cuda"]["reason"]
     for words in missing + remedy:
         assert words in reason
@@ -60,7 +60,7 @@ def test_each_reason(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
 
 def test_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     """With all of it there, nothing is said."""
-    monkeypatch.setattr(presence, "status", lambda: USABLE)
+    monkeypatch.setattr(devices, "status", lambda: USABLE)
     assert unavailable() is None
     cuda.require_device()
     expected = {"built": "80-real, 90-real, 90-virtual", "driver": "13.0", "device": "H100", "reason": None}
@@ -221,7 +221,7 @@ def test_numpy_is_refused_by_the_device() -> None:
 def test_where_cublas_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """FUSEDRNN_CUBLAS comes first, then files of a toolkit that are there."""
     from fusedrnn import _cuda
-    from fusedrnn.cuda.libraries import cublas_candidates
+    from fusedrnn.cuda.cublas import cublas_candidates
 
     library = tmp_path / "lib64" / f"libcublas.so.{_cuda.status()['runtime'] // 1000}"
     library.parent.mkdir()

@@ -120,7 +120,7 @@ def test_outputs_belong_to_the_caller(cell: str, dtype: str) -> None:
 def test_memory_runs_out_in_forward(monkeypatch: pytest.MonkeyPatch, cell: str, training: bool) -> None:
     """Whichever piece is refused: the call is made again, and what it had put out is done before its tape goes."""
     from fusedrnn import _cuda
-    from fusedrnn.cuda.arrays import _NumPy
+    from fusedrnn.cuda.array_libraries import _NumPy
 
     operands = Operands(cell, "float32", layers=3, directions=2, ragged=True)
     expected = operands.outputs(operands.stack(twin_stack))
@@ -148,7 +148,7 @@ def test_memory_runs_out_in_backward(
 ) -> None:
     """Whichever piece is refused: the call is made again and adds nothing twice, or says that it must not be."""
     from fusedrnn import _cuda
-    from fusedrnn.cuda.arrays import _NumPy
+    from fusedrnn.cuda.array_libraries import _NumPy
 
     operands = Operands(cell, "float32", layers=3, directions=directions, ragged=True)
     expected = operands.gradients(operands.stack(twin_stack))
@@ -245,7 +245,7 @@ def test_arrays_by_dlpack(cell: str) -> None:
 
 def _of_another_library() -> Any:
     """Return the library of an x whose current stream is not CuPy's: 100 on device 0, 101 on device 1."""
-    from fusedrnn.cuda.arrays import _NumPy
+    from fusedrnn.cuda.array_libraries import _NumPy
 
     class Elsewhere(_NumPy):
         name = "elsewhere"
@@ -279,7 +279,7 @@ def test_arrays_by_dlpack_are_ready_in_the_stream_of_the_call() -> None:
 
 def test_arrays_by_interface_are_ready_in_the_stream_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream of the call waits for the one that the interface names."""
-    from fusedrnn.cuda import arrays
+    from fusedrnn.cuda import array_libraries
     from fusedrnn.cuda.stack import _Call
 
     done: list[tuple[str, int, int]] = []
@@ -290,7 +290,7 @@ def test_arrays_by_interface_are_ready_in_the_stream_of_the_call(monkeypatch: py
     cuda = SimpleNamespace(
         Device=lambda ordinal: nullcontext(), Event=lambda disable_timing: SimpleNamespace(ptr=9), runtime=runtime
     )
-    monkeypatch.setattr(arrays, "namespace", lambda: SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(array_libraries, "cupy_namespace", lambda: SimpleNamespace(cuda=cuda))
     interface = {"data": (0, False), "typestr": "<f4", "shape": (0, 3), "strides": None, "stream": 7}
     _Call("LSTM", _of_another_library()).input("h0", SimpleNamespace(__cuda_array_interface__=interface))
     assert done == [("record", 9, 7), ("wait", 100, 9)]
@@ -315,7 +315,7 @@ def test_arrays_of_other_libraries_are_held_until_the_device_is_done(monkeypatch
 
 def test_foreign_arrays_that_are_copied_are_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The copy is made in the order of the stream as well."""
-    from fusedrnn.cuda.arrays import _NumPy
+    from fusedrnn.cuda.array_libraries import _NumPy
 
     device = BusyDevice(monkeypatch)
     monkeypatch.setattr(_NumPy, "owns", lambda self, array: array.flags.owndata)
@@ -330,7 +330,7 @@ def test_foreign_arrays_that_are_copied_are_held_too(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("backward_stream", [1, 2], ids=["same_stream", "other_stream"])
 def test_copies_of_a_tape_are_held_for_another_stream(monkeypatch: pytest.MonkeyPatch, backward_stream: int) -> None:
     """Once given up they are used again in the order of the forward's stream, whatever the backward's has to do."""
-    from fusedrnn.cuda.arrays import _NumPy
+    from fusedrnn.cuda.array_libraries import _NumPy
 
     device, stream = BusyDevice(monkeypatch), 1
     copies: list[weakref.ref[Any]] = []
@@ -358,7 +358,7 @@ def test_copies_of_a_tape_are_held_for_another_stream(monkeypatch: pytest.Monkey
 
 def test_a_captured_stream_is_refused(monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
     """Before a mark is left there, by which the tape or what is held would never be given back."""
-    from fusedrnn.cuda.arrays import _NumPy
+    from fusedrnn.cuda.array_libraries import _NumPy
 
     operands = Operands(cell, "float32")
     stack = operands.stack(twin_stack)

@@ -75,7 +75,7 @@ def test_new_weights_are_seen(cell: str) -> None:
 @needs_cuda_module
 def test_foreign_arrays_are_held_until_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may not have rounded them yet when the call is over and the caller drops them."""
-    from fusedrnn.cuda.arrays import _NumPy
+    from fusedrnn.cuda.array_libraries import _NumPy
 
     device = BusyDevice(monkeypatch)
     monkeypatch.setattr(_NumPy, "owns", lambda self, array: False)

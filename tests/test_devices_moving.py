@@ -13,7 +13,8 @@ import pytest
 
 import fusedrnn as fr
 import standin
-from fusedrnn import cuda, models, training
+from fusedrnn import models, training
+from fusedrnn.arrays import devices
 from fusedrnn.layers.base import Layer
 from scripts import run_python
 from standin import Foreign, assert_alike, to_device, to_numpy
@@ -233,7 +234,7 @@ def test_without_a_gpu_the_error_says_why_and_nothing_moves(monkeypatch: pytest.
     def no_device() -> None:
         raise RuntimeError("device='cuda' cannot be used: there is no driver; or use device='cpu'")
 
-    monkeypatch.setattr(cuda, "require_device", no_device)
+    monkeypatch.setattr(devices, "require_device", no_device)
     layer: Layer = fr.Linear(3, 2)
     layer.save(tmp_path / "linear.safetensors")
     calls: list[Callable[[], Layer]] = [lambda: layer.to("cuda"), lambda: fr.Linear(3, 2, device="cuda")]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 import differences
 import fusedrnn as fr
 from fusedrnn.allocation import LARGEST_BYTES, parameters_from_file
+from fusedrnn.arrays.checks import as_lengths, as_real, positive_int
 from fusedrnn.init import glorot_uniform, limit_spectral_norm, orthogonal, recurrent_parameters
-from fusedrnn.layers.arrays import as_lengths, as_real, positive_int
 
 Array = NDArray[Any]
 FLOAT64 = np.dtype("float64")

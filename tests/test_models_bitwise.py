@@ -9,7 +9,7 @@ import pytest
 
 import fusedrnn as fr
 from fusedrnn import models
-from fusedrnn.layers.products import row_products
+from fusedrnn.arrays.products import row_products
 from model_cases import CASES, LENGTHS, arguments, encoder_decoder, keywords
 from tolerance import assert_same_bits
 

@@ -62,7 +62,7 @@ def torch_dtype(torch: Any, case: Case) -> Any:
 
 def allow_tf32(torch: Any, allowed: bool) -> None:
     """Set the switch of both sides."""
-    from fusedrnn.cuda.tf32 import set_tf32
+    from fusedrnn.cuda import set_tf32
 
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -3,9 +3,9 @@
 from typing import Any
 
 from . import functional, init, layers, models, training
+from .arrays.lengths import pad_sequences
 from .configuration import config, get_num_threads, read_environment, set_num_threads, show_config
 from .layers import GRU, LSTM, RNN, Activation, Bidirectional, Dropout, Embedding, Layer, Linear, Sequential
-from .layers.lengths import pad_sequences
 from .serialization import load, save
 from .training import (
     SGD,

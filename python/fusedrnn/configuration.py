@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from . import _core
-from .cuda.presence import summary as cuda_summary
+from .arrays.devices import summary as cuda_summary
 
 
 def set_num_threads(n: int) -> None:

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .cuda import require_device
-from .cuda.detection import is_device_array
+from .arrays.devices import is_device_array, require_device
 from .gates import CELLS
 
 __all__ = ["Gradients", "KernelTape", "gru", "gru_backward", "lstm", "lstm_backward", "rnn", "rnn_backward"]
@@ -261,7 +260,7 @@ def _backend(op: str, x: Any) -> Backend:
     """Return the kernels for x, by where it lies."""
     if is_device_array(x):
         require_device()
-        from .cuda.backend import DeviceBackend
+        from .cuda.stack import DeviceBackend
 
         return DeviceBackend(op, x)
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):

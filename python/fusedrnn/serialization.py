@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .allocation import parameters_from_file
-from .layers.arrays import Array, described, parse_device
+from .arrays.checks import Array, described, parse_device
+from .arrays.namespace import to_host
 from .layers.base import Layer
-from .layers.namespace import to_host
 from .layers.registry import layer_from_spec, layer_spec
 
 _METADATA_KEY = "fusedrnn"

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fusedrnn import _core, cuda
+from fusedrnn import _core
+from fusedrnn.arrays import devices
 from standin_arrays import DEVICE, Array, on_device, standard_dtype
 
 _CREATE = {"arange", "empty", "full", "ones", "zeros"}
@@ -115,8 +116,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Namespace:
     xp = Namespace()
     kernels = ModuleType("fusedrnn.cuda.stack")
     kernels.Stack = Stack  # type: ignore[attr-defined]
-    monkeypatch.setattr(cuda, "require_device", lambda: None)
-    monkeypatch.setattr(cuda, "namespace", lambda: xp)
+    monkeypatch.setattr(devices, "require_device", lambda: None)
+    monkeypatch.setattr(devices, "cupy_namespace", lambda: xp)
     monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
     mixed = ModuleType("fusedrnn.cuda.mixed")
     mixed.MixedStack = Stack  # type: ignore[attr-defined]

@@ -43,7 +43,7 @@ class BusyDevice:
     """A device that has not done its work yet, in the place of the twin's, which is done at once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from fusedrnn.cuda.arrays import _NumPy
+        from fusedrnn.cuda.array_libraries import _NumPy
 
         self.done = False
         monkeypatch.setattr(_NumPy, "mark", lambda library, device: lambda: self.done)

@@ -1,12 +1,33 @@
-"""The CUDA backend: whether this machine can run it, and the arrays that layers hold on it.
+"""The CUDA backend: the kernels' stacks of layers, for the arrays of any library that lie on a device.
 
-Importing this package imports nothing of CUDA; the questions below do, when they are asked.
+Importing this package imports nothing of CUDA; the functions below do, when they are called.
 """
 
 from __future__ import annotations
 
-from .presence import namespace, require_device, status, unavailable
-from .tf32 import get_tf32, set_tf32
+from ..arrays.devices import cupy_namespace as namespace
+from ..arrays.devices import require_device, status, unavailable
+
+_tf32_allowed = False
+
+
+def set_tf32(allowed: bool) -> None:
+    """Allow or forbid TF32 in the products of later float32 calls on a GPU. Off by default, as in torch.
+
+    Sums stay float32.
+
+    Parameters
+    ----------
+    allowed : bool
+        Whether the inputs of products may be rounded to 10 bits of mantissa; for all threads.
+    """
+    global _tf32_allowed
+    _tf32_allowed = bool(allowed)
+
+
+def get_tf32() -> bool:
+    """Say whether TF32 is allowed."""
+    return _tf32_allowed
 
 
 def release_memory() -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from .. import _cuda
-from .arrays import Library, NarrowArray, library_of, narrow_library
+from .array_libraries import Library, NarrowArray, library_of, narrow_library
 from .stack import Stack, Tape, keep_until_done
 
 

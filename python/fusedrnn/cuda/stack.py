@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .. import _cuda
+from ..arrays.devices import require_device
 from ..gates import CELLS
-from .arrays import Library, by_protocol, library_of
-from .libraries import prepare_cublas
-from .presence import require_device
-from .tf32 import get_tf32
+from . import get_tf32
+from .array_libraries import Library, by_protocol, library_of
+from .cublas import prepare_cublas
 
 T = TypeVar("T")
 
@@ -270,3 +270,22 @@ def _with_free_memory(library: Library, run: Callable[[], T]) -> T:
     except MemoryError:
         library.release_cached()
         return run()
+
+
+class DeviceBackend:
+    """How ``fusedrnn.functional`` calls the kernels: for the array library of x, one call and its backward."""
+
+    Stack = Stack
+
+    def __init__(self, op: str, x: Any) -> None:
+        self._library = library_of(op, "x", x)
+        view = self._library.view(x)
+        self.dtype, self._device = view.dtype, view.device
+
+    def zeros(self, like: Any) -> Any:
+        """Return zeros of the shape of a weight, into which the kernels may add."""
+        return self._library.zeros(tuple(like.shape), self.dtype, self._device)
+
+    def result(self, array: Any) -> Any:
+        """Return what ``zeros`` made as the caller should see it."""
+        return self._library.result(array)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arrays.checks import Array
+from ..arrays.lengths import valid_steps
 from ..gates import CELLS
-from ..layers.arrays import Array
-from ..layers.lengths import valid_steps
 from .flow_plot import plot_gradient_flow
 from .powers import matrix_norms, power_norms, spectral_norm, spectral_radius
 from .recording import Call, direction_name

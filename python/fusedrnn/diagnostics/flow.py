@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..layers.arrays import Array, integer
+from ..arrays.checks import Array, integer
 from ..layers.base import Layer, Tape
 from ..layers.bidirectional import Bidirectional
 from ..layers.calling import first

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays.checks import Array
+from ..arrays.lengths import valid_steps
 from ..gates import CELLS, SIGMOID
-from ..layers.arrays import Array
 from ..layers.base import Layer
-from ..layers.lengths import valid_steps
 from .recording import Call, batch_major, direction_name, recorded, run_forward
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays.checks import Array
 from ..figure import INK, new_figure
 from ..gates import SIGMOID
-from ..layers.arrays import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

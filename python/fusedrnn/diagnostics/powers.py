@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..layers.arrays import Array, as_real, integer
+from ..arrays.checks import Array, as_real, integer
 
 NORMS = {"spectral": 2, "frobenius": "fro"}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..layers.arrays import Array, as_lengths, as_real
+from ..arrays.checks import Array, as_lengths, as_real
 from ..layers.base import Layer, Tape
 from ..layers.recurrent import Recurrent
 from ..layers.state import state_arrays

@@ -7,6 +7,7 @@ from .cells import GRU, LSTM, RNN
 from .dense import Linear
 from .dropout import Dropout
 from .embedding import Embedding
+from .noise import GaussianNoise
 from .recurrent import Recurrent
 from .registry import register_layer
 from .sequential import Sequential
@@ -20,6 +21,7 @@ __all__ = [
     "Bidirectional",
     "Dropout",
     "Embedding",
+    "GaussianNoise",
     "Layer",
     "Linear",
     "Recurrent",

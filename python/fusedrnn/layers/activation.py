@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, as_real, check_shape, parse_dtype
+from ..arrays.checks import Array, as_real, check_shape, parse_dtype
 from .base import Layer, Tape
 from .registry import register_layer
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from .arrays import Array, as_real, described, parse_device, parse_dtype, seed_sequence
-from .namespace import assign, from_host, host_copy, namespace, take_host, to_host
+from ..arrays.checks import Array, as_real, described, parse_device, parse_dtype, seed_sequence
+from ..arrays.namespace import assign, from_host, host_copy, namespace, take_host, to_host
 from .parameters import Parameters, ReadOnly, apart_from, check_writeable
 from .registry import shown
 

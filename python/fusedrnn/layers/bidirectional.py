@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .arrays import Array, as_real, check_shape, described
+from ..arrays.checks import Array, as_real, check_shape, described
 from .base import Layer, Tape
 from .registry import layer_from_spec, layer_spec, register_layer
 

@@ -6,10 +6,10 @@ import inspect
 from functools import lru_cache
 from typing import Any
 
-from .arrays import as_array
+from ..arrays.checks import as_array
+from ..arrays.lengths import without_padding
 from .base import Layer
 from .embedding import Embedding
-from .lengths import without_padding
 
 
 def forward_layer(layer: Layer, x: Any, lengths: Any) -> tuple[Any, Any]:

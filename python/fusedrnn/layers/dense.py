@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..allocation import claim_parameters
+from ..arrays.accumulation import add_to
+from ..arrays.checks import Array, as_real, check_shape, flag, positive_int, random_generator
+from ..arrays.products import row_products
 from ..init import check_init, glorot_uniform, torch_uniform
-from .adding import add_to
-from .arrays import Array, as_real, check_shape, flag, positive_int, random_generator
 from .base import Layer, Tape
-from .products import row_products
 from .registry import register_layer
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, as_real, check_shape, parse_dtype, probability, random_generator
+from ..arrays.checks import Array, as_real, check_shape, parse_dtype, probability, random_generator
+from ..arrays.namespace import from_host
 from .base import Layer, Tape
-from .namespace import from_host
 from .registry import register_layer
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..allocation import claim_parameters
+from ..arrays.accumulation import add_to_rows
+from ..arrays.checks import Array, as_integer, as_real, check_shape, integer, positive_int, random_generator
 from ..init import normal
-from .adding import add_to_rows
-from .arrays import Array, as_integer, as_real, check_shape, integer, positive_int, random_generator
 from .base import Layer, Tape
 from .registry import register_layer
 

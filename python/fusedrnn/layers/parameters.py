@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
+from ..arrays.checks import Array
 
 _serials = itertools.count(1)
 

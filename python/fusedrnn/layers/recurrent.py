@@ -12,8 +12,8 @@ import numpy as np
 
 from .. import _core
 from ..allocation import check_parameters
+from ..arrays.checks import Array, as_real, check_shape, flag, positive_int, probability, seed_sequence
 from ..init import GATES, Init, check_init, recurrent_parameters
-from .arrays import Array, as_real, check_shape, flag, positive_int, probability, seed_sequence
 from .base import Layer, Tape
 from .dropout import dropout_mask
 from .parameters import serial_of

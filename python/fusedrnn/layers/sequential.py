@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
-from .arrays import Array, described, integer
+from ..arrays.checks import Array, described, integer
 from .base import Layer, Tape
 from .calling import call_layer, clean_input, first, forward_layer
 from .registry import layer_from_spec, layer_spec, register_layer

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import Array, as_real, check_shape
+from ..arrays.checks import Array, as_real, check_shape
 
 if TYPE_CHECKING:
     from .recurrent import Recurrent

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
-from .arrays import Array, as_real, check_shape
+from ..arrays.checks import Array, as_real, check_shape
 from .state import state_arrays
 
 if TYPE_CHECKING:

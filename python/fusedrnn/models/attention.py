@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.accumulation import add_to
+from ..arrays.checks import Array, as_lengths, as_real, check_shape, positive_int, seed_sequence
+from ..arrays.namespace import from_host
+from ..arrays.products import row_products
 from ..init import glorot_uniform
 from ..layers import Linear, Tape, register_layer
 from ..layers.activation import DERIVATIVES, softmax
-from ..layers.adding import add_to
-from ..layers.arrays import Array, as_lengths, as_real, check_shape, positive_int, seed_sequence
-from ..layers.namespace import from_host
-from ..layers.products import row_products
 from ..layers.summary import Shape, Visit
 from .model import Model
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..arrays.checks import Array
 from ..layers import Layer, Linear, Tape, register_layer
 from ..layers.activation import DERIVATIVES
-from ..layers.arrays import Array
 from ..layers.registry import layer_from_spec, layer_spec
 from ..layers.summary import Shape, Visit
 from .model import Model, check_recurrent, run

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import Array, as_real, integer, probability, seed_sequence
+from ..arrays.lengths import without_padding
+from ..arrays.namespace import from_host, namespace_of, on_gpu, to_host
 from ..layers import Bidirectional, Embedding, Layer, Tape, register_layer
-from ..layers.arrays import Array, as_real, integer, probability, seed_sequence
 from ..layers.calling import call_layer, forward_layer
-from ..layers.lengths import without_padding
-from ..layers.namespace import from_host, namespace_of, on_gpu, to_host
 from ..layers.summary import Shape, Visit
 from .attention import Attention
 from .model import (
@@ -28,7 +28,6 @@ from .model import (
 )
 from .states import map_state, state_sizes
 from .stepping import stepper
-from .teacher import shift_right
 
 
 @register_layer
@@ -280,3 +279,31 @@ class DecoderSteps:
         xp = self._decoder.xp
         at = from_host(xp, rows)
         self._stream.reset(map_state(lambda array: xp.ascontiguousarray(array[:, at]), self._stream.state))
+
+
+def shift_right(targets: Any, start: int | float = 0) -> Any:
+    """Return the decoder's inputs for these targets: each sequence delayed by one step, ``start`` first.
+
+    Parameters
+    ----------
+    targets : array_like (N, T) or (N, T, F), or list of N arrays (T_n,) or (T_n, F)
+        Tokens or values, samples first. Unequal lengths stay as they are.
+    start : int or float
+        The start token, or the value of all features at the first step.
+
+    Returns
+    -------
+    ndarray or list of ndarray
+        Shaped as ``targets``, on their device.
+    """
+    if isinstance(targets, (list, tuple)):
+        return [_delayed(np.asarray(target)[np.newaxis], start)[0] for target in targets]
+    return _delayed(targets if on_gpu(targets) else np.asarray(targets), start)
+
+
+def _delayed(target: Array, start: int | float) -> Array:
+    if target.ndim < 2:
+        raise ValueError(f"shift_right: targets has shape {target.shape}; expected (samples, time, ...)")
+    inputs: Array = namespace_of(target).full_like(target, start)
+    inputs[:, 1:] = target[:, :-1]
+    return inputs

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import Array, seed_sequence
 from ..layers import Embedding, Layer, Tape, register_layer
-from ..layers.arrays import Array, seed_sequence
 from ..layers.registry import layer_spec
 from ..layers.summary import Shape, Visit, expected_input
 from .attention import Attention

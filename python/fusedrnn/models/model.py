@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import as_array, as_integer, as_lengths, described, integer
+from ..arrays.lengths import without_padding
+from ..arrays.namespace import on_gpu
 from ..layers import Bidirectional, Embedding, Layer, Linear, Recurrent, Sequential
-from ..layers.arrays import as_array, as_integer, as_lengths, described, integer
-from ..layers.lengths import without_padding
-from ..layers.namespace import on_gpu
 from ..layers.registry import layer_from_spec, layer_spec
 from .states import state_sizes
 

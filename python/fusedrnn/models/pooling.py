@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import Array, as_lengths
+from ..arrays.lengths import valid_steps
+from ..arrays.namespace import from_host, namespace_of
 from ..layers import Bidirectional, Layer, Recurrent
-from ..layers.arrays import Array, as_lengths
-from ..layers.lengths import valid_steps
-from ..layers.namespace import from_host, namespace_of
 from .model import output_features
 
 POOLINGS = ("last", "mean", "max")

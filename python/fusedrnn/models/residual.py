@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..arrays.checks import Array, as_real, seed_sequence
+from ..arrays.lengths import without_padding
 from ..layers import Bidirectional, Layer, Linear, Tape, register_layer
-from ..layers.arrays import Array, as_real, seed_sequence
-from ..layers.lengths import without_padding
 from ..layers.registry import layer_from_spec, layer_spec
 from ..layers.summary import Shape, Visit
 from .model import Model, batch_lengths, check_recurrent, output_features, run

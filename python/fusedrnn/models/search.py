@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers.arrays import Array, number, positive_int, random_generator
+from ..arrays.checks import Array, number, positive_int, random_generator
 
 METHODS = ("greedy", "sample", "beam")
 _LARGEST_EXPONENT = 700  # exp(710) is above the largest float

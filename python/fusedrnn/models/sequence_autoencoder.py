@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..arrays.checks import Array, as_lengths, as_real, check_shape, flag, integer, seed_sequence
+from ..arrays.lengths import in_reverse, without_padding
 from ..layers import Layer, Linear, Tape, register_layer
-from ..layers.arrays import Array, as_lengths, as_real, check_shape, flag, integer, seed_sequence
-from ..layers.lengths import in_reverse, without_padding
 from ..layers.registry import layer_spec
 from ..layers.summary import Shape, Visit
 from .bridge import Bridge
-from .decoder import Decoder
-from .free_running import free_backward, free_forward, free_run
+from .decoder import Decoder, shift_right
+from .generation import free_backward, free_forward, free_run
 from .model import Model, batch_lengths, check_recurrent, optional_layer, output_features, run
 from .pooling import final_features, final_output, final_output_backward, mean_steps
 from .residual import input_size_of
-from .teacher import shift_right
 
 INPUTS = ("teacher", "free", "code")
 

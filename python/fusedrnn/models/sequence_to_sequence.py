@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import Array, as_integer, as_lengths, as_real, integer
+from ..arrays.lengths import without_padding
+from ..arrays.namespace import to_host
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
-from ..layers.arrays import Array, as_integer, as_lengths, as_real, integer
 from ..layers.calling import call_layer, clean_input, first, forward_layer
-from ..layers.lengths import without_padding
-from ..layers.namespace import to_host
 from ..layers.summary import Shape, Visit, expected_input
 from .decoder import Decoder
 from .generation import write_sentences

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import Array
 from ..layers import Bidirectional, Embedding, Layer, Recurrent, Tape, register_layer
 from ..layers.activation import softmax
-from ..layers.arrays import Array
 from ..layers.calling import call_layer, clean_input, first, forward_layer
 from ..layers.summary import Shape, Visit, expected_input
 from .model import Model, batch_lengths, check_rank, embed, make_head, optional_layer, output_features, run, unembed

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ..layers import Activation, Dropout, Layer, Linear, Sequential, Tape, register_layer
+from ..arrays.checks import Array, as_real, flag, positive_int, seed_sequence
+from ..arrays.namespace import from_host, namespace_of, on_gpu
+from ..layers import Activation, Dropout, GaussianNoise, Layer, Linear, Sequential, Tape, register_layer
 from ..layers.activation import FUNCTIONS
-from ..layers.arrays import Array, as_real, flag, positive_int, seed_sequence
-from ..layers.namespace import from_host, on_gpu
 from ..layers.summary import Shape, Visit
+from ..layers.tied import TiedLinear
 from .model import Model, run
-from .noise import GaussianNoise
-from .sparsity import Sparsity
-from .tied import TiedLinear
+
+_NEAREST = 1e-7  # a mean activation of exactly 0 or 1 would have an infinite divergence
 
 
 @register_layer
@@ -76,7 +76,7 @@ class StackedAutoencoder(Model):
             raise ValueError(f"{self.op}: sizes is {self.sizes}; expected those of the input, the layers and the code")
         self.activation, self.code_activation, self.output_activation = activation, code_activation, output_activation
         self.tied = flag(self.op, "tied", tied)
-        self._sparsity = Sparsity(self.op, sparsity, sparsity_target, code_activation)
+        self._sparsity = _Sparsity(self.op, sparsity, sparsity_target, code_activation)
         seeds = seed_sequence(self.op, seed).generate_state(2 * depth + 2).tolist()
 
         pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
@@ -205,3 +205,51 @@ def _activated(layers: Sequence[Layer], functions: Sequence[str]) -> Sequential:
             raise ValueError(f"StackedAutoencoder: activation is {name!r}; expected one of {', '.join(FUNCTIONS)}")
     pairs = zip(layers, functions, strict=True)
     return Sequential(*(part for layer, name in pairs for part in (layer, Activation(name, dtype=layer.dtype))))
+
+
+class _Sparsity:
+    """weight * R(code) with its gradient, a mean over the samples.
+
+    R is the sum of the absolute values, or with a target r the sum over the units of KL(r || m) =
+    r log(r/m) + (1-r) log((1-r)/(1-m)), with a unit's mean activation m (Ng 2011, sparse autoencoder).
+    """
+
+    def __init__(self, op: str, weight: float, target: float | None, activation: str) -> None:
+        if not weight >= 0:
+            raise ValueError(f"{op}: sparsity is {weight}; expected a number >= 0")
+        if target is not None and not 0 < target < 1:
+            raise ValueError(f"{op}: sparsity_target is {target}; expected a number in (0, 1)")
+        if target is not None and activation != "sigmoid":
+            raise ValueError(f"{op}: code_activation is {activation!r}; expected 'sigmoid' with a sparsity_target")
+        self.weight, self.target = float(weight), target
+
+    def value(self, code: Array) -> float:
+        """Return the penalty of a code (..., C)."""
+        rows = code.reshape(-1, code.shape[-1])
+        if self.weight == 0 or len(rows) == 0:
+            return 0.0
+        xp = namespace_of(rows)
+        if self.target is None:
+            return self.weight * float(xp.abs(rows).sum(dtype=np.float64)) / len(rows)
+        m, r = self._means(rows), self.target
+        return self.weight * float((r * xp.log(r / m) + (1 - r) * xp.log((1 - r) / (1 - m))).sum())
+
+    def gradient(self, code: Array) -> Array:
+        """Return the penalty's gradient, shaped as the code."""
+        rows, xp = code.reshape(-1, code.shape[-1]), namespace_of(code)
+        gradient: Array
+        if self.weight == 0 or len(rows) == 0:
+            gradient = xp.zeros_like(code)
+            return gradient
+        scale = self.weight / len(rows)
+        if self.target is None:
+            gradient = xp.sign(code) * code.dtype.type(scale)
+            return gradient
+        m, r = self._means(rows), self.target
+        slope = (scale * ((1 - r) / (1 - m) - r / m)).astype(code.dtype)
+        gradient = xp.broadcast_to(slope, code.shape)
+        return gradient
+
+    def _means(self, rows: Array) -> Array:
+        means: Array = namespace_of(rows).clip(rows.mean(axis=0, dtype=np.float64), _NEAREST, 1 - _NEAREST)
+        return means

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
+from ..arrays.checks import Array
+from ..arrays.namespace import namespace_of
 from ..layers import Bidirectional, Layer, Recurrent
-from ..layers.arrays import Array
-from ..layers.namespace import namespace_of
 
 
 class Slabs(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arrays.checks import Array
 from ..layers import Layer
-from ..layers.arrays import Array
 
 
 class Calls:

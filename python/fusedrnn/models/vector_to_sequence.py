@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import Array, as_real, check_shape, flag, positive_int, seed_sequence
 from ..layers import Embedding, Layer, Tape, register_layer
-from ..layers.arrays import Array, as_real, check_shape, flag, positive_int, seed_sequence
 from ..layers.summary import Shape, Visit
 from .bridge import Bridge
 from .decoder import Decoder, TaughtModel

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from ..layers.arrays import Array
+from ..arrays.checks import Array
 from ..models import SequenceAutoencoder
 from .estimator import SequenceEstimator
 

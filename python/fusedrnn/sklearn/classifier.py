@@ -11,8 +11,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from ..arrays.checks import Array
 from ..layers.activation import softmax
-from ..layers.arrays import Array
 from ..models import SequenceToVector
 from ..training import cross_entropy
 from .estimator import SequenceEstimator

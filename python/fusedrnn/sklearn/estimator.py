@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..arrays.checks import Array
 from ..layers import GRU, LSTM, RNN, Layer
-from ..layers.arrays import Array
 from ..training import Adam, EarlyStopping, fit
 from ..training.losses import Loss
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ..layers.arrays import Array, positive_int
+from ..arrays.checks import Array, positive_int
 from ..models import SequenceToVector
 from .estimator import SequenceEstimator, mean_and_scale
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers.arrays import as_integer, positive_int
+from ..arrays.checks import as_integer, positive_int
 
 _END = object()  # not None: a source may give that, by mistake
 

@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass, field
 
-from ..layers.arrays import Array, positive_int
+from ..arrays.checks import Array, positive_int
 from ..layers.base import Layer
 from .history import History
 from .optimizer import Optimizer

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ..layers.arrays import Array, positive
+from ..arrays.checks import Array, positive
+from ..arrays.namespace import square_sum
 from ..layers.base import Layer
-from ..layers.namespace import square_sum
 
 
 def clip_grad_norm(layer: Layer, max_norm: float) -> float:

@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from ..layers.arrays import Array
+from ..arrays.checks import Array
+from ..arrays.namespace import assign, to_host
 from ..layers.base import Layer
-from ..layers.namespace import assign, to_host
 from .callbacks import Callback, Training
 from .clip import unique_arrays
 

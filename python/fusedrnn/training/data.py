@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers.arrays import Array, as_array, as_integer, check_plain
+from ..arrays.checks import Array, as_array, as_integer, check_plain
+from ..arrays.lengths import padded, without_padding
+from ..arrays.namespace import device_array, from_host, namespace_of, on_gpu, take_host, to_host
 from ..layers.base import Layer
-from ..layers.lengths import padded, without_padding
-from ..layers.namespace import device_array, from_host, namespace_of, on_gpu, take_host, to_host
 from .losses import sequence_mask
 
 

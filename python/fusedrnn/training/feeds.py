@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..layers.arrays import positive_int
+from ..arrays.checks import positive_int
 from .batches import BatchSource, bucketed_order
 from .data import Batch, Samples, make_samples
 

@@ -8,10 +8,10 @@ from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
-from ..layers.arrays import described, positive, positive_int, random_generator
+from ..arrays.checks import described, positive, positive_int, random_generator
+from ..arrays.namespace import namespace_of
 from ..layers.base import Layer
 from ..layers.calling import call_inputs, forward_inputs
-from ..layers.namespace import namespace_of
 from .callbacks import Callback, Training
 from .clip import clip_grad_norm, clip_grad_value
 from .data import Batch, Samples, make_samples

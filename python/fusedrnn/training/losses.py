@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import Array, as_integer, as_mask, as_real, check_shape
+from ..arrays.lengths import valid_steps
+from ..arrays.namespace import from_host, namespace_of, on_gpu, subtract_where, take_host, to_host
 from ..layers.activation import sigmoid
-from ..layers.arrays import Array, as_integer, as_mask, as_real, check_shape
-from ..layers.lengths import valid_steps
-from ..layers.namespace import from_host, namespace_of, on_gpu, subtract_where, take_host, to_host
 
 Loss: TypeAlias = Callable[..., tuple[float, Array]]
 IGNORE_INDEX = -100

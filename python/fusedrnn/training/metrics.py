@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..layers.arrays import as_integer, as_real, check_shape
-from ..layers.namespace import namespace_of
+from ..arrays.checks import as_integer, as_real, check_shape
+from ..arrays.namespace import namespace_of
 from .losses import IGNORE_INDEX, common_namespace, cross_entropy, mae, valid_elements
 
 Metric: TypeAlias = Callable[..., float]

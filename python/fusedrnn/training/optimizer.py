@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..layers.arrays import Array, as_real, integer, number
+from ..arrays.checks import Array, as_real, integer, number
+from ..arrays.namespace import assign, host_copy, take_host
 from ..layers.base import Layer
-from ..layers.namespace import assign, host_copy, take_host
 from ..layers.parameters import check_writeable
 from .clip import unique_arrays
 

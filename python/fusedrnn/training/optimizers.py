@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ..layers.arrays import Array, described
+from ..arrays.checks import Array, described
 from ..layers.base import Layer
 from .optimizer import Optimizer
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..layers.arrays import as_real
-from ..layers.namespace import take_host
+from ..arrays.checks import as_real
+from ..arrays.namespace import take_host
 from .data import Samples
 from .losses import Loss, class_weights, cross_entropy
 

@@ -13,22 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cuda.detection import is_device_array
+from . import devices
 
 
 def namespace(device: str) -> Any:
     """Return the array namespace of a device, "cpu" or "cuda"."""
     if device == "cpu":
         return np
-    from .. import cuda
-
-    return cuda.namespace()
+    return devices.cupy_namespace()
 
 
 def on_gpu(x: Any) -> bool:
     """Say whether ``x`` is an array in the memory of a GPU: of CuPy, torch, JAX ..."""
     try:
-        return type(x) is not np.ndarray and is_device_array(x)
+        return type(x) is not np.ndarray and devices.is_device_array(x)
     except ValueError:  # a tensor that has no memory
         return False
 

@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import _cuda
-from .detection import speaks_protocol
-from .presence import namespace
+from ..arrays.devices import cupy_namespace, speaks_protocol
 
 ON_THE_CPU = -1  # in place of the ordinal of a device
 
@@ -99,7 +98,7 @@ class _CuPy(Library):
     name = "cupy"
 
     def __init__(self) -> None:
-        self._cupy = namespace()
+        self._cupy = cupy_namespace()
 
     def view(self, array: Any, device: int | None = None) -> _cuda.View:
         return _strided_view(array, array.data.ptr, array.device.id, False)
@@ -207,11 +206,11 @@ class _Other(Library):
         if self._namespace is not None:
             return self._namespace.asarray(array, copy=True)
         if not hasattr(array, "__dlpack__"):
-            return namespace().ascontiguousarray(namespace().asarray(array))
+            return cupy_namespace().ascontiguousarray(cupy_namespace().asarray(array))
         # By DLPack also where the array has CuPy's own protocol, by which torch does not name its stream.
         maker = self._maker(array.__dlpack_device__()[1])
         with maker.on(array.__dlpack_device__()[1]):
-            return maker.dense(namespace().from_dlpack(array))
+            return maker.dense(cupy_namespace().from_dlpack(array))
 
     def empty(self, shape: tuple[int, ...], dtype: str, device: int) -> Any:
         return self._maker(device).empty(shape, dtype, device)
@@ -331,7 +330,7 @@ def _interface_view(interface: dict[str, Any], consumer_stream: Callable[[int], 
     stream = interface.get("stream")
     if stream is not None:
         # The array is ready once this stream has come so far. It names the default streams 1 and 2, as CUDA does.
-        cuda = namespace().cuda
+        cuda = cupy_namespace().cuda
         with cuda.Device(device):
             ready = cuda.Event(disable_timing=True)
             # Handles, and no ExternalStream around them: CuPy 14 warns of that.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Array, as_array, as_lengths, described
+from .checks import Array, as_array, as_lengths, described
 from .namespace import from_host, namespace_of
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..layers import Layer, Linear, Tape
-from ..layers.adding import add_to
-from ..layers.arrays import Array, as_real, check_shape
-from ..layers.products import row_products
-from ..layers.summary import Shape, Visit
+from ..arrays.accumulation import add_to
+from ..arrays.checks import Array, as_real, check_shape
+from ..arrays.products import row_products
+from .base import Layer, Tape
+from .dense import Linear
+from .summary import Shape, Visit
 
 
 class TiedLinear(Layer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _core
-from .arrays import Array
+from .checks import Array
 
 
 def row_products(x: Array, weight: Array) -> Array:

@@ -1,4 +1,7 @@
-"""What of CUDA is built and present, and the words for what is missing."""
+"""What of CUDA is built and present, what counts as an array on a device, and the words for what is missing.
+
+Nothing of CUDA is imported before it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
+_DLPACK_CPU = 1
 _NOT_BUILT = (
     "CUDA is not built: install from source where nvcc is present (FUSEDRNN_CUDA=ON makes its absence an error)"
 )
@@ -121,7 +127,7 @@ def require_device() -> None:
         raise RuntimeError(f"device='cuda' cannot be used: {reason}; or use device='cpu'")
 
 
-def namespace() -> Any:
+def cupy_namespace() -> Any:
     """Return CuPy, whose arrays the layers hold on the device.
 
     Raises
@@ -135,3 +141,16 @@ def namespace() -> Any:
         raise RuntimeError(
             f"device='cuda' needs CuPy ({error}); install the extra [cuda], or use device='cpu'"
         ) from error
+
+
+def speaks_protocol(array: Any) -> bool:
+    """Say whether an object is an array of a library other than NumPy that shares its memory."""
+    shares = hasattr(array, "__dlpack_device__") or hasattr(array, "__cuda_array_interface__")
+    return shares and not isinstance(array, (np.ndarray, np.generic))
+
+
+def is_device_array(array: Any) -> bool:
+    """Say whether an object is such an array in the memory of a device."""
+    if not speaks_protocol(array):
+        return False
+    return not hasattr(array, "__dlpack_device__") or array.__dlpack_device__()[0] != _DLPACK_CPU

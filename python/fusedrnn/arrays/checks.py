@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from . import devices
 from .namespace import device_array, from_host, on_gpu, take_host, to_host
 
 Array: TypeAlias = NDArray[Any]  # on cuda: CuPy's, which has the same attributes and methods
@@ -43,11 +44,9 @@ def parse_device(op: str, device: Any) -> str:
         raise RuntimeError(f"{op}: device is {device!r}, which is not known; use device='cpu' or device='cuda'")
     if device == "cpu":
         return "cpu"
-    from .. import cuda
-
     try:
-        cuda.require_device()
-        cuda.namespace()
+        devices.require_device()
+        devices.cupy_namespace()
     except RuntimeError as error:
         raise RuntimeError(f"{op}: {error}") from error
     return "cuda"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..layers import Layer, Tape, register_layer
-from ..layers.arrays import Array, as_real, check_shape, number, random_generator
-from ..layers.namespace import from_host
-from ..layers.summary import Shape, Visit
+from ..arrays.checks import Array, as_real, check_shape, number, random_generator
+from ..arrays.namespace import from_host
+from .base import Layer, Tape
+from .registry import register_layer
+from .summary import Shape, Visit
 
 
 @register_layer
