@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.checks import Array, seed_sequence
+from ..arrays.checks import Array, flag, seed_sequence
+from ..arrays.lengths import without_padding
+from ..arrays.namespace import on_gpu
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.registry import layer_spec
 from ..layers.summary import Shape, Visit, expected_input
@@ -26,6 +28,7 @@ from .model import (
     two_lengths,
     unembed,
 )
+from .options import checked_options
 from .pooling import final_features, final_output, final_output_backward
 from .search import Generated
 from .states import state_sizes
@@ -155,7 +158,7 @@ class EncoderDecoder(TaughtModel):
         return unembed(self.source_embedding, embed_tape, dx), dinputs
 
     def attention_weights(self, source: Any, inputs: Any, lengths: Any = None) -> Array:
-        """Return how much each step of the decoder reads of each step of the source: (B, T, S), 0 past its end.
+        """Return how much each step of the decoder reads of each step of the source: (B, T, S), 0 past either end.
 
         Arguments as in ``__call__``.
         """
@@ -166,7 +169,7 @@ class EncoderDecoder(TaughtModel):
         state, memory, _ = self._encode(False, source, source_lengths)
         x = embed(self.decoder.embedding, False, inputs, target_lengths)[0]
         h = self.decoder.layer(x, state=state, lengths=target_lengths)[0]
-        return attention.weights(h, memory, source_lengths)
+        return without_padding(self.op, attention.weights(h, memory, source_lengths), target_lengths)
 
     def generate(
         self,
@@ -174,61 +177,93 @@ class EncoderDecoder(TaughtModel):
         max_length: int,
         *,
         lengths: Any = None,
-        method: str = "greedy",
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        seed: int | None = None,
-        beam_width: int = 4,
-        length_penalty: float = 0.0,
+        return_attention: bool = False,
+        **options: Any,
     ) -> Generated:
-        """Generate one sentence for each source, until the end token or ``max_length`` tokens.
+        """Generate a sentence for each source, until the end token or ``max_length`` tokens.
 
         Parameters
         ----------
         source : array_like of int (B, S), or (B, S, I) without a source embedding
             What the encoder reads.
         max_length : int
-            Largest number of tokens of a sentence.
+            Largest number of tokens of a sentence, the end token included.
         lengths : array_like of int (B,), optional
             Valid steps of the sources.
+        return_attention : bool
+            Whether to return what each token's step read of the source; the model must have attention.
         method : {"greedy", "sample", "beam"}
             The most likely token at each step; a random one; or a search that goes on with the ``beam_width`` most
             likely sentences.
-        temperature, top_k, seed
-            Of "sample": logits are divided by ``temperature`` and only the ``top_k`` largest count; the same seed
-            gives the same sentences.
-        beam_width, length_penalty
-            Of "beam": the sentence with the largest log p / length^length_penalty wins; 0 is the most likely one, more
-            prefers longer ones.
+        temperature : float
+            With "sample": logits are divided by it. Small values come close to "greedy".
+        top_k : int, optional
+            With "sample": only so many of the most likely tokens are drawn from.
+        top_p : float, optional
+            With "sample": only the fewest most likely tokens that have this probability together (after ``top_k``) are
+            drawn from (Holtzman et al. 2020).
+        seed : int, optional
+            With "sample": the same seed gives the same sentences.
+        beam_width : int
+            With "beam": sentences that are kept. A beam of width 1 is "greedy".
+        length_penalty : float
+            With "beam": the sentence with the largest log p / length^length_penalty wins; 0 is the most likely one,
+            more prefers longer ones.
+        n_best : int, optional
+            Sentences for each source, best first: at most ``beam_width``, or any number of draws with "sample". The
+            results get an axis of that size, (B, n_best, ...); without it they have none.
+        min_length : int
+            Fewest tokens before the end token.
+        repetition_penalty : float
+            By how much a token that the sentence has already becomes less likely: positive logits are divided by it,
+            negative ones multiplied (Keskar et al. 2019). 1 changes nothing.
+        constraint : callable, optional
+            ``constraint(sample, tokens)`` returns the tokens that may come next (integers, a mask (V,), or None for
+            all) after ``tokens`` (t,), written so far for the source of that number. It is called for each unfinished
+            sentence at each step.
 
         Returns
         -------
         Generated
-            tokens (B, T), lengths (B,) and log_probs (B,).
+            tokens (B, T), lengths (B,), log_probs (B,), and with ``return_attention`` attention (B, T, S).
 
         Raises
         ------
         ValueError, TypeError
-            If an argument is outside its range, or the start or end token outside the vocabulary.
+            If an argument is outside its range, the start or end token outside the vocabulary, or no token is left.
         FloatingPointError
             If the outputs are not finite.
         """
+        checked = checked_options(self.op, max_length, options)
+        if flag(self.op, "return_attention", return_attention) and self.decoder.attention is None:
+            raise ValueError(f"{self.op}: return_attention is True; expected a model with attention")
         state, memory, _ = self._encode(False, source, lengths)
-        return write_sentences(
+        found = write_sentences(
             self.op,
             self.decoder,
             np.full(len(memory), self.decoder.start),
             state,
-            max_length,
-            method,
+            checked,
             memory=memory,
             lengths=lengths,
-            temperature=temperature,
-            top_k=top_k,
-            seed=seed,
-            beam_width=beam_width,
-            length_penalty=length_penalty,
         )
+        if return_attention:
+            found.attention = self._attention_of(found, source, lengths)
+        return found
+
+    def _attention_of(self, found: Generated, source: Any, lengths: Any) -> Array:
+        """Return the attention weights of written sentences, taught with them in one fused call."""
+        tokens, written = found.tokens, found.lengths
+        many = 1 if tokens.ndim == 2 else tokens.shape[1]
+        repeat = self.xp.repeat
+        given = source if on_gpu(source) else np.asarray(source)
+        rows, ends = tokens.reshape(-1, tokens.shape[-1]), written.reshape(-1)
+        weights = self.attention_weights(
+            repeat(given, many, axis=0),
+            self.decoder_inputs(rows),
+            lengths=(None if lengths is None else np.repeat(lengths, many), ends),
+        )
+        return weights.reshape(*written.shape, *weights.shape[1:])
 
     def unroll(self, source: Any, steps: int, *, lengths: Any = None) -> Array:
         """Generate values (B, steps, F), of a model without a target embedding: each output is the next input."""

@@ -8,6 +8,7 @@ from ..arrays.checks import Array, positive_int
 from ..arrays.namespace import namespace_of
 from .decoder import Decoder, DecoderSteps
 from .model import known_features
+from .options import Options
 from .search import Generated, search
 from .states import map_state
 
@@ -17,15 +18,14 @@ def write_sentences(
     decoder: Decoder,
     start: Array,
     state: Any,
-    max_length: int,
-    method: str,
+    options: Options,
     *,
     vector: Array | None = None,
     memory: Array | None = None,
     lengths: Any = None,
-    **options: Any,
+    before: Array | None = None,
 ) -> Generated:
-    """Write one sentence for each of the tokens ``start`` (B,); ``options`` are the other arguments of ``search``.
+    """Write sentences for each of the tokens ``start`` (B,), after those ``before`` (B, P), as ``options`` say.
 
     State, vector, memory and its lengths are as in ``Decoder.steps``. ValueError if the decoder is one of values.
     """
@@ -44,7 +44,7 @@ def write_sentences(
         repeated = map_state(lambda array: _repeat(array, width, 1), state)
         return decoder.steps(len(start) * width, repeated, *rows)
 
-    return search(op, steps, start, decoder.end, max_length, method, **options)
+    return search(op, steps, start, decoder.end, options, before)
 
 
 def write_values(

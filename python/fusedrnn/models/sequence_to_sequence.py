@@ -17,6 +17,7 @@ from ..layers.summary import Shape, Visit, expected_input
 from .decoder import Decoder
 from .generation import write_sentences
 from .model import Model, batch_lengths, check_rank, embed, make_head, optional_layer, unembed
+from .options import checked_options
 from .search import Generated
 
 
@@ -92,12 +93,7 @@ class SequenceToSequence(Model):
         *,
         lengths: Any = None,
         end: int | None = None,
-        method: str = "greedy",
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        seed: int | None = None,
-        beam_width: int = 4,
-        length_penalty: float = 0.0,
+        **options: Any,
     ) -> Generated:
         """Continue sentences, of a model with an embedding that predicts the next token.
 
@@ -109,9 +105,10 @@ class SequenceToSequence(Model):
             Tokens of each prompt.
         end : int, optional
             The token after which a sentence is over.
-        max_length, method, temperature, top_k, seed, beam_width, length_penalty
-            As in :meth:`EncoderDecoder.generate`.
+        max_length, **options
+            As in :meth:`EncoderDecoder.generate`; ``repetition_penalty`` counts the tokens of the prompt, too.
         """
+        checked = checked_options(self.op, max_length, options)
         if self.embedding is None:
             raise ValueError(f"{self.op}: generate needs tokens; this model has no embedding")
         decoder = Decoder(self.layer, self.head, embedding=self.embedding)
@@ -125,19 +122,10 @@ class SequenceToSequence(Model):
             raise ValueError(f"{self.op}: prompt has an empty sentence; expected at least one token in each")
         x = embed(self.embedding, False, tokens, ends)[0]
         state = decoder.layer(x, lengths=ends - 1)[1]
-        return write_sentences(
-            self.op,
-            decoder,
-            to_host(tokens)[np.arange(batch), ends - 1],
-            state,
-            max_length,
-            method,
-            temperature=temperature,
-            top_k=top_k,
-            seed=seed,
-            beam_width=beam_width,
-            length_penalty=length_penalty,
-        )
+        written = to_host(tokens)
+        last = written[np.arange(batch), ends - 1]
+        before = np.where(np.arange(time) < ends[:, np.newaxis], written, last[:, np.newaxis])
+        return write_sentences(self.op, decoder, last, state, checked, before=before)
 
     def _reads(self) -> Shape:
         return ("B", "T") if self.embedding else expected_input(self.layer)

@@ -14,6 +14,7 @@ from .bridge import Bridge
 from .decoder import Decoder, TaughtModel
 from .generation import write_sentences, write_values
 from .model import optional_layer, run
+from .options import checked_options
 from .search import Generated
 
 
@@ -119,29 +120,18 @@ class VectorToSequence(TaughtModel):
         self,
         vector: Any,
         max_length: int,
-        *,
-        method: str = "greedy",
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        seed: int | None = None,
-        beam_width: int = 4,
-        length_penalty: float = 0.0,
+        **options: Any,
     ) -> Generated:
-        """Generate one sentence for each vector (B, V); the other arguments as in :meth:`EncoderDecoder.generate`."""
+        """Generate a sentence for each vector (B, V); the other arguments as in :meth:`EncoderDecoder.generate`."""
+        checked = checked_options(self.op, max_length, options)
         vector = self._vector(vector)
         return write_sentences(
             self.op,
             self.decoder,
             np.full(len(vector), self.decoder.start),
             self.bridge(vector),
-            max_length,
-            method,
+            checked,
             vector=vector if self.condition_inputs else None,
-            temperature=temperature,
-            top_k=top_k,
-            seed=seed,
-            beam_width=beam_width,
-            length_penalty=length_penalty,
         )
 
     def unroll(self, vector: Any, steps: int) -> Array:
