@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from . import functional, init, layers, models, training
+from . import data, functional, init, layers, models, training
 from .arrays.lengths import pad_sequences
 from .configuration import config, get_num_threads, read_environment, set_num_threads, show_config
 from .layers import GRU, LSTM, RNN, Activation, Bidirectional, Dropout, Embedding, Layer, Linear, Sequential
@@ -47,6 +47,7 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "config",
+    "data",
     "diagnostics",
     "fit",
     "functional",

@@ -14,6 +14,7 @@ import numpy as np
 from .allocation import parameters_from_file
 from .arrays.checks import Array, described, parse_device
 from .arrays.namespace import to_host
+from .data.preprocessor import preprocessing_from_spec, preprocessing_spec
 from .layers.base import Layer
 from .layers.registry import layer_from_spec, layer_spec
 
@@ -24,7 +25,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f
 
 
 def save(layer: Layer, path: str | os.PathLike[str]) -> None:
-    """Write a layer or model to ``path``: its parameters, and its configuration as JSON in the metadata.
+    """Write a layer or model to ``path``: its parameters, and its configuration and preprocessing as JSON.
 
     The file appears at once: a process that is killed midway leaves the old file as it was. A file that was there keeps
     its permissions; what is no regular file, such as a pipe, is written into. Nothing in it tells the device.
@@ -33,17 +34,25 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
     ------
     TypeError
         If ``layer`` is none, or its class, or that of one inside it, is not registered
-        (``fusedrnn.layers.register_layer``).
+        (``fusedrnn.layers.register_layer``), or its preprocessing is no mapping to Preprocessors.
     ValueError
         If two parameters share an array that ``load`` would make two of.
     OSError
         If the file cannot be written.
     """
+    write(layer, path, {})
+
+
+def write(layer: Layer, path: str | os.PathLike[str], extra: Mapping[str, Any]) -> None:
+    """Write as ``save`` does, with ``extra``, JSON values by names of their own, beside the configuration."""
     import safetensors.numpy
 
     if not isinstance(layer, Layer):
         raise TypeError(f"save: layer is {described(layer)}; expected a Layer")
-    spec = json.dumps({"format": _FORMAT, **layer_spec(layer)})
+    content = {"format": _FORMAT, **layer_spec(layer), **extra}
+    if layer.preprocessing:
+        content["preprocessing"] = preprocessing_spec(layer.preprocessing)
+    spec = json.dumps(content)
     _check_sharing(layer.params, spec)
     # safetensors writes the memory of a Fortran-ordered array as if it were C-ordered.
     tensors = {name: np.ascontiguousarray(to_host(array)) for name, array in layer.params.items()}
@@ -71,6 +80,11 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Layer:
     OSError
         If the file cannot be read.
     """
+    return read(path, device)[0]
+
+
+def read(path: str | os.PathLike[str], device: str = "cpu") -> tuple[Layer, Mapping[str, Any]]:
+    """Read as ``load`` does; return the layer, and all that ``write`` put beside its parameters. It is not trusted."""
     parse_device("load", device)
     try:
         content = _read(path)
@@ -78,11 +92,13 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Layer:
         with parameters_from_file(sum(array.nbytes for array in tensors.values())):
             layer = layer_from_spec(spec)
         layer.load_state_dict(tensors)
+        if "preprocessing" in spec:
+            layer.preprocessing = preprocessing_from_spec(spec["preprocessing"])
     except OSError:
         raise
     except Exception as error:  # the file chooses the classes and their arguments, so anything may be raised
         raise ValueError(f"load: {os.fspath(path)}: {_reason(error)}") from error
-    return layer.to(device)
+    return layer.to(device), spec
 
 
 def _check_sharing(params: Mapping[str, Array], spec: str) -> None:
@@ -110,7 +126,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         return file.read(status.st_size)
 
 
-def _parse(content: bytes) -> tuple[Any, dict[str, Array]]:
+def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the specification and the tensors (read-only views of copies) of a file's content."""
     import safetensors
 
@@ -155,7 +171,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _spec(metadata: Any) -> Any:
+def _spec(metadata: Any) -> dict[str, Any]:
     text = metadata.get(_METADATA_KEY) if isinstance(metadata, Mapping) else None
     if not isinstance(text, str):
         raise ValueError("has no fusedrnn configuration in its metadata; for weights alone use load_state_dict")

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from .parameters import Parameters, ReadOnly, apart_from, check_writeable
 from .registry import shown
 
 if TYPE_CHECKING:
+    from ..data import Preprocessor
     from .summary import Summary
 
 _LISTED_NAMES = 20  # an error message lists so many names and counts the rest
@@ -56,9 +58,12 @@ class Layer(ABC):
         The namespace that computes with the layer's arrays: NumPy, or CuPy.
     op : str
         Name of the layer in error messages: that of its class.
+    preprocessing : mapping of str to Preprocessor
+        What the user has put here, as ``{"text": vocabulary}``, is saved in the layer's file (see ``fusedrnn.data``).
     """
 
     op: ClassVar[str] = "Layer"
+    preprocessing: Mapping[str, Preprocessor] = MappingProxyType({})
     xp: Any = np  # of the class: a layer on the cpu holds no module
     _fixed: ClassVar[frozenset[str]] = frozenset()  # attributes that only the constructor may set
     _made_anew: ClassVar[frozenset[str]] = frozenset()  # those that __setstate__ makes from the others
