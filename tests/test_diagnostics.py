@@ -363,3 +363,93 @@ def test_figures(tmp_path: Path) -> None:
         plot_gradient_flow({})
     with pytest.raises(IndexError):
         gate_trace(layer_of("gru"), sequence()).plot(tmp_path / "none.png", sample=3)
+
+
+@pytest.mark.parametrize(("scale", "gain", "first"), [(0.03, 0.03, 5.99003433304808e-182), (100.0, 100.0, 1e238)])
+def test_norms_reach_as_far_as_float64(scale: float, gain: float, first: float) -> None:
+    """Squares would leave it: below 1e-162 a norm was 0, above 1e154 infinite."""
+    layer = fr.RNN(1, 2, dtype="float64", bias=False)
+    layer.params["weight_hh_l0"][...] = scale * np.eye(2)
+    for norm, factor in (("spectral", 1), ("frobenius", np.sqrt(2))):
+        flow = gradient_flow(layer, np.zeros((2, 120, 1)), norm=norm)["l0"]  # tanh has slope 1 at h = 0
+        assert np.max(np.abs(flow.dh[:, 0] / first - 1)) <= 1e-10
+        assert flow.jacobian is not None and abs(flow.jacobian[0, 0] / (factor * first) - 1) <= 1e-10
+        assert abs(flow.gain_per_step / gain - 1) <= 1e-10
+
+
+def test_gains_beyond_float64() -> None:
+    """1e200 a hundred steps before 1e-200: the quotient is no float, its root is one."""
+    layer = fr.RNN(1, 1, dtype="float64", bias=False)
+    layer.params["weight_hh_l0"][...] = 1e4
+    flow = gradient_flow(layer, np.zeros((1, 80, 1)))["l0"]
+    assert np.isinf(flow.dh[0, 0]) and flow.dh[0, 5] == pytest.approx(1e296, rel=1e-9)
+
+
+def test_an_lstm_s_cell_gradients_are_seen_as_far() -> None:
+    layer = fr.LSTM(1, 2, dtype="float64")
+    for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+        layer.params[name][...] = 0
+    layer.params["bias_ih_l0"][2:4] = -10  # the forget gate: 4.54e-5 of c is kept each step
+    flow = gradient_flow(layer, np.zeros((1, 60, 1)))["l0"]
+    forget = 1 / (1 + np.exp(10.0))
+    assert flow.dc is not None and flow.dc[0, 0] / flow.dc[0, 1] == pytest.approx(forget, rel=1e-9)
+    assert 0 < flow.dc[0, 0] < 1e-250
+
+
+def test_models_with_two_inputs_take_a_pair_of_lengths() -> None:
+    """Each sample's gradients are those of that sample alone, cut at its ends."""
+    model = fr.models.EncoderDecoder(
+        fr.GRU(3, 4, bidirectional=True, dtype="float64", seed=1),
+        fr.LSTM(2, 4, dtype="float64", seed=2),
+        5,
+        target_embedding=fr.Embedding(5, 2, dtype="float64", seed=3),
+        end=1,
+        seed=4,
+    )
+    source, target = sequence(3, 6)[..., [0, 1, 0]], np.array([[2, 3, 1, 0], [2, 1, 0, 0], [3, 3, 2, 1]])
+    ends = ([6, 2, 4], [3, 2, 4])
+    inputs = model.decoder_inputs(target)
+    flow = gradient_flow(model, (source, inputs), target, loss="cross_entropy", lengths=ends)
+    weights = [length / 9 for length in ends[1]]  # a mean over the valid steps of all
+    for b, (s, t) in enumerate(zip(*ends, strict=True)):
+        alone = gradient_flow(
+            model, (source[b : b + 1, :s], inputs[b : b + 1, :t]), target[b : b + 1, :t], loss="cross_entropy"
+        )
+        assert alone.keys() == flow.keys() == {"encoder.l0", "encoder.l0_reverse", "decoder.layer.l0"}
+        for name, each in alone.items():
+            end = each.dh.shape[1]
+            assert np.max(np.abs(flow[name].dh[b, :end] / (weights[b] * each.dh[0]) - 1)) <= 1e-9
+            assert np.isnan(flow[name].dh[b, end:]).all()
+    assert gradient_flow(model, (source, inputs), lengths=ends).keys() == flow.keys()
+
+    writer = fr.models.VectorToSequence(fr.GRU(2, 4, seed=1), 5, vector_size=3, embedding=fr.Embedding(5, 2), seed=2)
+    for lengths in ((None, ends[1]), ends[1]):
+        flow = gradient_flow(writer, (np.ones((3, 3)), inputs), target, loss="cross_entropy", lengths=lengths)
+        assert flow["decoder.layer.l0"].lengths.tolist() == ends[1]
+
+
+def test_what_is_printed_is_short() -> None:
+    layer = fr.LSTM(2, 300, bidirectional=True, seed=0)
+    x = np.zeros((40, 50, 2))
+    for printed in (gate_trace(layer, x), gradient_flow(layer, x[:2], jacobian_samples=0)):
+        text = str(printed)
+        assert text.count("\n") == 2 and len(text) < 400 and "l0_reverse: lstm" in text
+        assert len(repr(printed["l0"])) < 200
+
+
+def test_figures_name_the_direction_and_count_in_whole_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    x = sequence(2, 4)
+    trace = gate_trace(fr.LSTM(INPUTS, H, bidirectional=True, seed=0), x)
+    figure = trace.plot(tmp_path / "gates.png", name="l0_reverse")
+    assert figure.get_suptitle() == "l0_reverse, one of l0, l0_reverse"
+    assert gate_trace(fr.LSTM(INPUTS, H, seed=0), x).plot(tmp_path / "one.png").get_suptitle() == ""
+    flow = gradient_flow(fr.RNN(INPUTS, H, seed=0), x)
+    figures = [figure, plot_gradient_flow(flow, tmp_path / "flow.png")]  # a flow by itself, too
+    for axes in (axes for each in figures for axes in each.axes if axes.get_xlabel() == "time step t"):
+        ticks = axes.get_xticks()
+        assert len(ticks) and np.array_equal(ticks, np.round(ticks))
+    with pytest.raises(ValueError, match="GateTrace: name is 'l1'; expected one of 'l0', 'l0_reverse'"):
+        trace.plot(tmp_path / "gates.png", name="l1")
+    with pytest.raises(TypeError, match="plot_gradient_flow: flows is a list; expected a GradientFlow"):
+        plot_gradient_flow([flow])  # type: ignore[arg-type]

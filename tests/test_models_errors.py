@@ -169,3 +169,10 @@ def test_attributes_that_have_no_effect_later_are_fixed() -> None:
     with pytest.raises(ValueError, match="GaussianNoise: std is -1; expected a finite number >= 0"):
         noise.std = -1
     assert noise.std == 0.1
+
+
+@pytest.mark.parametrize("argument", ["activation", "code_activation", "output_activation"])
+def test_an_unknown_activation_is_refused_even_where_no_layer_has_it(argument: str) -> None:
+    """64-8-64 has no hidden layer, and ``activation`` was never looked at."""
+    with pytest.raises(ValueError, match=f"StackedAutoencoder: {argument} is 'swish'; expected one of 'identity', "):
+        models.StackedAutoencoder((64, 8), **{argument: "swish"})  # type: ignore[arg-type]

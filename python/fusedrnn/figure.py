@@ -37,3 +37,10 @@ def style(axes: Any) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#BBBBBB")
+
+
+def whole_numbers(axis: Any) -> None:
+    """Put the ticks of an axis that counts at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

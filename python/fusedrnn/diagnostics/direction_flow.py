@@ -13,7 +13,7 @@ from ..arrays.checks import Array
 from ..arrays.lengths import valid_steps
 from ..gates import CELLS
 from .flow_plot import plot_gradient_flow
-from .powers import matrix_norms, power_norms, spectral_norm, spectral_radius
+from .powers import matrix_norms, power_norms, spectral_norm, spectral_radius, vector_norms
 from .recording import Call, direction_name
 from .through_time import Direction, Gradients, Pass, direction_of
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DirectionFlow:
     """The gradients of one direction of one layer. All arrays are float64, NaN past a sample's end.
 
@@ -87,12 +87,25 @@ class DirectionFlow:
             if length > 1:
                 ends = (row[0], row[length - 1])
                 late, early = ends if self.reverse else ends[::-1]
-                gains.append(np.log(early / late) / (length - 1) if early > 0 and late > 0 else -np.inf)
+                # The quotient itself may be beyond float64.
+                gains.append((np.log(early) - np.log(late)) / (length - 1) if early > 0 and late > 0 else -np.inf)
         return float(np.exp(np.mean(gains))) if gains else float("nan")
+
+    def __repr__(self) -> str:
+        return f"DirectionFlow({self._summary()})"
+
+    def _summary(self) -> str:
+        batch, steps = self.dh.shape
+        radii = ", ".join(f"{gate} {radius:.3g}" for gate, radius in self.spectral_radius.items())
+        where = f"{self.cell}{' reverse' * self.reverse}, {batch} x {steps} steps"
+        return f"{where}, gradient x {self.gain_per_step:.4g} a step back, spectral radius {radii}"
 
 
 class GradientFlow(dict[str, DirectionFlow]):
     """Gradients by direction: "l0", "l0_reverse", "l1" ...; inside a model with the layer's path, "0.l0"."""
+
+    def __repr__(self) -> str:
+        return "\n".join(["GradientFlow:", *(f"  {name}: {flow._summary()}" for name, flow in self.items())])
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw the norms over time, one panel a direction; see :func:`plot_gradient_flow`."""
@@ -148,8 +161,8 @@ def _measure(each: Pass, gradients: Gradients, samples: int, norm: str) -> Direc
     return DirectionFlow(
         direction.cell,
         direction.reverse,
-        np.where(valid, np.linalg.norm(gradients.dh, axis=-1), np.nan),
-        None if gradients.dc is None else np.where(valid, np.linalg.norm(gradients.dc, axis=-1), np.nan),
+        np.where(valid, vector_norms(gradients.dh), np.nan),
+        None if gradients.dc is None else np.where(valid, vector_norms(gradients.dc), np.nan),
         jacobian,
         lengths,
         _blocks(direction),

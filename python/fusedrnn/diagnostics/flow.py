@@ -50,7 +50,7 @@ def gradient_flow(
     state : array_like or pair, optional
         Initial state, for models that take one.
     lengths : array_like of int (B,), optional
-        Valid time steps.
+        Valid time steps; for an encoder-decoder a pair, as it takes them.
     jacobian_samples : int
         For how many samples the Jacobians are computed: H backward passes each, in batches; 8 T H^2 bytes.
     norm : {"spectral", "frobenius"}
@@ -95,7 +95,7 @@ def gradient_flow(
 
 
 def _backward_of_loss(model: Layer, tape: Tape, outputs: Any, target: Any, loss: Loss, lengths: Any) -> None:
-    pred = first(outputs)
+    pred, lengths = first(outputs), _of_output(lengths)
     mask = None if lengths is None or pred.ndim < 3 else sequence_mask(lengths, pred.shape[1])
     model.backward(tape, loss(pred, target, mask)[1])
 
@@ -112,10 +112,24 @@ def _backward_of_projection(model: Layer, tape: Tape, outputs: Any, lengths: Any
         if y.ndim < 3:
             d[...] = _unit_rows(y.shape, rng)
         else:
+            lengths = _of_output(lengths)
             ends = np.full(len(y), y.shape[1]) if lengths is None else np.asarray(lengths)
             rows = np.flatnonzero(ends)
             d[rows, ends[rows] - 1] = _unit_rows((len(rows), *y.shape[2:]), rng)
         model.backward(tape, d)
+
+
+def _of_output(lengths: Any) -> Any:
+    """Return the lengths of the outputs: those of the last input of a model with several."""
+    return (
+        lengths[-1]
+        if isinstance(lengths, tuple) and len(lengths) == 2 and not all(map(_is_number, lengths))
+        else lengths
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return value is not None and np.ndim(value) == 0
 
 
 def _unit_state(state: Any, directions: int, rng: np.random.Generator) -> Any:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays.checks import Array
-from ..figure import INK, new_figure, style
+from ..arrays.checks import Array, described
+from ..figure import INK, new_figure, style, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,13 +20,15 @@ _H, _C, _JACOBIAN = "#4C72B0", "#DD8452", "#55A868"
 _FLOOR = 1e-16  # of what is drawn, below the largest value: what is smaller no optimizer notices
 
 
-def plot_gradient_flow(flows: Mapping[str, GradientFlow], path: str | os.PathLike[str] | None = None) -> Figure:
+def plot_gradient_flow(
+    flows: GradientFlow | Mapping[str, GradientFlow], path: str | os.PathLike[str] | None = None
+) -> Figure:
     """Draw several flows side by side, with one scale: an RNN next to an LSTM.
 
     Parameters
     ----------
-    flows : mapping of str to GradientFlow
-        By title.
+    flows : GradientFlow, or mapping of str to GradientFlow
+        One, or several by title.
     path : path, optional
         Where to save the figure (png, svg, pdf ...). Without it the figure is pyplot's current one.
 
@@ -41,11 +43,14 @@ def plot_gradient_flow(flows: Mapping[str, GradientFlow], path: str | os.PathLik
     ImportError
         If matplotlib is not installed (``pip install fusedrnn[plot]``).
     """
-    if not flows or not all(flows.values()):
+    if not isinstance(flows, Mapping):
+        raise TypeError(f"plot_gradient_flow: flows is {described(flows)}; expected a GradientFlow or some by title")
+    by_title: Mapping[str, Any] = flows if all(isinstance(flow, Mapping) for flow in flows.values()) else {"": flows}
+    if not by_title or not all(by_title.values()):
         raise ValueError("plot_gradient_flow: got no flows; expected at least one")
     panels = [
         [(_title(title, name, direction, len(flow)), direction) for name, direction in flow.items()]
-        for title, flow in flows.items()
+        for title, flow in by_title.items()
     ]
     if len(panels) == 1:  # layers below each other, or directions side by side
         panels = [panels[0][::2], panels[0][1::2]] if len(panels[0]) > 1 else panels
@@ -98,6 +103,7 @@ def _draw(axes: Any, flow: DirectionFlow) -> list[Array]:
         )
         axes.plot(steps, radius, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)), label=r"$\rho(W)^k$")
     axes.set_yscale("log")
+    whole_numbers(axes.xaxis)
     style(axes)
     return drawn
 

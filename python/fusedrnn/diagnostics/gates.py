@@ -52,6 +52,13 @@ class DirectionTrace(dict[str, Array]):
         super().__init__(activations)
         self.cell = cell
 
+    def __repr__(self) -> str:
+        return f"DirectionTrace({self._summary()})"
+
+    def _summary(self) -> str:
+        batch, steps, units = next(iter(self.values())).shape
+        return f"{self.cell}: {' '.join(self)}, each {batch} x {steps} steps x {units} units"
+
     def saturation(self, margin: float = 0.05) -> dict[str, Saturation]:
         """Return how much of each gate is at the ends of its range, where its slope is small.
 
@@ -75,9 +82,12 @@ class DirectionTrace(dict[str, Array]):
         IndexError
             If there is no such sample.
         """
+        return self._draw(path, sample, "")
+
+    def _draw(self, path: str | os.PathLike[str] | None, sample: int, title: str) -> Figure:
         from .gates_plot import draw_gates
 
-        return draw_gates(self, path, sample)
+        return draw_gates(self, path, sample, title)
 
     def _saturation(self, name: str, values: Array, margin: float) -> Saturation:
         if values.size == 0:
@@ -94,9 +104,21 @@ class DirectionTrace(dict[str, Array]):
 class GateTrace(dict[str, DirectionTrace]):
     """Traces by direction: "l0", "l0_reverse", "l1" ...; inside a model with the layer's path, "0.l0"."""
 
+    def __repr__(self) -> str:
+        return "\n".join(["GateTrace:", *(f"  {name}: {trace._summary()}" for name, trace in self.items())])
+
     def plot(self, path: str | os.PathLike[str] | None = None, *, name: str | None = None, sample: int = 0) -> Figure:
-        """Draw the heat maps of the direction ``name``, by default the first; see ``DirectionTrace.plot``."""
-        return self[next(iter(self)) if name is None else name].plot(path, sample=sample)
+        """Draw the heat maps of the direction ``name``, by default the first; see ``DirectionTrace.plot``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such direction.
+        """
+        if name is not None and name not in self:
+            raise ValueError(f"GateTrace: name is {name!r}; expected one of {', '.join(map(repr, self))}")
+        shown = next(iter(self)) if name is None else name
+        return self[shown]._draw(path, sample, f"{shown}, one of {', '.join(self)}" if len(self) > 1 else "")
 
 
 def gate_trace(model: Layer, x: Any, *, state: Any = None, lengths: Any = None) -> GateTrace:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays.checks import Array
-from ..figure import INK, new_figure
+from ..figure import INK, new_figure, whole_numbers
 from ..gates import SIGMOID
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ _NAMES = {
 _COLUMNS = 3
 
 
-def draw_gates(trace: DirectionTrace, path: str | os.PathLike[str] | None, sample: int) -> Figure:
-    """See ``DirectionTrace.plot``."""
+def draw_gates(trace: DirectionTrace, path: str | os.PathLike[str] | None, sample: int, title: str) -> Figure:
+    """See ``DirectionTrace.plot``; ``title`` stands above all maps."""
     values = {name: _valid(activations[sample]) for name, activations in trace.items()}
     columns = min(_COLUMNS, len(values)) if len(values) != 4 else 2
     rows = -(-len(values) // columns)
@@ -40,13 +40,17 @@ def draw_gates(trace: DirectionTrace, path: str | os.PathLike[str] | None, sampl
     saturation = trace.saturation()
     for axes, (name, activations) in zip(grid.flat, values.items(), strict=False):
         image = _image(axes, activations, name, trace.cell)
-        title = f"{_NAMES[name]}   {_ends(name, trace.cell, saturation[name])}"
-        axes.set_title(title, color=INK, fontsize=9.5, loc="left")
+        heading = f"{_NAMES[name]}   {_ends(name, trace.cell, saturation[name])}"
+        axes.set_title(heading, color=INK, fontsize=9.5, loc="left")
         axes.tick_params(colors=INK, length=0)
         axes.spines[:].set_visible(False)
         bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25)
         bar.outline.set_visible(False)
         bar.ax.tick_params(colors=INK, length=0, labelsize=8)
+        whole_numbers(axes.xaxis)
+        whole_numbers(axes.yaxis)
+    if title:
+        figure.suptitle(title, color=INK, fontsize=11, x=0.01, ha="left")
     for axes in grid[-1]:
         axes.set_xlabel("time step t", color=INK)
     for axes in grid[:, 0]:

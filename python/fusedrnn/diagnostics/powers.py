@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,26 @@ def matrix_norms(op: str, matrices: Array, norm: str) -> Array:
     """Return the norm of each matrix on the last two axes; ValueError for an unknown norm."""
     if norm not in NORMS:
         raise ValueError(f"{op}: norm is {norm!r}; expected one of {', '.join(map(repr, NORMS))}")
-    finite = np.isfinite(matrices).all(axis=(-2, -1))
-    result = np.full(matrices.shape[:-2], np.inf)
-    if finite.any():
-        result[finite] = np.linalg.norm(matrices[finite], NORMS[norm], axis=(-2, -1))  # type: ignore[call-overload]
-    return result
+    return _scaled_norms(matrices, (-2, -1), lambda scaled: np.linalg.norm(scaled, NORMS[norm], axis=(-2, -1)))  # type: ignore[call-overload]
+
+
+def vector_norms(vectors: Array) -> Array:
+    """Return the 2-norm of each vector on the last axis; infinite where an element is not finite."""
+    return _scaled_norms(vectors, (-1,), lambda scaled: np.linalg.norm(scaled, axis=-1))
+
+
+def _scaled_norms(arrays: Array, axes: tuple[int, ...], norms: Callable[[Array], Array]) -> Array:
+    """Return the norms over ``axes``, of arrays with 1 as the largest element: squares keep within float64.
+
+    So a norm may be as small or large as an element. Those of arrays with an element that is not finite are infinite.
+    """
+    largest = np.abs(arrays).max(axis=axes, initial=0.0, keepdims=True)
+    finite = np.isfinite(largest)
+    with np.errstate(invalid="ignore"):
+        scaled = np.where(finite, arrays / np.where(finite & (largest > 0), largest, 1.0), 0.0)
+    size = largest.reshape(largest.shape[: -len(axes)])
+    with np.errstate(over="ignore"):  # the norm itself may be beyond
+        return np.where(np.isfinite(size), size * norms(scaled), np.inf)
 
 
 def spectral_radius(weight: Any) -> float:
@@ -30,7 +46,9 @@ def spectral_radius(weight: Any) -> float:
 
 def spectral_norm(weight: Any) -> float:
     """Return the largest singular value of a matrix: no vector grows by more in one step."""
-    return float(np.linalg.norm(as_real("spectral_norm", "weight", weight, np.dtype(np.float64)), 2))
+    return float(
+        matrix_norms("spectral_norm", as_real("spectral_norm", "weight", weight, np.dtype(np.float64)), "spectral")
+    )
 
 
 def power_norms(weight: Any, steps: int, *, norm: str = "spectral") -> Array:

@@ -74,6 +74,11 @@ class StackedAutoencoder(Model):
         depth = len(self.sizes) - 1
         if depth < 1:
             raise ValueError(f"{self.op}: sizes is {self.sizes}; expected those of the input, the layers and the code")
+        names = {"activation": activation, "code_activation": code_activation, "output_activation": output_activation}
+        for argument, name in names.items():  # each, even where there is no such layer
+            if name not in FUNCTIONS:
+                known = ", ".join(map(repr, FUNCTIONS))
+                raise ValueError(f"{self.op}: {argument} is {name!r}; expected one of {known}")
         self.activation, self.code_activation, self.output_activation = activation, code_activation, output_activation
         self.tied = flag(self.op, "tied", tied)
         self._sparsity = _Sparsity(self.op, sparsity, sparsity_target, code_activation)
