@@ -1,4 +1,4 @@
-# The module _cuda: FUSEDRNN_CUDA decides, nvcc alone is needed. cuBLAS is loaded at run time (csrc/cuda/blas.cpp).
+# The module _cuda: FUSEDRNN_CUDA decides, nvcc alone is needed. cuBLAS is loaded at run time (csrc/cuda/engine/blas.cpp).
 set(FUSEDRNN_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (where nvcc is present), ON, OFF")
 set_property(CACHE FUSEDRNN_CUDA PROPERTY STRINGS AUTO ON OFF)
 if(NOT FUSEDRNN_CUDA MATCHES "^(AUTO|ON|OFF)$")
@@ -62,11 +62,11 @@ set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 
 pybind11_add_module(_cuda NO_EXTRAS
   csrc/bind/cuda_arrays.cpp csrc/bind/cuda_module.cpp csrc/bind/cuda_stack_binding.cpp
-  csrc/core/memory.cpp csrc/core/problem.cpp
-  csrc/cuda/blas.cpp csrc/cuda/check.cpp csrc/cuda/context.cpp csrc/cuda/cuda_device.cu csrc/cuda/device_engines.cpp
-  csrc/cuda/host_engine.cpp csrc/cuda/path_plan.cpp csrc/cuda/status.cpp)
+  csrc/core/cell.cpp csrc/core/memory.cpp csrc/core/problem.cpp csrc/core/row_order.cpp csrc/system/posix.cpp
+  csrc/cuda/engine/blas.cpp csrc/cuda/engine/check.cpp csrc/cuda/engine/context.cpp csrc/cuda/engine/cuda_device.cu csrc/cuda/engine/device_engines.cpp
+  csrc/cuda/engine/host_engine.cpp csrc/cuda/path_plan.cpp csrc/cuda/status.cpp)
 # Only tests run the host twin; compiling it with -O3 would take longer than the whole module.
-set_property(SOURCE csrc/cuda/host_engine.cpp APPEND PROPERTY COMPILE_OPTIONS -O1)
+set_property(SOURCE csrc/cuda/engine/host_engine.cpp APPEND PROPERTY COMPILE_OPTIONS -O1)
 target_link_libraries(_cuda PRIVATE fusedrnn_flags Threads::Threads CUDA::cudart_static ${CMAKE_DL_LIBS})
 target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${FUSEDRNN_BASELINE_FLAGS}>)
 string(REPLACE ";" "," architectures "${CMAKE_CUDA_ARCHITECTURES}")
@@ -79,15 +79,15 @@ endif()
 find_path(FUSEDRNN_CUBLAS_INCLUDE cublas_v2.h
           HINTS ${CUDAToolkit_INCLUDE_DIRS} ${Python_SITELIB}/nvidia/cu13/include ${Python_SITELIB}/nvidia/cublas/include)
 if(FUSEDRNN_CUBLAS_INCLUDE)
-  set_property(SOURCE csrc/cuda/blas.cpp APPEND PROPERTY INCLUDE_DIRECTORIES ${FUSEDRNN_CUBLAS_INCLUDE})
+  set_property(SOURCE csrc/cuda/engine/blas.cpp APPEND PROPERTY INCLUDE_DIRECTORIES ${FUSEDRNN_CUBLAS_INCLUDE})
 endif()
 
-# The element types: name | type. Adding one is a line here and in cuda/device_engines.cpp.
+# The element types: name | type. Adding one is a line here and in cuda/engine/device_engines.cpp.
 foreach(entry "f32|float" "f64|double" "bf16|__nv_bfloat16" "f16|__half")
   string(REPLACE "|" ";" field "${entry}")
   list(GET field 0 name)
   list(GET field 1 type)
-  add_library(cuda_engine_${name} OBJECT csrc/cuda/device_engine.cu)
+  add_library(cuda_engine_${name} OBJECT csrc/cuda/engine/device_engine.cu)
   target_link_libraries(cuda_engine_${name} PRIVATE fusedrnn_flags)
   # As for C++: fused only where the source says fma, so that all kernels of a formula round alike.
   target_compile_options(cuda_engine_${name} PRIVATE --fmad=false)

@@ -55,13 +55,13 @@ def test_schemes(plan: tuple[str, int], cell: str, ragged: bool) -> None:
 
 
 def test_more_threads_than_parts() -> None:
-    """Fewer threads walk through time than there are for the products after it."""
+    """Fewer threads run the time loops than there are for the products after them."""
     layer = fr.LSTM(7, 97, seed=1)
     x = np.random.default_rng(2).standard_normal((1, 60, 7)).astype(np.float32)
     fr.set_num_threads(1)
     expected = results(layer, x, None)
     fr.set_num_threads(7)
-    assert layer.plan(60, 1) in [f"by_unit x{walkers}" for walkers in range(2, 7)]
+    assert layer.plan(60, 1) in [f"by_unit x{n}" for n in range(2, 7)]
     for value, same in zip(results(layer, x, None), expected, strict=True):
         assert_same_bits(value, same)
 

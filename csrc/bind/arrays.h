@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/problem.h"
+#include "core/sequence.h"
 
 namespace fusedrnn {
 namespace py = pybind11;

@@ -6,8 +6,8 @@
 #include "bind/register.h"
 #include "core/error.h"
 #include "cpu/isa.h"
-#include "cpu/scheduling.h"
-#include "cpu/thread_pool.h"
+#include "cpu/threads/thread_pool.h"
+#include "system/system.h"
 
 namespace py = pybind11;
 

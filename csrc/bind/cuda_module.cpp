@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/cuda_arrays.h"
+#include "bind/errors.h"
 #include "bind/gil.h"
 #include "cuda/stack.h"
 #include "cuda/status.h"
@@ -47,11 +48,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.doc() = "Recurrent kernels on NVIDIA GPUs. Use them through fusedrnn.functional or the layers.";
   py::register_local_exception_translator([](std::exception_ptr error) {
     try {
-      if (error) std::rethrow_exception(error);
-    } catch (const fusedrnn::TypeMismatch& e) {
-      py::set_error(PyExc_TypeError, e.what());
-    } catch (const fusedrnn::ShapeError& e) {
-      py::set_error(PyExc_ValueError, e.what());
+      fusedrnn::set_python_error(error);
     } catch (const fusedrnn::cuda::OutOfMemory& e) {
       py::set_error(PyExc_MemoryError, e.what());
     }

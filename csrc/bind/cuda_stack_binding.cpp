@@ -2,10 +2,9 @@
 // method has three beats: judge the arrays, describe the call, release the GIL and call.
 #include <pybind11/stl.h>
 
-#include <atomic>
-
 #include "bind/arrays.h"
 #include "bind/cuda_arrays.h"
+#include "bind/exclusive_use.h"
 #include "bind/gil.h"
 #include "cuda/path_plan.h"
 #include "cuda/stack.h"
@@ -61,10 +60,6 @@ std::vector<StateView<void>> output_states(const Problem& p, const ArrayRules& r
   return states;
 }
 
-void check_no_cell_state(const Problem& p, const char* name, MaybeView given) {
-  if (!p.layout.has_cell_state && given) throw TypeMismatch(p.op + ": " + name + " is given; this cell has no c");
-}
-
 void check_shape(const Problem& p, const char* name, const View& a, const Shape& expected) {
   if (a.shape != expected) fail(p.op, name, "has shape " + to_string(a.shape), to_string(expected));
 }
@@ -73,11 +68,8 @@ void check_shape(const Problem& p, const char* name, const View& a, const Shape&
 template <class Pointers, class Judge> std::vector<Pointers> by_slab(const Problem& p, const char* list,
                                                                      const char* prefix,
                                                                      const std::vector<MaybeView>& given, Judge judge) {
-  const size_t per_slab = static_cast<size_t>(p.weights_per_slab()),
-               expected = static_cast<size_t>(p.slabs()) * per_slab;
-  if (given.size() != expected)
-    throw ShapeError(p.op + ": " + list + " has " + std::to_string(given.size()) + " arrays; expected " +
-                     std::to_string(expected));
+  const size_t per_slab = static_cast<size_t>(p.weights_per_slab());
+  p.check_array_count(list, given.size());
   std::vector<Pointers> out;
   for (int64_t slab = 0; slab < p.slabs(); ++slab) {
     void* pointers[4] = {};
@@ -106,7 +98,7 @@ class DeviceTape {
       call.dy = sequence_view(p_, *dy);
     }
     call.dhn = input_states(p_, rules_, "dh", dh);
-    check_no_cell_state(p_, "dc", dc);
+    p_.check_cell_state("dc", dc);
     call.dcn = input_states(p_, rules_, "dc", dc);
     if (dx) {
       check_shape(p_, "dx", rules_.writable("dx", *dx), p_.input_shape());
@@ -118,12 +110,7 @@ class DeviceTape {
     call.gradients = by_slab<WeightGradients>(
         p_, "gradients", "gradient of ", gradients,
         [&](const std::string& name, const View& a) -> const View& { return rules_.writable(name, a); });
-    if (busy_.exchange(true))
-      throw ShapeError(p_.op + ": tape is in use by another thread; expected one backward at a time");
-    struct Release {
-      std::atomic<bool>& flag;
-      ~Release() { flag = false; }
-    } release{busy_};
+    const ExclusiveUse use(busy_, p_.op);
     Place place = place_of(rules_, options_);
     place.stream = reinterpret_cast<void*>(stream);
     without_gil([&] { engine_.backward(*tape_, call, place); });
@@ -142,7 +129,6 @@ class DeviceStack {
  public:
   DeviceStack(Problem problem, std::string dtype, const Engine* engine, bool on_host)
       : p_(std::move(problem)), dtype_(std::move(dtype)), engine_(engine), on_host_(on_host) {
-    p_.check_sizes();
     if (!engine_)
       throw TypeMismatch(p_.op + ": dtype is " + dtype_ + "; expected float32, float64, bfloat16 or float16");
   }
@@ -202,7 +188,7 @@ class DeviceStack {
       const std::vector<int64_t> values = read_lengths(p.op, lengths);
       call.rows = std::make_shared<RowOrder>(p, &values);
     }
-    check_no_cell_state(p, "c0", c0);
+    p.check_cell_state("c0", c0);
     call.h0 = input_states(p, rules, "h0", h0);
     call.c0 = input_states(p, rules, "c0", c0);
     call.weights =
@@ -232,23 +218,18 @@ template <bool on_host>
 std::unique_ptr<DeviceStack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
                                         int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
                                         bool bias) {
-  Problem p = problem_of(cell);
-  p.layout = layout_of(p.cell);
-  p.input_size = input_size;
-  p.hidden_size = hidden_size;
-  p.num_layers = num_layers;
-  p.num_directions = num_directions;
-  p.reverse = reverse;
-  p.bias = bias;
-  return std::make_unique<DeviceStack>(p, dtype, on_host ? host_engine(dtype) : device_engine(dtype), on_host);
+  Problem p = problem_of(cell, input_size, hidden_size, num_layers, num_directions, reverse, bias);
+  return std::make_unique<DeviceStack>(std::move(p), dtype, on_host ? host_engine(dtype) : device_engine(dtype),
+                                       on_host);
 }
 
 // The choice of a path for any device, for the tests.
 std::string plan_for(const std::string& cell, const std::string& dtype, int64_t hidden_size, int64_t batch,
                      int64_t num_directions, int64_t multiprocessors, int64_t shared_bytes) {
   const ArrayRules rules{"", dtype, on_the_cpu};
-  return plan_path(Path::resident, layout_of(problem_of(cell).cell), hidden_size, rules.item_bytes(), batch,
-                   num_directions, {multiprocessors, shared_bytes})
+  const Problem p = problem_of(cell, 1, hidden_size, 1, num_directions, false, true);
+  return plan_path(Path::resident, p.layout, hidden_size, rules.item_bytes(), batch, num_directions,
+                   {multiprocessors, shared_bytes})
       .describe();
 }
 

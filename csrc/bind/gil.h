@@ -2,11 +2,11 @@
 // the GIL, by an unwinding that a guard's destructor would turn into an abort of the whole process.
 #pragma once
 #include <pybind11/pybind11.h>
-#include <unistd.h>
 
 #include <exception>
 
 #include "core/error.h"
+#include "system/system.h"
 
 namespace fusedrnn {
 
@@ -16,7 +16,7 @@ template <class Take> auto take_gil(Take take) {
   try {
     return take();
   } catch (...) {  // pthread_exit; nothing else leaves these functions
-    for (;;) pause();
+    wait_for_ever();
   }
 }
 

@@ -5,6 +5,7 @@
 #include "bind/register.h"
 #include "bind/stream.h"
 #include "bind/tape.h"
+#include "cpu/linear.h"
 
 namespace fusedrnn {
 namespace {
@@ -44,7 +45,7 @@ template <class T> class StackOf : public Stack {
     }
     call.slabs.resize(static_cast<size_t>(p.slabs()));
     initial_state("h0", h0, training, *tape, &Slab::h0);
-    if (!p.layout.has_cell_state && !c0.is_none()) throw TypeMismatch(p.op + ": c0 is given; this cell has no c");
+    p.check_cell_state("c0", !c0.is_none());
     initial_state("c0", c0, training, *tape, &Slab::c0);
     const py::tuple given(weights);  // nobody else can change it
     std::vector<py::array> copies;   // until they are packed
@@ -106,9 +107,7 @@ template <class T> class StackOf : public Stack {
   // Pointers into the given arrays; those that cannot be read as they are are copied.
   std::vector<WeightArrays<T>> weight_arrays(const py::tuple& weights, std::vector<py::array>& copies) {
     const int per_slab = p_.weights_per_slab();
-    if (static_cast<int64_t>(weights.size()) != p_.slabs() * per_slab)
-      throw ShapeError(p_.op + ": weights has " + std::to_string(weights.size()) + " arrays; expected " +
-                       std::to_string(p_.slabs() * per_slab));
+    p_.check_array_count("weights", weights.size());
     std::vector<WeightArrays<T>> out;
     out.reserve(static_cast<size_t>(p_.slabs()));
     for (int64_t slab = 0; slab < p_.slabs(); ++slab) {
@@ -152,15 +151,15 @@ template <class T> py::array row_products_of(const py::array& x, const py::array
   py::array w = typed<T>("row_products", "weight", weight);
   if (!addressable<T>(w)) w = contiguous_copy(w);
   py::array y = new_array<T>({in.shape(0), w.shape(0)});
-  const DenseCall<T> call{in.shape(0),
-                          in.shape(1),
-                          w.shape(0),
-                          static_cast<const T*>(in.data()),
-                          static_cast<const T*>(w.data()),
-                          stride<T>(w, 0),
-                          stride<T>(w, 1),
-                          static_cast<T*>(y.mutable_data())};
-  without_gil([&] { run_row_products(call, python_interrupted); });
+  const LinearCall<T> call{in.shape(0),
+                           in.shape(1),
+                           w.shape(0),
+                           static_cast<const T*>(in.data()),
+                           static_cast<const T*>(w.data()),
+                           stride<T>(w, 0),
+                           stride<T>(w, 1),
+                           static_cast<T*>(y.mutable_data())};
+  without_gil([&] { run_linear(call, python_interrupted); });
   return y;
 }
 
@@ -172,15 +171,7 @@ py::array row_products(const py::array& x, const py::array& weight) {
 std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
                                   int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
                                   bool bias, const std::string& compute_dtype) {
-  Problem p = problem_of(cell);
-  p.layout = kernels<float>().cell[static_cast<int>(p.cell)].layout;
-  p.input_size = input_size;
-  p.hidden_size = hidden_size;
-  p.num_layers = num_layers;
-  p.num_directions = num_directions;
-  p.reverse = reverse;
-  p.bias = bias;
-  p.check_sizes();
+  Problem p = problem_of(cell, input_size, hidden_size, num_layers, num_directions, reverse, bias);
   p.bfloat16 = compute_dtype == "bfloat16";
   if (!compute_dtype.empty() && compute_dtype != dtype && !(p.bfloat16 && dtype == "float32"))
     throw TypeMismatch(p.op + ": compute_dtype is " + compute_dtype + " with dtype " + dtype +

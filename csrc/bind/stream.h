@@ -2,7 +2,7 @@
 #pragma once
 #include "bind/arrays.h"
 #include "bind/gil.h"
-#include "cpu/stack.h"
+#include "cpu/step_runner.h"
 
 namespace fusedrnn {
 

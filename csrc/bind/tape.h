@@ -1,8 +1,7 @@
 // The tape of a training call, as Python sees it.
 #pragma once
-#include <atomic>
-
 #include "bind/arrays.h"
+#include "bind/exclusive_use.h"
 #include "bind/gil.h"
 #include "cpu/stack.h"
 
@@ -40,7 +39,7 @@ template <class T> class TapeOf : public Tape {
     back.slabs.resize(call.slabs.size());
     back.dy = output_gradient(dy, keep);
     state_gradient("dh", dh, keep, back, &BackwardCall<T>::Slab::dhn);
-    if (!p.layout.has_cell_state && !dc.is_none()) throw TypeMismatch(p.op + ": dc is given; this cell has no c");
+    p.check_cell_state("dc", !dc.is_none());
     state_gradient("dc", dc, keep, back, &BackwardCall<T>::Slab::dcn);
     collect_gradients(into, back, keep);
 
@@ -56,12 +55,7 @@ template <class T> class TapeOf : public Tape {
       gradient.dh0 = writable_slab_view<T>(dh0, slab);
       if (p.layout.has_cell_state) gradient.dc0 = writable_slab_view<T>(dc0, slab);
     }
-    if (busy_.exchange(true))
-      throw ShapeError(p.op + ": tape is in use by another thread; expected one backward at a time");
-    struct Release {
-      std::atomic<bool>& flag;
-      ~Release() { flag = false; }
-    } release{busy_};
+    const ExclusiveUse use(busy_, p.op);
     without_gil([&] {
       if (consumed) restore_gates();
       consumed = true;
@@ -107,7 +101,8 @@ template <class T> class TapeOf : public Tape {
   py::array by_time(const T* saved, int64_t slab, int64_t slots) {
     const Problem& p = call.problem;
     py::array out = new_array<T>({slots, p.T, p.B, p.hidden_size});
-    unpack_saved(call, saved, slab, slots, static_cast<T*>(out.mutable_data()));
+    unpack_saved(p, call.rows->ragged(), p.is_reverse(slab % p.num_directions), slots, saved,
+                 static_cast<T*>(out.mutable_data()));
     return out;
   }
 
@@ -130,9 +125,7 @@ template <class T> class TapeOf : public Tape {
   void collect_gradients(const py::tuple& gradients, BackwardCall<T>& back, std::vector<py::array>& keep) {
     const Problem& p = call.problem;
     const int per_slab = p.weights_per_slab();
-    if (static_cast<int64_t>(gradients.size()) != p.slabs() * per_slab)
-      throw ShapeError(p.op + ": gradients has " + std::to_string(gradients.size()) + " arrays; expected " +
-                       std::to_string(p.slabs() * per_slab));
+    p.check_array_count("gradients", gradients.size());
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       T* pointers[4] = {};
       for (int which = 0; which < per_slab; ++which) {

@@ -1,4 +1,4 @@
-// GRU cell, reset after the product; the only place where its formulas are written. Gate order r z n (torch.nn.GRU).
+// GRU cell, reset after the product: its formulas, for every backend. Gate order r z n (torch.nn.GRU).
 //   r,z = sigmoid(b + U x + W h0)        m = W_n h0 + b_hn        n = tanh(b_in + U_n x + r m)
 //   h1 = (1-z) n + z h0
 // Cho et al. 2014; this variant: cuDNN, torch.
@@ -6,7 +6,6 @@
 // (order r z n) and slots 0..2 face W_hh (order n r z): both are runs of adjacent vectors.
 struct Gru {
   static constexpr bool backward_reads_h0 = true;
-  static constexpr int slots = 4;
   static constexpr CellLayout layout = {.gates = 3,
                                         .slots = 4,
                                         .input_slot = 1,
@@ -24,7 +23,8 @@ struct Gru {
   }
 
   // dh: dL/dh1. Returns the part of dL/dh0 that bypasses W: z dh.
-  template <class V> static FUSEDRNN_INLINE V backward(V (&s)[slots], V h0, V /*c0*/, V /*c1*/, V dh, V& /*dc*/) {
+  template <class V> static FUSEDRNN_INLINE V backward(V (&s)[layout.slots], V h0, V /*c0*/, V /*c1*/, V dh,
+                                                       V& /*dc*/) {
     const V m = s[0], r = s[1], z = s[2], n = s[3], one(1);
     const V dn = dh * (one - z) * fnma(n, n, one);
     s[0] = dn * r;

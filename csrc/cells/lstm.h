@@ -1,10 +1,9 @@
-// LSTM cell; the only place where its formulas are written. Gate order i f g o (torch.nn.LSTM).
+// LSTM cell: its formulas, for every backend. Gate order i f g o (torch.nn.LSTM).
 //   z = b + U x + W h0        i,f,o = sigmoid(z)   g = tanh(z)        c1 = f c0 + i g        h1 = o tanh(c1)
 // Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000.
 // Slots of a saved step: 0..3 = i f g o, after backward dz in the same order.
 struct Lstm {
   static constexpr bool backward_reads_h0 = false;
-  static constexpr int slots = 4;
   static constexpr CellLayout layout = {.gates = 4,
                                         .slots = 4,
                                         .input_slot = 0,
@@ -25,7 +24,7 @@ struct Lstm {
   }
 
   // dh: dL/dh1. dc: the part of dL/dc1 from later steps on entry, dL/dc0 on return.
-  template <class V> static FUSEDRNN_INLINE V backward(V (&s)[slots], V /*h0*/, V c0, V c1, V dh, V& dc) {
+  template <class V> static FUSEDRNN_INLINE V backward(V (&s)[layout.slots], V /*h0*/, V c0, V c1, V dh, V& dc) {
     const V i = s[0], f = s[1], g = s[2], o = s[3], u = tanh(c1), one(1);
     dc = fma(dh * o, fnma(u, u, one), dc);
     s[0] = dc * g * i * (one - i);

@@ -1,9 +1,8 @@
-// Elman RNN cell; the only place where its formulas are written (Elman 1990).
+// Elman RNN cell: its formulas, for every backend (Elman 1990).
 //   a = b + U x + W h0        h1 = act(a)
 // Slots of a saved step: 0 = h1, after backward da.
 template <class Activation> struct Rnn {
   static constexpr bool backward_reads_h0 = false;
-  static constexpr int slots = 1;
   static constexpr CellLayout layout = {.gates = 1,
                                         .slots = 1,
                                         .input_slot = 0,
@@ -17,7 +16,8 @@ template <class Activation> struct Rnn {
   }
 
   // dh: dL/dh1. s becomes dL/da. Returns the part of dL/dh0 that bypasses W: none.
-  template <class V> static FUSEDRNN_INLINE V backward(V (&s)[slots], V /*h0*/, V /*c0*/, V /*c1*/, V dh, V& /*dc*/) {
+  template <class V> static FUSEDRNN_INLINE V backward(V (&s)[layout.slots], V /*h0*/, V /*c0*/, V /*c1*/, V dh,
+                                                       V& /*dc*/) {
     s[0] = Activation::times_slope(dh, s[0]);
     return V(0);
   }

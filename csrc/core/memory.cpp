@@ -1,22 +1,18 @@
 #include "core/memory.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
 #include <list>
 #include <mutex>
 #include <new>
 #include <string>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+
+#include "system/system.h"
 
 namespace fusedrnn {
 namespace {
 
-constexpr std::size_t cache_line = 64, huge_page = std::size_t(2) << 20;
+constexpr std::size_t cache_line = 64, huge_page = huge_page_bytes;
 constexpr std::size_t largest_small = 32 << 10;
 #if defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t most_kept = 0, most_small = 0;  // a block that lives on would hide its overruns
@@ -55,7 +51,7 @@ struct Store {
 Store& store() {
   static Store* const instance = [] {
     static Store* made = new Store;
-    pthread_atfork([] { made->mutex.lock(); }, [] { made->mutex.unlock(); }, [] { made->mutex.unlock(); });
+    at_fork([] { made->mutex.lock(); }, [] { made->mutex.unlock(); }, [] { made->mutex.unlock(); });
     return made;
   }();
   return *instance;
@@ -74,11 +70,8 @@ class OutOfMemory : public std::bad_alloc {
 };
 
 void* fresh(std::size_t size) {
-  void* memory = std::aligned_alloc(size >= huge_page ? huge_page : cache_line, size);
+  void* memory = system_memory(size, size >= huge_page ? huge_page : cache_line);
   if (!memory) throw OutOfMemory(size);
-#if defined(__linux__)
-  if (size >= huge_page) madvise(memory, size, MADV_HUGEPAGE);  // a wish; refusal is fine
-#endif
   return memory;
 }
 
@@ -108,19 +101,19 @@ void* take_memory(std::size_t bytes) {
 
 void give_memory(void* memory, std::size_t bytes) {
   const std::size_t size = rounded(bytes);
-  if (size > most_kept) return std::free(memory);
+  if (size > most_kept) return free_system_memory(memory);
   Store& s = store();
   const std::lock_guard<std::mutex> lock(s.mutex);
   if (size <= largest_small) {
     auto& small = s.small[small_class(size)];
-    if (small.count == most_small) return std::free(memory);
+    if (small.count == most_small) return free_system_memory(memory);
     small.memory[small.count++] = memory;
     return;
   }
   s.blocks.push_front({memory, size});
   for (s.kept += size; s.kept > most_kept; s.blocks.pop_back()) {
     s.kept -= s.blocks.back().size;
-    std::free(s.blocks.back().memory);
+    free_system_memory(s.blocks.back().memory);
   }
 }
 

@@ -1,7 +1,6 @@
 #include "core/problem.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/error.h"
 
@@ -24,7 +23,8 @@ void check_shape(const Problem& p, const std::string& name, const Shape& got, co
 
 }  // namespace
 
-Problem problem_of(const std::string& cell) {
+Problem problem_of(const std::string& cell, int64_t input_size, int64_t hidden_size, int64_t num_layers,
+                   int64_t num_directions, bool reverse, bool bias) {
   Problem p{};
 #define FUSEDRNN_FIND(kind, formula, name) \
   if (cell == #kind) {                     \
@@ -32,8 +32,16 @@ Problem problem_of(const std::string& cell) {
     p.op = name;                           \
   }
   FUSEDRNN_CELLS(FUSEDRNN_FIND)
-  if (p.op.empty()) fail("Stack", "cell", "is '" + cell + "'", "the name of a cell in core/cell_list.h");
+  if (p.op.empty()) fail("Stack", "cell", "is '" + cell + "'", "the name of a cell in cells/list.h");
+  p.layout = layout_of(p.cell);
+  p.input_size = input_size;
+  p.hidden_size = hidden_size;
+  p.num_layers = num_layers;
+  p.num_directions = num_directions;
+  p.reverse = reverse;
+  p.bias = bias;
   p.batch_first = true;
+  p.check_sizes();
   return p;
 }
 
@@ -100,6 +108,17 @@ void Problem::check_weight(int64_t slab, int which, const Shape& shape) const {
   check_shape(*this, weight_name(slab, which), shape, axes[which], weight_shape(slab / num_directions, which));
 }
 
+void Problem::check_array_count(const char* list, size_t count) const {
+  const int64_t expected = slabs() * weights_per_slab();
+  if (static_cast<int64_t>(count) != expected)
+    throw ShapeError(op + ": " + list + " has " + std::to_string(count) + " arrays; expected " +
+                     std::to_string(expected));
+}
+
+void Problem::check_cell_state(const char* name, bool given) const {
+  if (given && !layout.has_cell_state) throw TypeMismatch(op + ": " + name + " is given; this cell has no c");
+}
+
 Shape Problem::input_shape() const { return output_shape(input_size); }
 
 Shape Problem::output_shape(int64_t features) const {
@@ -110,33 +129,6 @@ std::string Problem::describe() const {
   return op + " T=" + std::to_string(T) + " B=" + std::to_string(B) + " I=" + std::to_string(input_size) +
          " H=" + std::to_string(hidden_size) + " layers=" + std::to_string(num_layers) +
          " directions=" + std::to_string(num_directions);
-}
-
-RowOrder::RowOrder(const Problem& problem, const std::vector<int64_t>* given) : time_(problem.T) {
-  const int64_t B = problem.B, count = given ? static_cast<int64_t>(given->size()) : B;
-  if (count != B) fail(problem.op, "lengths", "has shape " + to_string({count}), "(batch,) = " + to_string({B}));
-  const int64_t* lengths = given ? given->data() : nullptr;
-  sample_.resize(B);
-  length_.resize(B);
-  std::iota(sample_.begin(), sample_.end(), int64_t(0));
-  if (lengths) {
-    for (int64_t b = 0; b < B; ++b)
-      if (lengths[b] < 0 || lengths[b] > problem.T)
-        fail(problem.op, "lengths[" + std::to_string(b) + "]", "is " + std::to_string(lengths[b]),
-             "0 <= length <= time = " + std::to_string(problem.T));
-    std::stable_sort(sample_.begin(), sample_.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
-  }
-  for (int64_t j = 0; j < B; ++j) length_[j] = lengths ? lengths[sample_[j]] : problem.T;
-  const int64_t steps = B ? length_[0] : 0;
-  first_.resize(steps + 1);
-  int64_t active = B, row = 0;
-  for (int64_t s = 0; s < steps; ++s) {
-    while (active > 0 && length_[active - 1] <= s) --active;
-    first_[s] = row;
-    row += active;
-  }
-  first_[steps] = row;
-  ragged_ = {steps, B, first_.data(), sample_.data(), length_.data()};
 }
 
 }  // namespace fusedrnn

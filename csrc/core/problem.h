@@ -1,11 +1,14 @@
-// Problem: what a call computes, in the caller's terms. The only judge of shapes and lengths.
+// Problem: what a call computes, in the caller's terms. No kernel runs before it has judged every shape, and RowOrder
+// (core/row_order.h) the lengths. Python judges earlier where sizes come from the arrays themselves, as in
+// functional.py.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "core/sequence.h"
+#include "core/cell.h"
+#include "core/ragged.h"
 
 namespace fusedrnn {
 
@@ -26,8 +29,9 @@ struct Problem {
   int64_t layer_input(int64_t layer) const { return layer == 0 ? input_size : num_directions * hidden_size; }
   int64_t widest_input() const { return num_layers > 1 ? std::max(layer_input(0), layer_input(1)) : input_size; }
   int weights_per_slab() const { return bias ? 4 : 2; }
+  bool is_reverse(int64_t direction) const { return reverse || direction == 1; }
 
-  void check_sizes() const;                      // constructor arguments
+  void check_sizes() const;
   void set_input(const Shape& x);                // fixes T and B; rejects what could not be addressed
   void set_extent(int64_t time, int64_t batch);  // the same without an x
   void check_state(const char* name, const Shape& shape) const;
@@ -35,6 +39,8 @@ struct Problem {
   Shape weight_shape(int64_t layer, int which) const;  // which: weight_ih, weight_hh, bias_ih, bias_hh
   std::string weight_name(int64_t slab, int which) const;
   void check_weight(int64_t slab, int which, const Shape& shape) const;
+  void check_array_count(const char* list, size_t count) const;  // of weights, or of their gradients
+  void check_cell_state(const char* name, bool given) const;     // refuses a c for a cell that has none
 
   Shape input_shape() const;
   Shape output_shape(int64_t features) const;
@@ -42,25 +48,8 @@ struct Problem {
   std::string describe() const;
 };
 
-// A problem of the cell of this name, batch-major, without layout and sizes.
-Problem problem_of(const std::string& cell);
-
-// The rows of a batch in the order of core/sequence.h, with the storage that Ragged points into.
-class RowOrder {
- public:
-  // lengths may be null: every sample has T steps.
-  RowOrder(const Problem& problem, const std::vector<int64_t>* lengths);
-  const Ragged& ragged() const { return ragged_; }
-  int64_t rows() const { return ragged_.first[ragged_.steps]; }
-  bool full() const { return rows() == ragged_.batch * time_; }
-  bool is_full_of(const Problem& p) const { return full() && ragged_.batch == p.B && time_ == p.T; }
-  RowOrder(const RowOrder&) = delete;
-  RowOrder& operator=(const RowOrder&) = delete;
-
- private:
-  std::vector<int64_t> first_, sample_, length_;
-  Ragged ragged_{};
-  int64_t time_;
-};
+// The problem of the cell of this name and these sizes, which are checked; batch-major, as yet without T and B.
+Problem problem_of(const std::string& cell, int64_t input_size, int64_t hidden_size, int64_t num_layers,
+                   int64_t num_directions, bool reverse, bool bias);
 
 }  // namespace fusedrnn

@@ -12,6 +12,8 @@
 #pragma once
 #include <stdint.h>
 
+#include "core/inline.h"
+
 namespace fusedrnn {
 
 struct Blocks {
@@ -23,7 +25,7 @@ struct Blocks {
   int64_t lanes, gates;
 
   // values: columns that share an operand (2 for bfloat16).
-  inline __attribute__((always_inline)) Blocks(int64_t H, int64_t G, int64_t L, int64_t values)
+  FUSEDRNN_INLINE Blocks(int64_t H, int64_t G, int64_t L, int64_t values)
       : units((H + L - 1) / L), wide(units), vectors(0), slot(L), lanes(L), gates(G) {
     const int64_t rest = H - (units - 1) * L, narrow = (rest + values - 1) / values * values;
     columns = ((units - 1) * G + G - 1) * L + rest;
@@ -35,7 +37,7 @@ struct Blocks {
   }
 
   // Between the gates of a unit of this block.
-  inline __attribute__((always_inline)) int64_t distance(int64_t block) const { return block < wide ? lanes : slot; }
+  FUSEDRNN_INLINE int64_t distance(int64_t block) const { return block < wide ? lanes : slot; }
 };
 
 }  // namespace fusedrnn

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/kernels.h"
+#include "cpu/kernel_table.h"
 
 namespace fusedrnn {
 

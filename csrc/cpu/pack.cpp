@@ -164,6 +164,20 @@ void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[
   });
 }
 
+template <class T>
+void unpack_saved(const Problem& p, const Ragged& ragged, bool reverse, int64_t slots, const T* saved, T* to) {
+  const int64_t L = kernels<T>().lanes, H = p.hidden_size, R = ragged.rows();
+  std::fill_n(to, slots * p.T * p.B * H, T(0));
+  for (int64_t s = 0; s < ragged.steps; ++s)
+    for (int64_t row = ragged.first[s]; row < ragged.first[s + 1]; ++row) {
+      const int64_t j = row - ragged.first[s], t = time_of(s, ragged.length[j], reverse);
+      for (int64_t slot = 0; slot < slots; ++slot)
+        for (int64_t h = 0; h < H; ++h)
+          to[((slot * p.T + t) * p.B + ragged.sample[j]) * H + h] =
+              saved[((h / L * R + row) * slots + slot) * L + h % L];
+    }
+}
+
 template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I) {
   const int64_t lanes = kernels<T>().lanes, panels = (O + lanes - 1) / lanes;
   Buffer<T> out(panels * I * lanes);
@@ -179,13 +193,13 @@ template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t c
   return out;
 }
 
-template Buffer<float> pack_panels(const float*, int64_t, int64_t, int64_t, int64_t);
-template Buffer<double> pack_panels(const double*, int64_t, int64_t, int64_t, int64_t);
-template class WeightCache<float>;
-template class WeightCache<double>;
-template void add_unpacked(const float*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t,
-                           int64_t, float*, float*);
-template void add_unpacked(const double*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t,
-                           int64_t, double*, double*);
+#define FUSEDRNN_INSTANTIATE(T)                                                                                       \
+  template class WeightCache<T>;                                                                                      \
+  template void add_unpacked(const T*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t, \
+                             int64_t, T*, T*);                                                                        \
+  template void unpack_saved(const Problem&, const Ragged&, bool, int64_t, const T*, T*);                             \
+  template Buffer<T> pack_panels(const T*, int64_t, int64_t, int64_t, int64_t);
+FUSEDRNN_INSTANTIATE(float)
+FUSEDRNN_INSTANTIATE(double)
 
 }  // namespace fusedrnn

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "core/memory.h"
+#include "core/problem.h"
 #include "cpu/blocks.h"
 #include "cpu/isa.h"
 
@@ -52,6 +53,10 @@ template <class T> class WeightCache {
 template <class T>
 void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], const Blocks& blocks, int64_t H,
                   int64_t K, int64_t begin, int64_t end, T* grad, T* bias);
+
+// What a slab has saved, (U, R, slots, lanes), as (slots, T, B, H): zeros past each sample's end.
+template <class T>
+void unpack_saved(const Problem& problem, const Ragged& ragged, bool reverse, int64_t slots, const T* saved, T* to);
 
 // W (O, I), element (o, i) at weight[o*row + i*column], as panels of `lanes` outputs: (ceil(O / lanes), I, lanes).
 template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I);

@@ -1,7 +1,7 @@
 // Which path the directions of a call take through time, and how the resident one lays out W_hh in a block of threads.
 // Pure functions of the sizes and the device; no CUDA headers.
 //
-//   resident   a block of threads holds all of W_hh and walks through time without meeting other blocks
+//   resident   a block of threads holds all of W_hh and goes through time without meeting other blocks
 //   fused      one launch per step: product and cell; for few samples
 //   stepwise   a product of a library and a pointwise launch per step
 //
@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <string>
 
-#include "core/sequence.h"
+#include "core/cell.h"
 
 namespace fusedrnn::cuda {
 

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "core/problem.h"
+#include "core/row_order.h"
+#include "core/sequence.h"
 #include "cuda/path_plan.h"
 
 namespace fusedrnn::cuda {
@@ -77,7 +79,6 @@ class Engine {
 const Engine* device_engine(const std::string& dtype);
 const Engine* host_engine(const std::string& dtype);  // the same code in plain loops, for tests
 void refuse_on_host(int64_t after);                   // that of memory after so many more, once; for tests as well
-CellLayout layout_of(CellKind cell);
 
 // Marks this point of a caller's stream: what is returned says whether the device has come so far, and no where that
 // cannot be known. Null where the stream is being captured: calls refuse it, so that nothing of theirs is on its way.

@@ -1,0 +1,27 @@
+// What a cell is to everything but its formulas: its place in the list, and the layout of its gates.
+#pragma once
+#include "cells/list.h"
+
+namespace fusedrnn {
+
+#define FUSEDRNN_KIND(kind, formula, name) kind,
+#define FUSEDRNN_ONE(kind, formula, name) +1
+enum class CellKind { FUSEDRNN_CELLS(FUSEDRNN_KIND) };
+constexpr int cell_count = FUSEDRNN_CELLS(FUSEDRNN_ONE);
+#undef FUSEDRNN_KIND
+#undef FUSEDRNN_ONE
+
+// How a cell lays out its gates; each cell states it beside its formulas (cells/*.h).
+struct CellLayout {
+  int gates;           // G: blocks of H rows in W_ih and W_hh
+  int slots;           // S: vectors saved per unit and step
+  int input_slot;      // slots [input_slot, input_slot + G) are fed by W_ih x
+  int recurrent_slot;  // slots [recurrent_slot, recurrent_slot + G) are fed by W_hh h
+  int input_order[4];  // which block of W_ih feeds the g-th of these slots
+  int recurrent_order[4];
+  bool has_cell_state;  // c beside h
+};
+
+CellLayout layout_of(CellKind cell);
+
+}  // namespace fusedrnn

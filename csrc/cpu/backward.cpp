@@ -1,0 +1,90 @@
+#include <atomic>
+#include <mutex>
+
+#include "cpu/run_plan.h"
+#include "system/system.h"
+
+namespace fusedrnn {
+namespace {
+
+// Held while a backward adds to the caller's gradients: two threads may use one layer, and gradients are added up. A
+// forked child gets a new one, for nobody would unlock the old one there.
+std::mutex& adding_to_gradients() {
+  static std::atomic<std::mutex*> current = [] {
+    at_fork(nullptr, nullptr, [] { current = new std::mutex; });
+    return new std::mutex;
+  }();
+  return *current;
+}
+
+}  // namespace
+
+template <class T>
+void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Interrupt& interrupt) {
+  const Problem& p = call.problem;
+  const Ragged& ragged = call.rows->ragged();
+  const Plan plan = plan_for(call, Pass::backward);
+  const CellKernels<T>& cell = cell_kernels<T>(p);
+  const int64_t units = unit_blocks<T>(p), lanes = kernels<T>().lanes, D = p.num_directions, G = p.layout.gates;
+  Layers<T> layers(call);
+  const auto spaces = attach_workspace(plan.gradient_threads, false, layers, p);
+
+  std::vector<Buffer<T>> storage;
+  const auto allocate = [&](int64_t size) {
+    storage.emplace_back(size);
+    return storage.back().get();
+  };
+  TimeMajorView<const T> dy = grad.dy;
+  for (int64_t l = p.num_layers - 1; l >= 0; --l) {
+    TimeMajorView<T> dx = grad.dx;
+    if (l > 0) dx = {allocate(p.T * p.B * D * p.hidden_size), p.B * D * p.hidden_size, D * p.hidden_size};
+    for (int64_t d = 0; d < D; ++d) {
+      const size_t slab = static_cast<size_t>(l * D + d);
+      Sequence<T>& seq = layers.slabs()[slab];
+      seq.dy = {dy.data ? dy.data + d * p.hidden_size : nullptr, dy.step, dy.batch};
+      seq.dx = dx;
+      seq.add_to_dx = d > 0;
+      seq.dhn = grad.slabs[slab].dhn;
+      seq.dh0 = grad.slabs[slab].dh0;
+      seq.dcn = grad.slabs[slab].dcn;
+      seq.dc0 = grad.slabs[slab].dc0;
+      seq.dw = allocate(units * (seq.I + 1) * G * lanes);
+      seq.dr = allocate(units * (seq.H + 1) * G * lanes);
+    }
+    dy = {dx.data, dx.step, dx.batch};
+  }
+
+  std::unique_lock<std::mutex> adding(adding_to_gradients(), std::defer_lock);
+  run_plan(plan, plan.gradient_threads, interrupt, [&](Thread& thread, const Plan& actual) {
+    const Share everyone = thread.share(thread.size, 0, 0);
+    const auto meet = [&] { return thread.region->meet_all(thread.rank); };
+    for (size_t l = layers.size(); l-- > 0;) {
+      if (!run_layer(actual, layers[l], units, thread, cell.backward) || !meet()) return;
+      for (const Sequence<T>& seq : layers[l]) {
+        if (!seq.dx.data) break;
+        if (!seq.add_to_dx && !call.rows->full()) clear_padding(ragged, p, seq.dx, seq.I, thread.rank, thread.size);
+        if (!cell.input_gradient(seq, everyone) || !meet()) return;
+      }
+      for (const Sequence<T>& seq : layers[l])
+        if (!cell.weight_gradient(seq, everyone)) return;
+      if (l == 0 && thread.rank == 0) adding.lock();  // for all threads of this call
+      if (!meet()) return;
+    }
+    // Last, so that a call that was stopped has added nothing.
+    for (size_t slab = 0; slab < grad.slabs.size(); ++slab) {
+      const Sequence<T>& seq = layers.slabs()[slab];
+      const auto& to = grad.slabs[slab];
+      const auto inputs = everyone.part_of(seq.I + 1), units_of_h = everyone.part_of(seq.H + 1);
+      const Blocks shape(seq.H, G, lanes, p.bfloat16 ? 2 : 1);
+      add_unpacked(seq.dw, p.layout, p.layout.input_order, shape, seq.H, seq.I, inputs.begin, inputs.end, to.weight_ih,
+                   to.bias_ih);
+      add_unpacked(seq.dr, p.layout, p.layout.recurrent_order, shape, seq.H, seq.H, units_of_h.begin, units_of_h.end,
+                   to.weight_hh, to.bias_hh);
+    }
+  });
+}
+
+template void run_backward(ForwardCall<float>&, const BackwardCall<float>&, const Interrupt&);
+template void run_backward(ForwardCall<double>&, const BackwardCall<double>&, const Interrupt&);
+
+}  // namespace fusedrnn

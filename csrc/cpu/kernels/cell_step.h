@@ -1,0 +1,124 @@
+// The formulas of a cell, run on the accumulators of a tile: what a time loop calls after a product.
+// One function for each number N of cells side by side, not for each tile shape: inlined into the tiles, the formulas
+// would make up most of the library.
+#pragma once
+#include "cpu/kernels/backward_pass.h"
+#include "cpu/kernels/forward_pass.h"
+
+namespace fusedrnn::FUSEDRNN_ISA {
+
+template <class C, class T, class E> struct ForwardCell {
+  using Pass = ForwardPass<ShapeOf<C>, T, E>;
+  using V = Vec<T>;
+  static constexpr int L = V::lanes, G = Pass::G, S = Pass::S, rec = Pass::rec, values = Pass::values;
+
+  // The slots of N cells: reading one adds up its sums, assigning to one keeps it for backward. They are read and
+  // written only when the formula reaches them, because the registers cannot hold all slots of several cells.
+  template <int N> struct Slots {
+    using W = Group<T, N>;
+    const typename Pass::Args& a;
+    const V* acc;
+    int64_t piece;
+    T* z[N];
+    int64_t unit[N];
+
+    struct Slot {
+      const Slots& of;
+      int i;
+      FUSEDRNN_INLINE operator W() const {
+        W sum;
+        const bool recurrent = i >= rec && i < rec + G;
+        each<N>([&](auto n) FUSEDRNN_BODY {
+          T* z = of.z[n] + i * L;
+          sum.v[n] = V::load(recurrent ? Pass::Step::earlier_sum(of.a, z, i, of.unit[n], of.piece) : z);
+          if (recurrent) sum.v[n] = sum.v[n] + of.acc[n * G + i - rec];
+        });
+        return sum;
+      }
+      FUSEDRNN_INLINE W operator=(const W& value) const {
+        if (of.a.seq->gates) each<N>([&](auto n) FUSEDRNN_BODY { value.v[n].store(of.z[n] + i * L); });
+        return value;
+      }
+    };
+    FUSEDRNN_INLINE Slot operator[](int i) const { return {*this, i}; }
+  };
+
+  template <int N>
+  static void step(const typename Pass::Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
+                   int64_t piece, int first, int units) {
+    using W = Group<T, N>;
+    const int shift = __builtin_ctz(static_cast<unsigned>(units));
+    const Sequence<T>& seq = *a.seq;
+    Slots<N> s{a, acc, piece, {}, {}};
+    W h0, c(T(0));
+    int64_t at[N];
+    each<N>([&](auto n) FUSEDRNN_BODY {
+      const int r = (first + n) >> shift, u = (first + n) & (units - 1);
+      s.z[n] = z + u * z_unit + r * S * L;
+      s.unit[n] = unit0 + u;
+      at[n] = (j0 + r) * a.space.row + s.unit[n] * L;
+      h0.v[n] = V::load(a.space.h(a.step) + at[n]);
+      if (C::layout.has_cell_state) c.v[n] = V::load(a.space.c() + at[n]);
+    });
+    const W h1 = C::forward(s, h0, c);
+    each<N>([&](auto n) FUSEDRNN_BODY {
+      const int64_t j = j0 + ((first + n) >> shift), unit = s.unit[n];
+      if (C::layout.has_cell_state) c.v[n].store(a.space.c() + at[n]);
+      h1.v[n].store(a.space.h(a.step + 1) + at[n]);
+      if constexpr (values > 1)
+        store_rounded(h1.v[n], reinterpret_cast<uint16_t*>(a.space.operand(a.step + 1)) + at[n]);
+      store_within(h1.v[n], a.y_row[j], unit * L, seq.H);
+      if (C::layout.has_cell_state && seq.gates) c.v[n].store(seq.cells + (unit * a.z_rows + a.z_first + j) * L);
+    });
+  }
+};
+
+template <class C, class T, class E> struct BackwardCell {
+  using Pass = BackwardPass<ShapeOf<C>, T, E>;
+  using V = Vec<T>;
+  static constexpr int L = V::lanes, S = Pass::S, values = Pass::values;
+
+  template <int N>
+  static void step(const typename Pass::Args& a, const V* acc, int64_t j0, int64_t unit0, int first, int units) {
+    using W = Group<T, N>;
+    const int shift = __builtin_ctz(static_cast<unsigned>(units));
+    const Sequence<T>& seq = *a.seq;
+    const Ragged& ragged = *seq.ragged;
+    W s[S], dh, h0(T(0)), c0(T(0)), c1(T(0)), dc(T(0));
+    int64_t at[N];
+    T* saved[N];
+    each<N>([&](auto n) FUSEDRNN_BODY {
+      const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
+      const int64_t b = ragged.sample[j], here = unit * a.total_rows + ragged.first[a.step] + j;
+      at[n] = j * a.row + unit * L;
+      saved[n] = seq.gates + here * S * L;
+      dh.v[n] = acc[n];
+      each<S>([&](auto i) FUSEDRNN_BODY { s[i].v[n] = V::load(saved[n] + i * L); });
+      if constexpr (C::layout.has_cell_state) {
+        c1.v[n] = V::load(seq.cells + here * L);
+        if (a.step > 0)
+          c0.v[n] = V::load(seq.cells + (unit * a.total_rows + ragged.first[a.step - 1] + j) * L);
+        else if (seq.c0.data)
+          c0.v[n] = load_within(seq.c0.data + b * seq.c0.stride, unit * L, seq.H);
+        dc.v[n] = V::load(a.dc + at[n]);
+      }
+      if constexpr (C::backward_reads_h0)
+        if (const T* h = previous_h(seq, a.step, j)) h0.v[n] = load_within(h, unit * L, seq.H);
+    });
+    const W bypass = C::backward(s, h0, c0, c1, dh, dc);
+    each<N>([&](auto n) FUSEDRNN_BODY {
+      const int64_t distance = a.blocks.distance(unit0 + ((first + n) & (units - 1)));
+      // In this order: in a dense block each gate overwrites what the vector of the one before left behind its end.
+      each<S>([&](auto i) FUSEDRNN_BODY {
+        if constexpr (values == 1)
+          s[i].v[n].store(saved[n] + i * distance);
+        else
+          store_rounded(s[i].v[n], reinterpret_cast<uint16_t*>(saved[n]) + i * distance);
+      });
+      bypass.v[n].store(a.carry + at[n]);
+      if (C::layout.has_cell_state) dc.v[n].store(a.dc + at[n]);
+    });
+  }
+};
+
+}  // namespace fusedrnn::FUSEDRNN_ISA

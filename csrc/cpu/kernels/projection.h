@@ -1,0 +1,149 @@
+// The input products of a chunk of steps: all rows at once, or beside the recurrent products of a single sequence.
+#pragma once
+#include "cpu/kernels/sweep.h"
+
+namespace fusedrnn::FUSEDRNN_ISA {
+
+// z = b + W_ih x for a chunk of rows, straight into the slots where the time loop reads it.
+template <class E, int G> struct Project {
+  using T = typename Operand<E>::Sum;
+  using V = Vec<T>;
+  static constexpr int L = V::lanes, gates = G;
+
+  struct Args {
+    const Blocks* blocks;
+    PackedMatrix<E, G> weights;  // K: of I, in elements of E
+    const T* bias;
+    const E** x_row;  // (n): input row of the i-th row of the chunk
+    int64_t* z_row;   // (n): and its row in z
+    T* z;             // first gate of row i of unit u at z + u*z_unit + i*z_stride
+    int64_t z_unit, z_stride;
+    int64_t swept_bytes;
+  };
+
+  template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
+    Tile<E, Rows, Units, G> t;
+    const E* x[Rows];
+    const int64_t K = a.weights.K, next_k = piece_of<E>(at.next_piece, K).begin;
+    const auto [k0, k] = piece_of<E>(at.piece, K);
+    for (int r = 0; r < Rows; ++r) x[r] = a.x_row[at.row + r] + k0;
+    const E* w = a.weights.from(at.unit, k0);
+    t.multiply(x, RowRun::single(k), w, G * L, K * G * L,
+               a.weights.template ahead<Units>(at, w, k, next_k, a.swept_bytes));
+    each<Rows>([&](auto r) FUSEDRNN_BODY {
+      const Sums to(a, at, r);
+      each<Units * G>([&](auto j) FUSEDRNN_BODY { to.add(j, t.acc[r * t.vectors + j]); });
+    });
+  }
+
+  static void dense(const Args& a, const Place& at, int rows) {
+    DenseTile<E> t;
+    const E* x[t.rows_max];
+    const int64_t step = a.blocks->vectors * L;
+    const auto [k0, k] = piece_of<E>(at.piece, a.weights.K);
+    for (int r = 0; r < rows; ++r) x[r] = a.x_row[at.row + r] + k0;
+    t.multiply(rows, *a.blocks, x, RowRun::single(k), a.weights.from(at.unit, 0) + k0 * step, step);
+    for (int r = 0; r < rows; ++r)
+      for (int g = 0; g < G; ++g) Sums(a, at, r).add(g, t.gate(*a.blocks, r, g));
+  }
+
+  static void joined(const Args& a, const Place& at) {
+    JoinedTile<E, G> t;
+    const auto [k0, k] = piece_of<E>(at.piece, a.weights.K);
+    const E *wide = a.weights.from(at.unit, 0), *dense = a.weights.from(at.unit + 1, 0);
+    t.multiply(*a.blocks, a.x_row[at.row] + k0, k, wide + k0 * G * L, dense + k0 * a.blocks->vectors * L);
+    for (int j = 0; j < 2 * G; ++j) Sums(a, at, 0).add(j, t.acc[j]);
+  }
+
+  // Where the sums of row r of a tile go, and what they are added to: the bias, or the sums over earlier pieces of k.
+  struct Sums {
+    T* z;
+    const T* before;
+    int64_t z_unit, before_unit;
+    FUSEDRNN_INLINE Sums(const Args& a, const Place& at, int r)
+        : z(a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride),
+          before(at.piece ? z : a.bias + at.unit * G * L),
+          z_unit(a.z_unit),
+          before_unit(at.piece ? a.z_unit : G * L) {}
+    FUSEDRNN_INLINE void add(int j, V sum) const {  // j: (unit, gate)
+      (V::load(before + (j / G) * before_unit + (j % G) * L) + sum).store(z + (j / G) * z_unit + (j % G) * L);
+    }
+  };
+};
+
+// The input products of one sequence, made while it takes its steps. One row of h passes over W_hh more slowly than it
+// could be multiplied, because W_hh comes from the second-level cache or beyond. So while it arrives, the input
+// products of the next `group` steps are made in the same loop: one block of units of W_ih beside two of W_hh. No sum
+// changes its order.
+template <class E, int G> class Lookahead {
+ public:
+  using Projection = Project<E, G>;
+  using Args = typename Projection::Args;
+  using V = typename Projection::V;
+  static constexpr int L = V::lanes, units = 2;               // of W_hh h
+  static constexpr int group = max_accumulators / G - units;  // steps
+  static constexpr bool exists = G > 1 && group >= 4;
+
+  // `recurrent`: the columns of W_hh; swept_bytes: of it, per step. It pays where W_hh does not fit the first-level
+  // cache, but both weights fit the second: beyond it W_ih, read once per group of steps, would push W_hh out.
+  static bool pays(const Args& a, int64_t recurrent, int64_t swept_bytes) {
+    constexpr int64_t one_piece = piece_length / Operand<E>::values;
+    return exists && swept_bytes > first_level_bytes && swept_bytes + a.swept_bytes <= second_level_bytes &&
+           recurrent <= one_piece && a.weights.K <= smaller(one_piece, 2 * recurrent);
+  }
+
+  // Of all n rows the dense block of [u0, u1), of the first group all blocks.
+  Lookahead(const Args& chunk, int64_t n, int64_t u0, int64_t u1)
+      : chunk_(chunk), next_(chunk), n_(n), u0_(u0), u1_(smaller(u1, chunk.blocks->wide)), unit_(u1_) {
+    sweep(chunk, n, u1_, u1);
+    sweep(chunk, smaller(n, group), u0_, u1_);
+  }
+
+  // Before step s of the chunk: at the end of a group the next one is taken up.
+  void begin_step(int64_t s) {
+    if (s % group) return;
+    sweep(next_, group, unit_, u1_);
+    const int64_t first = s + group, left = n_ - first;
+    next_.x_row = chunk_.x_row + first;
+    next_.z_row = chunk_.z_row + first;
+    unit_ = left < group ? u1_ : u0_;
+    if (left < group) sweep(next_, left, u0_, u1_);
+  }
+  bool pending() const { return unit_ < u1_; }
+
+  // sums (units, G) = W_hh h, w its first block, and the next block of the group beside it.
+  FUSEDRNN_INLINE void multiply(V* sums, const E* h, int64_t K, const E* w) {
+    using Recurrent = Tile<E, 1, units, G>;
+    using Input = Tile<E, group, 1, G>;
+    V recurrent[units * G], input[group * G];
+    each<units * G>([&](auto i) FUSEDRNN_BODY { recurrent[i] = V(typename V::Scalar(0)); });
+    each<group * G>([&](auto i) FUSEDRNN_BODY { input[i] = V(typename V::Scalar(0)); });
+    const E *row[1] = {h}, *x[group], *in = next_.weights.from(unit_, 0);
+    for (int r = 0; r < group; ++r) x[r] = next_.x_row[r];
+    const int64_t inputs = next_.weights.K, both = smaller(K, inputs);
+    for (int64_t k = 0; k < both; ++k) {
+      Recurrent::add_product(recurrent, row, k, w + k * G * L, K * G * L);
+      Input::add_product(input, x, k, in + k * G * L, 0);
+    }
+    for (int64_t k = both; k < K; ++k) Recurrent::add_product(recurrent, row, k, w + k * G * L, K * G * L);
+    for (int64_t k = both; k < inputs; ++k) Input::add_product(input, x, k, in + k * G * L, 0);
+    each<units * G>([&](auto i) FUSEDRNN_BODY { sums[i] = recurrent[i]; });
+    each<group>([&](auto r) FUSEDRNN_BODY {
+      const typename Projection::Sums to(next_, {0, unit_, 0, 0, 0, 0}, r);
+      each<G>([&](auto g) FUSEDRNN_BODY { to.add(g, input[r * G + g]); });
+    });
+    ++unit_;
+  }
+
+ private:
+  const Args chunk_;
+  Args next_;  // the group of rows that is being made
+  const int64_t n_, u0_, u1_;
+  int64_t unit_;  // the next of its blocks
+
+  static void sweep(const Args& a, int64_t n, int64_t u0, int64_t u1) {
+    if (u0 < u1) sweep_blocks<Projection, E>(a, *a.blocks, n, u0, u1, 1);
+  }
+};
+
+}  // namespace fusedrnn::FUSEDRNN_ISA

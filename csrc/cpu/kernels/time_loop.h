@@ -1,0 +1,46 @@
+// What the time loops of forward and backward share: groups of cells, and states on their way in and out.
+#pragma once
+#include "core/sequence.h"
+#include "core/share.h"
+#include "cpu/kernels/vec.h"
+
+namespace fusedrnn::FUSEDRNN_ISA {
+
+// How many cells of a tile go through the cell's formula side by side.
+constexpr int cells_at_once(int cells) { return cells <= 5 ? cells : cells % 3 == 0 ? 3 : 4; }
+
+// Calls body(N, i) for groups of N cells, the first of which is cell i of the tile.
+template <int cells, class Body> FUSEDRNN_INLINE void each_group(const Body& body) {
+  constexpr int N = cells_at_once(cells), rest = cells % N;
+#pragma GCC unroll 1
+  for (int i = 0; i + N <= cells; i += N) body(N, i);
+  if constexpr (rest > 0) body(rest, cells - rest);
+}
+
+// Calls body(j, unit, at) for each sorted sample and block of units that are this thread's; at: where the block begins
+// in a state whose rows are `row` apart.
+template <int L, class Body> FUSEDRNN_INLINE void each_state(const Share& share, int64_t row, const Body& body) {
+  for (int64_t j = share.sample_begin; j < share.sample_end; ++j)
+    for (int64_t unit = share.unit_begin; unit < share.unit_end; ++unit) body(j, unit, j * row + unit * L);
+}
+
+// Calls body(j) for samples [begin, end). One alone does not pass through the checks before a vectorised loop, which
+// take as long as a tenth of a step of few units.
+template <class Body> FUSEDRNN_INLINE void each_sample(int64_t begin, int64_t end, const Body& body) {
+  if (end - begin == 1) return body(begin);
+  for (int64_t j = begin; j < end; ++j) body(j);
+}
+
+// A block of units of sorted sample j in the caller's arrays.
+template <class T>
+FUSEDRNN_INLINE Vec<T> read_state(const Sequence<T>& seq, const StateView<const T>& from, int64_t j, int64_t unit) {
+  if (!from.data) return Vec<T>(T(0));
+  return load_within(from.data + seq.ragged->sample[j] * from.stride, unit * Vec<T>::lanes, seq.H);
+}
+template <class T>
+FUSEDRNN_INLINE void write_state(const Sequence<T>& seq, const StateView<T>& to, int64_t j, int64_t unit,
+                                 Vec<T> state) {
+  store_within(state, to.data + seq.ragged->sample[j] * to.stride, unit * Vec<T>::lanes, seq.H);
+}
+
+}  // namespace fusedrnn::FUSEDRNN_ISA

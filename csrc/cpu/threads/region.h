@@ -1,0 +1,67 @@
+// What the threads of one call share: places where they meet, and a way to stop early.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace fusedrnn {
+
+using Interrupt = std::function<bool()>;  // "has the user asked to stop?"; called from the calling thread only
+
+// A place where threads meet: nobody goes on before everybody has come.
+class Barrier {
+ public:
+  explicit Barrier(int size);
+  void wait(int rank, const std::atomic<bool>& stop);
+  void release();  // after stop was set: wakes those who sleep
+
+ private:
+  // A cache line each, with one thread that writes it and one that waits for it.
+  struct alignas(64) Flag {
+    std::atomic<int> phase{0};
+  };
+  struct Member {
+    int phase = 0;   // times it was here
+    int spins;       // before it sleeps
+    Flag heard[10];  // by round: 2^10 threads
+  };
+
+  const int size_;
+  std::vector<Member> members_;
+};
+
+// What the threads of one parallel region share: two barriers, and a way to stop early.
+class Region {
+ public:
+  // The first `loop_threads` of `size` threads run the time loops. The interrupt is asked now and then.
+  Region(int size, int loop_threads, Interrupt interrupted)
+      : all_(size), in_loop_(loop_threads), interrupted_(std::move(interrupted)) {}
+  bool meet_all(int rank) { return meet(all_, rank); }          // false: stop
+  bool meet_in_loop(int rank) { return meet(in_loop_, rank); }  // the same
+  bool poll(int rank);                                          // the same without waiting
+  bool stopped() const { return stop_.load(std::memory_order_acquire); }
+
+ private:
+  Barrier all_, in_loop_;
+  Interrupt interrupted_;
+  alignas(64) std::atomic<bool> stop_{false};
+  int64_t last_poll_ns_ = 0;
+
+  bool meet(Barrier& barrier, int rank) {
+    barrier.wait(rank, stop_);
+    return !stopped();
+  }
+};
+
+// How far a thread has come, for one that follows it.
+class Progress {
+ public:
+  void advance_to(int64_t steps);
+  void await(int64_t steps);  // returns once there are that many
+
+ private:
+  alignas(64) std::atomic<int64_t> steps_{0};
+};
+
+}  // namespace fusedrnn

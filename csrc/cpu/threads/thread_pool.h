@@ -1,0 +1,21 @@
+// Worker threads of our own: the time loop meets at a barrier every step, so waking through the operating system each
+// time would cost more than the step. Workers spin for a bounded time, then sleep.
+#pragma once
+#include <cstdint>
+#include <functional>
+
+namespace fusedrnn {
+
+// As set, otherwise available_threads() (system/system.h).
+int num_threads();
+void set_num_threads(int n);
+
+// Runs body(rank) for rank in [0, size) and waits; rank 0 is the caller. False, and nothing was run, if another thread
+// of the process holds the pool, or if not all workers have come after patience_ns: waking one takes 5 to 300 us, and
+// on a busy machine any time. Survives fork: the child starts workers of its own.
+bool run_parallel(int size, int64_t patience_ns, const std::function<void(int rank)>& body);
+
+// For tests that are about several threads: patience has no end.
+void wait_for_workers(bool always);
+
+}  // namespace fusedrnn

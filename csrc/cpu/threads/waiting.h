@@ -1,0 +1,44 @@
+// How a thread waits for a value that another one stores.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace fusedrnn {
+
+inline void spin() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+constexpr int most_spins = 2000;  // some tens of microseconds
+
+// Spins while `value` equals `old`, then sleeps on it. True: it had to sleep.
+template <class A, class V> bool wait_while_equal(A& value, V old, int spins = most_spins) {
+  for (int i = 0; i < spins; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return false;
+    spin();
+  }
+  value.wait(old, std::memory_order_acquire);
+  return true;
+}
+
+// Stores what others wait for. Sequentially consistent: notify looks whether anybody sleeps, and were it to look before
+// the store has left the core, whoever still sees the old value at that moment and lies down would never be woken.
+template <class A, class V> void publish(A& value, V now) {
+  value.store(now, std::memory_order_seq_cst);
+  value.notify_all();
+}
+
+inline int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace fusedrnn
