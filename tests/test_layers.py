@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import differences
 import fusedrnn as fr
-from fusedrnn.allocation import LARGEST_BYTES, parameters_from_file
+from fusedrnn.allocation import LARGEST_BYTES, Bounds, bounded
 from fusedrnn.arrays.checks import as_lengths, as_real, positive_int
 from fusedrnn.init import glorot_uniform, limit_spectral_norm, orthogonal, recurrent_parameters
 
@@ -495,7 +495,7 @@ def test_a_state_of_the_own_arrays(of: Callable[[Any], Any]) -> None:
 
 
 def test_skipped_initialisation_is_bounded() -> None:
-    with parameters_from_file(100):
+    with bounded(Bounds(100, names=10, parts=10)):
         assert not fr.Linear(4, 5).params["weight"].any()
         with pytest.raises(ValueError, match="the file has 0 left"):
             fr.Linear(1, 1)

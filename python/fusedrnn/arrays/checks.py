@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from contextlib import suppress
+from reprlib import Repr
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,9 +13,19 @@ from numpy.typing import NDArray
 from . import devices
 from .namespace import device_array, from_host, on_gpu, take_host, to_host
 
+_shortener = Repr()
+_shortener.maxstring = _shortener.maxother = _shortener.maxlong = 80
+
 Array: TypeAlias = NDArray[Any]  # on cuda: CuPy's, which has the same attributes and methods
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+# A text is looked up, not given to NumPy, which evaluates it: it may come from a file.
+_DTYPE_NAMES = {
+    name: dtype
+    for dtype in DTYPES
+    for letter in (dtype.char, dtype.str[1:], dtype.str)
+    for name in (dtype.name, letter, f"={dtype.str[1:]}")
+} | {"single": DTYPES[0], "double": DTYPES[1], "float": DTYPES[1]}
 
 
 def parse_dtype(op: str, dtype: Any) -> np.dtype[Any]:
@@ -25,11 +36,15 @@ def parse_dtype(op: str, dtype: Any) -> np.dtype[Any]:
     TypeError
         For any other dtype, None included (NumPy would read it as float64).
     """
-    with suppress(TypeError):
-        parsed: np.dtype[Any] = np.dtype(dtype)
-        if dtype is not None and parsed in DTYPES:
-            return parsed
-    raise TypeError(f"{op}: dtype is {dtype!r}; expected float32 or float64")
+    parsed: np.dtype[Any] | None = None
+    if isinstance(dtype, str):
+        parsed = _DTYPE_NAMES.get(dtype)
+    elif not isinstance(dtype, (type(None), list, tuple, dict)):  # which would describe structures
+        with suppress(TypeError):
+            parsed = np.dtype(dtype)
+    if parsed is None or parsed not in DTYPES:  # None is equal to float64
+        raise TypeError(f"{op}: dtype is {brief(dtype)}; expected float32 or float64")
+    return parsed
 
 
 def parse_device(op: str, device: Any) -> str:
@@ -41,7 +56,7 @@ def parse_device(op: str, device: Any) -> str:
         For any other device, or where there is no GPU to compute on; the message says what to do.
     """
     if not isinstance(device, str) or device not in ("cpu", "cuda"):
-        raise RuntimeError(f"{op}: device is {device!r}, which is not known; use device='cpu' or device='cuda'")
+        raise RuntimeError(f"{op}: device is {brief(device)}, which is not known; use device='cpu' or device='cuda'")
     if device == "cpu":
         return "cpu"
     try:
@@ -50,6 +65,11 @@ def parse_device(op: str, device: Any) -> str:
     except RuntimeError as error:
         raise RuntimeError(f"{op}: {error}") from error
     return "cuda"
+
+
+def brief(value: Any) -> str:
+    """Return the repr of an argument for a message, which may be of any length, cut."""
+    return _shortener.repr(value)
 
 
 def described(value: Any) -> str:
@@ -80,7 +100,7 @@ def integer(op: str, name: str, value: Any) -> int:
             raise TypeError
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{op}: {name} is {value!r}; expected an integer") from None
+        raise TypeError(f"{op}: {name} is {brief(value)}; expected an integer") from None
 
 
 def number(op: str, name: str, value: Any) -> float:
@@ -89,8 +109,8 @@ def number(op: str, name: str, value: Any) -> float:
         if isinstance(value, (str, bytes)):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{op}: {name} is {value!r}; expected a number") from None
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{op}: {name} is {brief(value)}; expected a number") from None
 
 
 def positive(op: str, name: str, value: Any) -> float:
@@ -104,7 +124,7 @@ def positive(op: str, name: str, value: Any) -> float:
 def flag(op: str, name: str, value: Any) -> bool:
     """Return an argument as a Python bool; TypeError if it is not one."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{op}: {name} is {value!r}; expected True or False")
+        raise TypeError(f"{op}: {name} is {brief(value)}; expected True or False")
     return bool(value)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..allocation import Extent, check_extent
 from ..arrays.checks import Array, as_real, described, parse_device, parse_dtype, seed_sequence
 from ..arrays.namespace import assign, from_host, host_copy, namespace, take_host, to_host
 from .parameters import Parameters, ReadOnly, apart_from, check_writeable
@@ -81,6 +82,7 @@ class Layer(ABC):
         self._params = Parameters()
         self._grads: dict[str, Array] = {}
         self._children: dict[str, Layer] = {}
+        self._inside = Extent()  # without the parameters of its own
         self._rng: np.random.Generator | None = None  # set by layers that draw at every forward call
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -134,6 +136,10 @@ class Layer(ABC):
     def num_parameters(self) -> int:
         """Number of parameter elements; an array that two children share counts once."""
         return sum(array.size for array in {id(array): array for array in self.params.values()}.values())
+
+    @property
+    def _extent(self) -> Extent:
+        return self._inside._replace(names=self._inside.names + len(self._params))
 
     def zero_grad(self) -> None:
         """Fill all gradients with 0."""
@@ -291,11 +297,14 @@ class Layer(ABC):
         """Take a layer in. One without parameters comes along to this layer's device."""
         if not isinstance(child, Layer):
             raise TypeError(f"{self.op}: {name} is {described(child)}; expected a Layer")
+        inside = self._inside.around(child._extent)
+        check_extent(self.op, inside)
         if child.device != self.device:
             if child.params:
                 raise RuntimeError(f"{self.op}: {name} is on {child.device}; expected {self.device}, as its siblings")
             child.to(self.device)
         self._children[name] = child
+        self._inside = inside
 
     def _merged(self, attribute: str) -> dict[str, Array]:
         own: dict[str, Array] = getattr(self, attribute)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..allocation import check_parameters
+from ..allocation import Extent, check_extent, check_parameters
 from ..arrays.checks import Array, as_real, check_shape, flag, positive_int, probability, seed_sequence
 from ..init import GATES, Init, check_init, recurrent_parameters
 from .base import Layer, Tape
@@ -315,6 +315,7 @@ class Recurrent(Layer):
         columns = self.input_size + (self.num_layers - 1) * inner
         columns += self.num_layers * (self.hidden_size + 2 * self.bias)
         check_parameters(self.op, GATES[self._initialiser] * inner * columns, self.dtype)
+        check_extent(self.op, Extent(names=self.num_layers * self.num_directions * (2 + 2 * self.bias)))
         params: dict[str, Array] = {}
         for layer in range(self.num_layers):
             size = inner if layer else self.input_size

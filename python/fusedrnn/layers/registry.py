@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..arrays.checks import brief
+
 if TYPE_CHECKING:
     from .base import Layer
 
@@ -52,9 +54,12 @@ def layer_from_spec(spec: Any) -> Layer:
     ValueError
         If the class is unknown or the specification malformed; else whatever the constructor raises.
     """
-    if not isinstance(spec, Mapping) or not isinstance(spec.get("config"), Mapping):
-        raise ValueError(f"layer_from_spec: got {str(spec)[:80]!r}; expected {{'class': name, 'config': arguments}}")
-    cls = _registry.get(str(spec.get("class")))
+    name, config = (spec.get("class"), spec.get("config")) if isinstance(spec, Mapping) else (None, None)
+    if not isinstance(name, str) or not isinstance(config, Mapping):
+        raise ValueError(f"layer_from_spec: got {brief(spec)}; expected {{'class': name, 'config': arguments}}")
+    cls = _registry.get(name)
     if cls is None:
-        raise ValueError(f"layer_from_spec: unknown layer class {str(spec.get('class'))[:80]!r}")
-    return cls.from_config(spec["config"])
+        raise ValueError(f"layer_from_spec: unknown layer class {brief(name)}")
+    if "device" in config:
+        raise ValueError(f"layer_from_spec: {name} has a device in its config; expected none, which the caller chooses")
+    return cls.from_config(config)

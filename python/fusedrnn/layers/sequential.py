@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
-from ..arrays.checks import Array, described, integer
+from ..arrays.checks import Array, brief, described
 from .base import Layer, Tape
 from .calling import call_layer, clean_input, first, forward_layer
 from .registry import layer_from_spec, layer_spec, register_layer
@@ -47,11 +47,17 @@ class Sequential(Layer):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Sequential:
         """Make a model from what ``config`` returned."""
+        specs = config.get("layers")
+        if not isinstance(specs, list):
+            raise TypeError(f"{cls.op}: layers is {described(specs)}; expected a list of specifications")
         layers: list[Layer] = []
-        for spec in config["layers"]:
-            layers.append(
-                layers[integer("Sequential", "layer", spec)] if isinstance(spec, int) else layer_from_spec(spec)
-            )
+        for index, spec in enumerate(specs):
+            if type(spec) is not int:
+                layers.append(layer_from_spec(spec))
+            elif 0 <= spec < index:
+                layers.append(layers[spec])
+            else:
+                raise ValueError(f"{cls.op}: layer {index} is {brief(spec)}; expected the index of an earlier one")
         return cls(*layers)
 
     def __len__(self) -> int:
