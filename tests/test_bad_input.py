@@ -55,6 +55,8 @@ def normal(*shape: int) -> np.ndarray:
 
 
 lstm: Any = fr.LSTM(4, 8, 2)
+parted: Any = fr.GRU(4, 8, 2, dropout=0.3)  # in training each of its layers is a call of its own
+autoencoder: Any = fr.models.SequenceAutoencoder(fr.LSTM(4, 8), fr.LSTM(4, 8), fr.Linear(8, 4))
 gru: Any = fr.GRU(4, 8, 2)
 X, H0 = normal(3, 5, 4), normal(2, 3, 8)
 
@@ -73,6 +75,8 @@ CONSTRUCTORS = {
     "dropout over 1": Bad(lambda: fr.LSTM(4, 8, 2, dropout=1.5), ValueError, "dropout", "1.5"),
     "dropout None": Bad(lambda: fr.LSTM(4, 8, 2, dropout=None), TypeError, "dropout", "None"),
     "dropout text": Bad(lambda: fr.LSTM(4, 8, 2, dropout="x"), TypeError, "dropout", "x"),
+    "compute_dtype array": Bad(lambda: fr.LSTM(2, 3, compute_dtype=zeros(3)), ValueError, "compute_dtype", "array([0."),
+    "dtype list": Bad(lambda: fr.LSTM(2, 3, dtype=["f4"]), TypeError, "dtype", "['f4']"),
     "bias text": Bad(lambda: fr.LSTM(4, 8, bias="no"), TypeError, "bias", "no"),
     "bidirectional number": Bad(lambda: fr.GRU(4, 8, bidirectional=2), TypeError, "bidirectional", "2"),
     "batch_first None": Bad(lambda: fr.RNN(4, 8, batch_first=None), TypeError, "batch_first", "None"),
@@ -113,6 +117,12 @@ SHAPES = {
     "array for a pair": Bad(lambda: lstm(X, zeros(2, 2, 3, 8)), ValueError, "state", "(2, 2, 3, 8)"),
     "triple for a pair": Bad(lambda: lstm(X, (H0, H0, H0)), ValueError, "state", "tuple"),
     "pair for an array": Bad(lambda: gru(X, (H0, H0)), ValueError, "state", "tuple"),
+    "number for a state": Bad(lambda: gru(X, 3.0), ValueError, "h0", "()", "(2, 3, 8)"),
+    "number, layers apart": Bad(lambda: parted.forward(X, 3.0), ValueError, "h0", "()", "(2, 3, 8)"),
+    "too many, layers apart": Bad(
+        lambda: parted.forward(X, zeros(5, 3, 8)), ValueError, "h0", "(5, 3, 8)", "(2, 3, 8)"
+    ),
+    "x rank 4, layers apart": Bad(lambda: parted.forward(zeros(1, 3, 5, 4), 3.0), ValueError, "x", "(1, 3, 5, 4)"),
 }
 
 
@@ -174,6 +184,14 @@ BACKWARD = {
     "another cell's tape": Bad(lambda: lstm.backward(tape_of(gru), DY), ValueError, "tape", "GRU"),
     "another layer's tape": Bad(lambda: gru.backward(tape_of(fr.GRU(4, 8, 2)), DY), ValueError, "tape", "GRU"),
     "another configuration": Bad(lambda: gru.backward(tape_of(fr.GRU(4, 8, 3)), DY), ValueError, "tape", "GRU"),
+    "number for dstate": Bad(lambda: gru.backward(tape_of(gru), None, 3.0), ValueError, "dh", "()", "(2, 3, 8)"),
+    "number, layers apart": Bad(
+        lambda: parted.backward(tape_of(parted), None, 3.0), ValueError, "dh", "()", "(2, 3, 8)"
+    ),
+    "too many, layers apart": Bad(
+        lambda: parted.backward(tape_of(parted), DY, zeros(5, 3, 8)), ValueError, "dh", "(5, 3, 8)", "(2, 3, 8)"
+    ),
+    "number for dy": Bad(lambda: autoencoder.backward(tape_of(autoencoder), 1.0), ValueError, "dy", "()", "(3, 5, 4)"),
     "no tape": Bad(lambda: gru.backward(None, DY), ValueError, "tape", "NoneType"),
     "outputs for a tape": Bad(lambda: gru.backward(gru(X), DY), ValueError, "tape", "tuple"),
 }
@@ -313,6 +331,7 @@ def test_overflowing_sizes() -> None:
 
 
 SCALARS = {
+    "pad_sequences": Bad(lambda: fr.pad_sequences(np.array(2.0)), TypeError, "sequences", "a ndarray"),
     "x": Bad(lambda: lstm(3.0), ValueError, "x", "()"),
     "h0": Bad(lambda: gru(X, 0.0), ValueError, "h0", "()"),
     "dy": Bad(lambda: gru.backward(gru.forward(X)[1], 1.0), ValueError, "dy", "()"),

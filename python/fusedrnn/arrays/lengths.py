@@ -36,8 +36,10 @@ def pad_sequences(sequences: Sequence[Any]) -> tuple[Array, NDArray[np.int64]]:
     TypeError
         If a dtype is not real, or no integer dtype holds the integers of all.
     """
-    if isinstance(sequences, (str, bytes)) or not isinstance(sequences, (Sequence, np.ndarray)):
-        raise TypeError(f"pad_sequences: sequences is {described(sequences)}; expected a list of arrays")
+    given: Any = sequences
+    is_one = isinstance(given, (str, bytes)) or getattr(given, "ndim", None) == 0
+    if is_one or not isinstance(given, (Sequence, np.ndarray)):
+        raise TypeError(f"pad_sequences: sequences is {described(given)}; expected a list of arrays")
     if len(sequences) == 0:
         raise ValueError("pad_sequences: sequences is empty; expected at least one")
     named = enumerate(sequences)

@@ -32,6 +32,9 @@ _COLUMNS = 3
 
 def draw_gates(trace: DirectionTrace, path: str | os.PathLike[str] | None, sample: int, title: str) -> Figure:
     """See ``DirectionTrace.plot``; ``title`` stands above all maps."""
+    count = len(trace["h"])
+    if not -count <= sample < count:
+        raise IndexError(f"GateTrace.plot: sample is {sample}; expected one of {count}")
     values = {name: _valid(activations[sample]) for name, activations in trace.items()}
     columns = min(_COLUMNS, len(values)) if len(values) != 4 else 2
     rows = -(-len(values) // columns)

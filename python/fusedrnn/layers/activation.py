@@ -77,7 +77,8 @@ class Activation(Layer):
         x = as_real(self.op, "x", x, self._kept_dtype, self.xp)
         if self.function == "softmax" and x.ndim == 0:
             raise ValueError(f"{self.op}: x has shape (); expected (..., features)")
-        return FUNCTIONS[self.function](x, self.xp)
+        y = FUNCTIONS[self.function](x, self.xp)
+        return y if x.ndim else self.xp.asarray(y)  # of no axes, NumPy makes a number
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
         """Compute (y, tape). The tape refers to y: leave y as it is until ``backward`` (on the cpu it is read-only)."""

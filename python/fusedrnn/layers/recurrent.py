@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import _core
 from ..allocation import Extent, check_extent, check_parameters
-from ..arrays.checks import Array, as_real, check_shape, flag, positive_int, probability, seed_sequence
+from ..arrays.checks import Array, as_real, brief, check_shape, flag, positive_int, probability, seed_sequence
 from ..init import GATES, Init, check_init, recurrent_parameters
 from .base import Layer, Tape
 from .dropout import dropout_mask
@@ -25,12 +25,13 @@ _MOST_LAYERS = 10_000  # more are a mistake, and making their parameters one by 
 
 def _compute_dtype(op: str, value: Any, dtype: np.dtype[Any]) -> str | None:
     """Return what the products multiply if that is not dtype."""
-    if value is None or value == dtype.name:
+    name = value if isinstance(value, (str, type(None))) else getattr(value, "name", value)  # a dtype says its name
+    if name is None or (isinstance(name, str) and name == dtype.name):
         return None
-    if value not in ("bfloat16", "float16") or dtype != np.float32:
+    if not isinstance(name, str) or name not in ("bfloat16", "float16") or dtype != np.float32:
         expected = "None, or 'bfloat16' (on cuda also 'float16') with dtype float32"
-        raise ValueError(f"{op}: compute_dtype is {value!r} with dtype {dtype.name}; expected {expected}")
-    return str(value)
+        raise ValueError(f"{op}: compute_dtype is {brief(value)} with dtype {dtype.name}; expected {expected}")
+    return name
 
 
 class Recurrent(Layer):
@@ -174,6 +175,10 @@ class Recurrent(Layer):
         tapes: list[_core.Tape] = []
         masks: list[Array] = []
         states: list[list[Any]] = []
+        if x.ndim == 3:
+            self._check_states(self._batch_of(x.shape), h0=h0, c0=c0)
+        else:  # which the kernels refuse
+            h0 = c0 = None
         for index, stack in enumerate(self._per_layer):
             if index:
                 masks.append(dropout_mask(y.shape, self.dropout, self.dtype, self._rng, self.xp))
@@ -229,6 +234,7 @@ class Recurrent(Layer):
         else:
             d = dy
             states: list[list[Any]] = []
+            self._check_states(self._batch_of(y_shape) if batched else 1, dh=dh, dc=dc)
             for index in reversed(range(self.num_layers)):
                 slabs = self._slabs(index)
                 dh_l, dc_l = (None if g is None else g[slabs] for g in (dh, dc))
@@ -340,6 +346,16 @@ class Recurrent(Layer):
         """Return the (h, c) of all layers from those of each; c is None for cells without one."""
         h, c = zip(*states, strict=True)
         return self.xp.concatenate(h), None if c[0] is None else self.xp.concatenate(c)
+
+    def _batch_of(self, shape: tuple[int, ...]) -> int:
+        return shape[0 if self.batch_first else 1]
+
+    def _check_states(self, batch: int, **states: Array | None) -> None:
+        """Raise the ValueError of the kernels for states of all layers, of which each layer gets its own."""
+        shape = (self.num_layers * self.num_directions, batch, self.hidden_size)
+        for name, state in states.items():
+            if state is not None:
+                check_shape(self.op, name, state, "num_layers*num_directions, batch, hidden", shape)
 
     def _slabs(self, layer: int) -> slice:
         return slice(layer * self.num_directions, (layer + 1) * self.num_directions)

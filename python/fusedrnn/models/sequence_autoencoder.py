@@ -154,12 +154,14 @@ class SequenceAutoencoder(Model):
             read = x[..., :0] if self.inputs == "code" else shift_right(self._turned(x, lengths))
             (y, _), decoder_tape = self.decoder.forward(read, state, vector=every, lengths=lengths)
         y = without_padding(self.op, self._turned(y, lengths), lengths)
-        return y, Tape(self, (*tapes, bridge_tape, decoder_tape, lengths))
+        return y, Tape(self, (*tapes, bridge_tape, decoder_tape, lengths, y.shape))
 
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy (B, T, I), through the encoder and through what the decoder read."""
-        encoder_tape, code_tape, h_shape, bridge_tape, decoder_tape, lengths = self._saved(tape)
-        dy = without_padding(self.op, as_real(self.op, "dy", dy, self.dtype, self.xp), lengths)
+        encoder_tape, code_tape, h_shape, bridge_tape, decoder_tape, lengths, shape = self._saved(tape)
+        dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
+        check_shape(self.op, "dy", dy, "the shape of y", shape)
+        dy = without_padding(self.op, dy, lengths)
         dy = self._turned(dy, lengths)
         dread: Array | None = None
         if self.inputs == "free":

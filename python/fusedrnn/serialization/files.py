@@ -89,9 +89,7 @@ def load(path: str | os.PathLike[str], device: str = "cpu", *, verify: bool = Tr
     return read(path, device, verify=verify)[0]
 
 
-def read(
-    path: str | os.PathLike[str], device: str = "cpu", *, verify: bool = True
-) -> tuple[Layer, Mapping[str, Any]]:
+def read(path: str | os.PathLike[str], device: str = "cpu", *, verify: bool = True) -> tuple[Layer, Mapping[str, Any]]:
     """Read as ``load`` does; return the layer, and all that ``write`` put beside its parameters. It is not trusted."""
     parse_device("load", device)
     try:
