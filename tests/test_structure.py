@@ -1,10 +1,13 @@
-"""The rules of the house: who includes whom in csrc, and what an import may cost."""
+"""The rules of the house: who includes whom in csrc, who imports whom in Python, and what an import may cost."""
 
 from __future__ import annotations
 
+import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import pytest
 
@@ -120,6 +123,109 @@ def test_only_one_folder_asks_the_system() -> None:
         if folder(source.resolve()) not in {"system", "cuda/engine"}:
             found = {name for ours, name in includes(source) if not ours and (name in unix or name.startswith("sys/"))}
             assert not found, f"{source.relative_to(CSRC)} includes {found}"
+
+
+PACKAGE = CSRC.parent / "python" / "fusedrnn"
+
+# The floors of the Python package, from the ground up: what the modules of a part import from. Above its own floor
+# nothing is imported, but for what is listed under LATER.
+MAY_IMPORT: dict[str, set[str]] = {
+    "arrays": set(),
+    "gates": set(),
+    "allocation": set(),
+    "figure": set(),
+    "configuration": {"arrays"},
+    "init": {"allocation", "gates"},
+    "cuda": {"arrays", "gates"},
+    "functional": {"arrays", "gates", "cuda"},
+    "data": {"arrays"},
+    "layers": {"arrays", "gates", "allocation", "init", "functional", "cuda"},
+    "models": {"arrays", "init", "layers"},
+    "serialization": {"arrays", "allocation", "layers", "data"},
+    "training": {"arrays", "figure", "layers"},
+    "diagnostics": {"arrays", "gates", "figure", "functional", "layers", "training"},
+    "sklearn": {"arrays", "layers", "models", "training"},
+}
+# What a function or an annotation may name of a higher floor: conveniences of a class for what is done with it.
+LATER = {
+    "configuration": {"fusedrnn"},  # the version
+    "layers": {"serialization", "data"},  # layer.save, layer.preprocessing
+    "models": {"training"},  # pretrain
+    "serialization": {"fusedrnn"},  # the version
+}
+COMPILED = {"_core", "_cuda"}
+MODULES = {
+    ".".join(("fusedrnn", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+class Imported(NamedTuple):
+    name: str  # "fusedrnn.layers.base"
+    later: bool  # only in a function, or for annotations
+
+
+def imports_of(module: str) -> list[Imported]:
+    """Return what a module imports of the package."""
+    package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+    found = []
+
+    def visit(node: ast.AST, later: bool) -> None:
+        if isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            source = ".".join(filter(None, (base, node.module)))
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                found.append(Imported(inner if inner in MODULES or alias.name in COMPILED else source, later))
+        elif isinstance(node, ast.Import):
+            found.extend(Imported(alias.name, later) for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in MODULES:
+            found.append(Imported(node.value, True))  # import_module("fusedrnn.cuda.stack")
+        later = later or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            later = True
+        for child in ast.iter_child_nodes(node):
+            visit(child, later)
+
+    visit(ast.parse(MODULES[module].read_text()), False)
+    return [each for each in found if each.name.partition(".")[0] == "fusedrnn"]
+
+
+def part(module: str) -> str:
+    """Return the folder, or the module outside folders, that a module belongs to."""
+    return module.split(".")[1] if "." in module else module
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "fusedrnn"])
+def test_python_imports(module: str) -> None:
+    """Every import stays inside the rule for its part, those in functions and for annotations too."""
+    here = part(module)
+    assert here in MAY_IMPORT, f"python/fusedrnn/{here} has no rule: which parts may it import?"
+    for name, later in imports_of(module):
+        allowed = {here, *COMPILED, *MAY_IMPORT[here], *(LATER.get(here, set()) if later else ())}
+        assert part(name) in allowed, f"{module} imports {name}"
+
+
+def test_floors_have_an_order() -> None:
+    """No part stands on one that stands on it."""
+    list(TopologicalSorter(MAY_IMPORT).static_order())  # raises CycleError
+
+
+def test_modules_have_an_order() -> None:
+    """No modules import each other in a circle when they are imported."""
+    graph = {
+        module: {name for name, later in imports_of(module) if not later and name in MODULES and name != module}
+        for module in MODULES
+    }
+    assert graph["fusedrnn.layers.base"] >= {"fusedrnn.layers.protocol", "fusedrnn.arrays.checks"}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("module", [module for module, path in MODULES.items() if path.name == "__init__.py"])
+def test_folders_say_what_belongs_there(module: str) -> None:
+    """The docstring of every package does, in a sentence or more."""
+    text = ast.get_docstring(ast.parse(MODULES[module].read_text()))
+    assert text is not None and text.split("\n\n")[0].endswith(".") and len(text.split()) >= 8, module
 
 
 def test_import_time() -> None:

@@ -72,6 +72,14 @@ def valid_steps(op: str, lengths: Any, batch: int, steps: int) -> NDArray[np.boo
     return valid
 
 
+def last_steps(op: str, shape: tuple[int, ...], lengths: Any, xp: Any) -> tuple[Array, Array]:
+    """Return the numbers of the samples of (B, T, ...) that have a valid step, and their last one, both (n,)."""
+    batch, steps = shape[:2]
+    ends = np.full(batch, steps) if lengths is None else as_lengths(op, lengths, batch, steps)
+    rows = np.flatnonzero(ends)
+    return from_host(xp, rows), from_host(xp, ends[rows] - 1)
+
+
 def without_padding(op: str, x: Array, lengths: Any) -> Array:
     """Return x (B, T, ...) with 0 past each sample's end; as it is where all samples have the same end, or None."""
     if lengths is None:

@@ -1,4 +1,7 @@
-"""Look inside recurrent layers: how gradients travel through time, and what the gates do."""
+"""Look inside recurrent layers: how gradients travel through time, and what the gates do.
+
+Here is what watches a model and changes nothing in it, with its figures. Training and inference import nothing of it.
+"""
 
 from .direction_flow import DirectionFlow, GradientFlow
 from .flow import gradient_flow

@@ -10,6 +10,7 @@ from ..arrays.checks import Array, integer
 from ..layers.base import Layer, Tape
 from ..layers.bidirectional import Bidirectional
 from ..layers.calling import first
+from ..layers.protocol import is_time_major
 from ..layers.recurrent import Recurrent
 from ..training.losses import Loss, get_loss, sequence_mask
 from .direction_flow import GradientFlow, flow_of_call
@@ -77,7 +78,7 @@ def gradient_flow(
         raise ValueError(f"gradient_flow: jacobian_samples is {jacobian_samples}; expected a number >= 0")
     matrix_norms("gradient_flow", np.zeros((0, 1, 1)), norm)
     single = isinstance(model, Recurrent) and target is None
-    if not single and any(not getattr(layer, "batch_first", True) for layer in model.layers()):
+    if not single and any(map(is_time_major, model.layers())):
         raise ValueError("gradient_flow: the model has batch_first=False; expected a batch-major model")
     judge, rng = get_loss(loss), np.random.default_rng(seed)
     with recorded(model) as calls:

@@ -12,7 +12,7 @@ import numpy as np
 from ..arrays.checks import Array, as_lengths, as_real
 from ..layers.base import Layer, Tape
 from ..layers.recurrent import Recurrent
-from ..layers.state import state_arrays
+from ..layers.states import state_arrays
 
 
 @dataclass
@@ -98,7 +98,7 @@ def _recurrent_layers(layer: Layer, path: str = "", seen: set[int] | None = None
     seen.add(id(layer))
     if isinstance(layer, Recurrent):
         yield path, layer
-    for name, child in layer._children.items():
+    for name, child in layer.children().items():
         yield from _recurrent_layers(child, f"{path}.{name}" if path else name, seen)
 
 

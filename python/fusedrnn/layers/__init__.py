@@ -1,4 +1,8 @@
-"""Layers: recurrent, dense, embedding, dropout, and the composites of them."""
+"""Layers: recurrent, dense, embedding, dropout, noise, and the composites of any others.
+
+Here are the layers themselves, what all of them are (``base``), what each answers to those who put layers together
+(``protocol``), and how a layer of any kind is called (``calling``). Architectures made of layers are in ``models``.
+"""
 
 from .activation import Activation
 from .base import Layer, Tape
@@ -11,6 +15,7 @@ from .noise import GaussianNoise
 from .recurrent import Recurrent
 from .registry import register_layer
 from .sequential import Sequential
+from .states import StateSize
 from .stream import Stream
 
 __all__ = [
@@ -26,6 +31,7 @@ __all__ = [
     "Linear",
     "Recurrent",
     "Sequential",
+    "StateSize",
     "Stream",
     "Tape",
     "register_layer",

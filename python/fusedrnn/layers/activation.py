@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arrays.checks import Array, as_real, check_shape, parse_dtype
 from .base import Layer, Tape
+from .protocol import Shape
 from .registry import register_layer
 
 
@@ -88,6 +89,10 @@ class Activation(Layer):
             y = y.view()
             y.flags.writeable = False
         return y, tape
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return x."""
+        return x
 
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy, both shaped as x."""

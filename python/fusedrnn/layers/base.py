@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,11 +15,12 @@ from ..allocation import Extent, check_extent
 from ..arrays.checks import Array, as_real, described, parse_device, parse_dtype, seed_sequence
 from ..arrays.namespace import assign, from_host, host_copy, namespace, take_host, to_host
 from .parameters import Parameters, ReadOnly, apart_from, check_writeable
-from .registry import shown
+from .protocol import LayerProtocol
+from .registry import constructor_call
+from .summary import Summary, summarize
 
 if TYPE_CHECKING:
     from ..data import Preprocessor
-    from .summary import Summary
 
 _LISTED_NAMES = 20  # an error message lists so many names and counts the rest
 _Self = TypeVar("_Self", bound="Layer")
@@ -40,8 +41,10 @@ class LoadedNames(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Layer(ABC):
+class Layer(LayerProtocol):
     """Base of layers (with parameters of their own) and of composites (with children).
+
+    What a layer answers to those who put layers together, and the defaults, are in :class:`LayerProtocol`.
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ class Layer(ABC):
     preprocessing: Mapping[str, Preprocessor] = MappingProxyType({})
     xp: Any = np  # of the class: a layer on the cpu holds no module
     _fixed: ClassVar[frozenset[str]] = frozenset()  # attributes that only the constructor may set
-    _made_anew: ClassVar[frozenset[str]] = frozenset()  # those that __setstate__ makes from the others
+    _not_pickled: ClassVar[frozenset[str]] = frozenset()  # those that __setstate__ makes from the others
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -92,8 +95,8 @@ class Layer(ABC):
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a pickle holds: the attributes without modules and kernels, which are made anew."""
-        return {name: value for name, value in vars(self).items() if name not in ("xp", *self._made_anew)}
+        """Return what a copy or a pickle holds: the attributes without modules and kernels."""
+        return {name: value for name, value in vars(self).items() if name not in ("xp", *self._not_pickled)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -170,7 +173,7 @@ class Layer(ABC):
             If the arrays do not fit into the device's memory.
         """
         device = parse_device(self.op, device)
-        moved = [(layer, layer._placed(device)) for layer in self.layers() if layer.device != device]
+        moved = [(layer, layer._attributes_on(device)) for layer in self.layers() if layer.device != device]
         for layer, attributes in moved:
             for name, value in attributes.items():
                 setattr(layer, name, value)
@@ -186,6 +189,10 @@ class Layer(ABC):
         random = [layer for layer in self.layers() if layer._rng is not None]
         for layer, child_seed in zip(random, seed_sequence(self.op, seed).spawn(len(random)), strict=True):
             layer._rng = np.random.default_rng(child_seed)
+
+    def children(self) -> dict[str, Layer]:
+        """Return the layers right inside this one by name."""
+        return dict(self._children)
 
     def layers(self) -> Iterator[Layer]:
         """Yield this layer and all layers inside it, each once."""
@@ -266,12 +273,17 @@ class Layer(ABC):
         In shapes, B is the batch, T the time steps (S those of a source), and ... stands for any axes. Print it:
         ``print(model.summary())``.
         """
-        from .summary import summarize
-
         return summarize(self)
 
     def __repr__(self) -> str:
-        return shown({"class": self.op, "config": self.config()})
+        return constructor_call({"class": self.op, "config": self.config()})
+
+    def __str__(self) -> str:
+        return str(self.summary()) if self._children else repr(self)
+
+    def _repr_html_(self) -> str:
+        """Return the table of layers for a notebook."""
+        return self.summary()._repr_html_()
 
     def _set_parameters(self, params: Mapping[str, Array]) -> None:
         """Take the values of these NumPy arrays as own parameters, with zero gradients."""
@@ -279,7 +291,7 @@ class Layer(ABC):
         # zeros, not zeros_like: pages that inference never touches are never paged in.
         self._grads = {name: self.xp.zeros(array.shape, dtype=array.dtype) for name, array in params.items()}
 
-    def _placed(self, device: str) -> dict[str, Any]:
+    def _attributes_on(self, device: str) -> dict[str, Any]:
         """Return the attributes that a move to another device changes; a subclass with more of them adds its own."""
         xp = namespace(device)
         own, grads = (

@@ -7,7 +7,10 @@ from typing import Any
 
 from ..arrays.checks import Array, as_real, check_shape, described
 from .base import Layer, Tape
+from .protocol import Shape, output_of
+from .recurrent import Recurrent
 from .registry import layer_from_spec, layer_spec, register_layer
+from .states import StateSizes
 
 MERGES = ("concat", "sum", "mul", "ave", None)
 
@@ -37,10 +40,11 @@ class Bidirectional(Layer):
         If ``layer`` has both directions already or ``merge`` is unknown.
     """
 
+    takes = frozenset({"lengths"})
     _fixed = frozenset({"hidden_size", "batch_first", "merge", "dtype"})
 
     def __init__(self, layer: Any, merge: str | None = "concat", *, seed: int | None = None) -> None:
-        if isinstance(layer, type) or not hasattr(layer, "reversed_copy"):
+        if not isinstance(layer, Recurrent):
             raise TypeError(f"{self.op}: layer is {described(layer)}; expected a recurrent layer")
         if layer.bidirectional:
             raise ValueError(f"{self.op}: layer has bidirectional=True; expected a layer of one direction")
@@ -50,8 +54,9 @@ class Bidirectional(Layer):
         self.merge = merge
         self.hidden_size: int = layer.hidden_size
         self.batch_first: bool = layer.batch_first
+        self._forward_layer, self._reverse_layer = layer, layer.reversed_copy(seed=seed)
         self._add_child("forward", layer)
-        self._add_child("reverse", layer.reversed_copy(seed=seed))
+        self._add_child("reverse", self._reverse_layer)
 
     def config(self) -> dict[str, Any]:
         """Return the forward layer's specification and the merge."""
@@ -109,6 +114,51 @@ class Bidirectional(Layer):
         dx, ds0 = forward.backward(tape0, dy0, dstate=dstates[0])
         dx_reverse, ds1 = reverse.backward(tape1, dy1, dstate=dstates[1])
         return dx + dx_reverse, (ds0, ds1)
+
+    def input_shape(self) -> Shape:
+        """Return what the recurrent layer reads."""
+        return self._children["forward"].input_shape()
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return the merged shape; that of each direction for ``merge=None``."""
+        y = output_of(self._children["forward"], x)
+        if self.merge is None:
+            return [y, y]
+        return (*y[:-1], 2 * y[-1]) if self.merge == "concat" else y
+
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return x for both directions."""
+        return {"forward": x, "reverse": x}
+
+    def state_sizes(self) -> StateSizes:
+        """Return the pair of the directions' sizes."""
+        size = self._forward_layer.state_sizes()
+        return size, size
+
+    def reads_future(self) -> bool:
+        """Return True."""
+        return True
+
+    def final_features(self) -> int:
+        """Return 2 H, whatever the merge."""
+        return 2 * self.hidden_size
+
+    def final_output(self, y: Any, state: Any, lengths: Any) -> Array:
+        """Return the last layer's final h of both directions, side by side (B, 2 H), whatever the merge."""
+        parts = [
+            layer.final_output(None, part, lengths)
+            for layer, part in zip((self._forward_layer, self._reverse_layer), state, strict=True)
+        ]
+        joined: Array = self.xp.concatenate(parts, axis=1)
+        return joined
+
+    def final_output_backward(self, d: Array, y_shape: Any, lengths: Any) -> tuple[None, Any]:
+        """Return (None, the pair of dstate) for the gradient d of ``final_output``."""
+        half = d.shape[1] // 2
+        layers, parts = (self._forward_layer, self._reverse_layer), (d[:, :half], d[:, half:])
+        return None, tuple(
+            layer.final_output_backward(part, y_shape, lengths)[1] for layer, part in zip(layers, parts, strict=True)
+        )
 
     def _pair(self, name: str, value: Any) -> tuple[Any, Any]:
         if value is None:

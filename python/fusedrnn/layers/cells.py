@@ -62,8 +62,6 @@ class RNN(Recurrent):
         If ``device`` or ``compute_dtype`` is not to be had here.
     """
 
-    _initialiser = "rnn"
-
     _fixed = Recurrent._fixed | {"nonlinearity"}
 
     def __init__(
@@ -101,7 +99,7 @@ class RNN(Recurrent):
         )
 
     @property
-    def _cell(self) -> str:
+    def _cell(self) -> str:  # type: ignore[override]
         return rnn_cell(self.op, self.nonlinearity)
 
     def config(self) -> dict[str, Any]:
@@ -118,7 +116,7 @@ class LSTM(Recurrent):
     state is the pair (h, c).
     """
 
-    _initialiser = "lstm"
+    _cell = "lstm"
     _has_cell_state = True
 
 
@@ -130,4 +128,4 @@ class GRU(Recurrent):
     ``h(t) = (1-z) n + z h(t-1)``. Parameters as :class:`RNN`, without nonlinearity.
     """
 
-    _initialiser = "gru"
+    _cell = "gru"

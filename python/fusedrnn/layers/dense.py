@@ -12,6 +12,7 @@ from ..arrays.checks import Array, as_real, check_shape, flag, positive_int, ran
 from ..arrays.products import row_products
 from ..init import check_init, glorot_uniform, torch_uniform
 from .base import Layer, Tape
+from .protocol import Shape
 from .registry import register_layer
 
 
@@ -105,6 +106,14 @@ class Linear(Layer):
             add_to(self._grads["bias"], rows.sum(axis=0))
         dx: Array = (rows @ self._params["weight"]).reshape(x.shape)
         return dx
+
+    def input_shape(self) -> Shape:
+        """Return (..., in_features)."""
+        return "...", self.in_features
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return x's shape with out_features."""
+        return (*x[:-1], self.out_features)
 
     def _input(self, x: Any) -> Array:
         array = as_real(self.op, "x", x, self.dtype, self.xp)

@@ -9,6 +9,7 @@ import numpy as np
 from ..arrays.checks import Array, as_real, check_shape, parse_dtype, probability, random_generator
 from ..arrays.namespace import from_host
 from .base import Layer, Tape
+from .protocol import Shape
 from .registry import register_layer
 
 
@@ -59,6 +60,10 @@ class Dropout(Layer):
         x = self(x)
         mask = dropout_mask(x.shape, self.p, x.dtype, self._rng, self.xp)
         return x * mask, Tape(self, (mask,))
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return x."""
+        return x
 
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy, both shaped as x."""

@@ -11,6 +11,7 @@ from ..arrays.accumulation import add_to_rows
 from ..arrays.checks import Array, as_integer, as_real, check_shape, integer, positive_int, random_generator
 from ..init import normal
 from .base import Layer, Tape
+from .protocol import Shape
 from .registry import register_layer
 
 
@@ -99,6 +100,14 @@ class Embedding(Layer):
             kept = ids != self.padding_idx
             ids, dy = ids[kept], dy[kept]
         add_to_rows(self.xp, self._grads["weight"], ids, dy)
+
+    def input_shape(self) -> Shape:
+        """Return (B, T): tokens may have any axes, and mostly these."""
+        return "B", "T"
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return x's shape with the axis of a vector after it."""
+        return (*x, self.embedding_dim)
 
     def _look_up(self, ids: Array) -> Array:
         y: Array = self._params["weight"][ids]

@@ -13,11 +13,13 @@ import numpy as np
 from .. import _core
 from ..allocation import Extent, check_extent, check_parameters
 from ..arrays.checks import Array, as_real, brief, check_shape, flag, positive_int, probability, seed_sequence
-from ..init import GATES, Init, check_init, recurrent_parameters
+from ..gates import CELLS
+from ..init import Init, check_init, recurrent_parameters
 from .base import Layer, Tape
 from .dropout import dropout_mask
 from .parameters import serial_of
-from .state import state_arrays
+from .protocol import Shape
+from .states import StateSize, StateSizes, state_arrays
 from .stream import Stream
 
 _MOST_LAYERS = 10_000  # more are a mistake, and making their parameters one by one would take minutes
@@ -41,10 +43,11 @@ class Recurrent(Layer):
     then _l1 and so on, with the suffix _reverse for the second direction.
     """
 
-    _initialiser: str  # name of the cell in init.recurrent_parameters
+    takes = frozenset({"lengths"})
+    _cell: str  # name of the cell in gates.CELLS, which is the kernels' too
     _has_cell_state = False
     _fixed = frozenset({"input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype", "compute_dtype"})
-    _made_anew = frozenset({"_stack", "_per_layer"})
+    _not_pickled = frozenset({"_stack", "_per_layer"})
 
     def __init__(
         self,
@@ -95,9 +98,35 @@ class Recurrent(Layer):
         if self._dropout and self._rng is None:
             self._rng = np.random.default_rng(self._mask_seed)
 
-    @property
-    def _cell(self) -> str:
-        return self._initialiser
+    def input_shape(self) -> Shape:
+        """Return (B, T, I), or (T, B, I)."""
+        return ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return x's shape with num_directions*H features."""
+        return (*x[:-1], self.num_directions * self.hidden_size)
+
+    def state_sizes(self) -> StateSizes:
+        """Return the size of h, or those of (h, c)."""
+        size = StateSize(self.num_layers * self.num_directions, self.hidden_size)
+        return (size, size) if self._has_cell_state else size
+
+    def reads_future(self) -> bool:
+        """Say whether there is a direction that begins at the end."""
+        return self.bidirectional or self._reverse
+
+    def final_output(self, y: Any, state: Any, lengths: Any) -> Array:
+        """Return the last layer's final h of each direction, side by side (B, num_directions*H)."""
+        h: Array = (state[0] if self._has_cell_state else state)[-self.num_directions :]
+        flat: Array = h.transpose(1, 0, 2).reshape(h.shape[1], h.shape[0] * h.shape[2])
+        return flat
+
+    def final_output_backward(self, d: Array, y_shape: Any, lengths: Any) -> tuple[None, Any]:
+        """Return (None, dstate) for the gradient d of ``final_output``."""
+        directions = self.num_directions
+        dh = self.xp.zeros((self.num_layers * directions, len(d), self.hidden_size), dtype=d.dtype)
+        dh[-directions:] = d.reshape(len(d), directions, self.hidden_size).transpose(1, 0, 2)
+        return None, (dh, None) if self._has_cell_state else dh
 
     @property
     def num_directions(self) -> int:
@@ -125,7 +154,7 @@ class Recurrent(Layer):
         arguments = dict(config)
         reverse = arguments.pop("reverse", False)
         layer = cls(**arguments)
-        return layer._turned_round() if reverse is True else layer
+        return layer._set_reverse() if reverse is True else layer
 
     def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Any]:
         """Compute the outputs in inference mode: nothing is kept, dropout is inactive.
@@ -256,7 +285,7 @@ class Recurrent(Layer):
             If the layer is not on the cpu.
         """
         self._needs_cpu("stream")
-        if self.bidirectional or self._reverse:
+        if self.reads_future():
             raise ValueError(f"{self.op}: stream needs one forward direction; this layer also reads the future")
         batch = positive_int(self.op, "batch_size", batch_size)
         return Stream(self, self._stack.stream(self._weights, batch), batch)
@@ -268,9 +297,10 @@ class Recurrent(Layer):
         """
         arguments = self.config()
         arguments.pop("reverse", None)
-        return type(self)(**arguments, device=self.device, seed=seed, init=self._init)._turned_round()
+        return type(self)(**arguments, device=self.device, seed=seed, init=self._init)._set_reverse()
 
-    def _turned_round(self) -> Recurrent:
+    def _set_reverse(self) -> Recurrent:
+        """Let this layer walk backwards from now on; return it."""
         self._reverse = True
         self._stack, self._per_layer = self._kernels(self.device)
         return self
@@ -282,9 +312,9 @@ class Recurrent(Layer):
         """
         return self._stack.plan(time, batch)
 
-    def _placed(self, device: str) -> dict[str, Any]:
+    def _attributes_on(self, device: str) -> dict[str, Any]:
         stack, per_layer = self._kernels(device)
-        return {**super()._placed(device), "_stack": stack, "_per_layer": per_layer}
+        return {**super()._attributes_on(device), "_stack": stack, "_per_layer": per_layer}
 
     def _kernels(self, device: str) -> tuple[_core.Stack, list[_core.Stack]]:
         """Return the kernels for a device: those of all layers, and of each for when dropout parts them."""
@@ -320,14 +350,15 @@ class Recurrent(Layer):
         inner = self.num_directions * self.hidden_size
         columns = self.input_size + (self.num_layers - 1) * inner
         columns += self.num_layers * (self.hidden_size + 2 * self.bias)
-        check_parameters(self.op, GATES[self._initialiser] * inner * columns, self.dtype)
+        cell = CELLS[self._cell]
+        check_parameters(self.op, len(cell.gates) * inner * columns, self.dtype)
         check_extent(self.op, Extent(names=self.num_layers * self.num_directions * (2 + 2 * self.bias)))
         params: dict[str, Array] = {}
         for layer in range(self.num_layers):
             size = inner if layer else self.input_size
             for suffix in ("", "_reverse")[: self.num_directions]:
                 made = recurrent_parameters(
-                    self._initialiser, size, self.hidden_size, self.bias, self.dtype, rng, init=init
+                    cell.op.lower(), size, self.hidden_size, self.bias, self.dtype, rng, init=init
                 )
                 params |= {f"{name}_l{layer}{suffix}": array for name, array in made.items()}
         self._in_order = itemgetter(*params)

@@ -36,13 +36,13 @@ def layer_spec(layer: Layer) -> dict[str, Any]:
     return {"class": layer.op, "config": layer.config()}
 
 
-def shown(value: Any) -> str:
+def constructor_call(value: Any) -> str:
     """Return the text of an argument, a layer's specification as the call that makes it."""
     if isinstance(value, list):
-        return f"[{', '.join(map(shown, value))}]"
+        return f"[{', '.join(map(constructor_call, value))}]"
     if not isinstance(value, dict) or value.keys() != {"class", "config"}:
         return repr(value)
-    arguments = ", ".join(f"{name}={shown(argument)}" for name, argument in value["config"].items())
+    arguments = ", ".join(f"{name}={constructor_call(argument)}" for name, argument in value["config"].items())
     return f"{value['class']}({arguments})"
 
 

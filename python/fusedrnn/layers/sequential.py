@@ -8,6 +8,7 @@ from typing import Any, overload
 from ..arrays.checks import Array, brief, described
 from .base import Layer, Tape
 from .calling import call_layer, clean_input, first, forward_layer
+from .protocol import Shape, is_time_major, output_of
 from .registry import layer_from_spec, layer_spec, register_layer
 
 
@@ -21,6 +22,8 @@ class Sequential(Layer):
         At least one. Parameters are named "0.weight", "1.weight_ih_l0" and so on, as in torch. A layer may occur
         twice: its parameters are shared and its gradients add up.
     """
+
+    takes = frozenset({"lengths"})
 
     def __init__(self, *layers: Layer) -> None:
         for index, layer in enumerate(layers):
@@ -111,8 +114,27 @@ class Sequential(Layer):
         dx: Array | None = d
         return dx
 
+    def input_shape(self) -> Shape:
+        """Return what the first layer reads."""
+        return self[0].input_shape()
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return what the last layer makes of what the others make of x."""
+        return list(self._shapes(x))[-1]
+
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return x for the first layer, and each one's y for the next."""
+        return dict(zip(self._children, self._shapes(x), strict=False))
+
+    def _shapes(self, x: Shape) -> Iterator[Any]:
+        """Yield x, and what each layer makes of it."""
+        yield x
+        for layer in self:
+            x = output_of(layer, x)
+            yield x
+
     def _clean(self, x: Any, lengths: Any) -> Any:
-        if lengths is None:
+        reads = self[0]
+        if lengths is None or "lengths" in reads.takes:
             return x
-        time_major = any(not getattr(layer, "batch_first", True) for layer in self.layers())
-        return clean_input(self.op, self[0], x, lengths, time_major=time_major)
+        return clean_input(self.op, reads, x, lengths, time_major=any(map(is_time_major, self.layers())))

@@ -1,4 +1,4 @@
-"""Single steps of a recurrent layer, for serving."""
+"""Single steps of a layer with a state, for serving."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
-from ..arrays.checks import Array, as_real, check_shape
-from .state import state_arrays
+from ..arrays.checks import Array, as_real
+from .states import state_arrays
 
 if TYPE_CHECKING:
     from .recurrent import Recurrent
@@ -54,10 +54,29 @@ class Stream:
 
     def reset(self, state: Any = None) -> None:
         """Set the state; None: zeros. On an error it stays as it is."""
-        layer = self._layer
-        parts = dict(zip("hc", state_arrays(layer, "state", ("h", "c"), state, True), strict=True))
-        for name, part in parts.items():  # both, before the first is set
-            if part is not None:
-                shape = (layer.num_layers, self.batch_size, layer.hidden_size)
-                check_shape(layer.op, name, part, "num_layers, batch, hidden", shape)
-        self._core.reset(**parts)
+        h, c = state_arrays(self._layer, "state", ("h", "c"), state, True)
+        self._core.reset(h=h, c=c)
+
+
+class CallStream:
+    """What a stream does, by a call of the layer for each time step: for layers that have no kernels for it."""
+
+    def __init__(self, layer: Any, batch_size: int) -> None:
+        self._layer = layer
+        self.batch_size = batch_size
+        self.state: Any = None
+
+    def step(self, x: Array) -> Array:
+        """Advance by one time step: x (batch_size, I) to y (batch_size, features)."""
+        y, self.state = self._layer(x[:, None], state=self.state)
+        last: Array = y[:, 0]
+        return last
+
+    def reset(self, state: Any = None) -> None:
+        """Set the state; None: zeros."""
+        self.state = state
+
+
+def stepper(layer: Any, batch_size: int) -> Any:
+    """Return what advances a batch-major layer by one step a call: its stream on the cpu, calls on cuda."""
+    return layer.stream(batch_size) if layer.device == "cpu" else CallStream(layer, batch_size)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from html import escape
+from typing import Any
 
-from .activation import Activation
-from .base import Layer
-from .bidirectional import Bidirectional
-from .dense import Linear
-from .dropout import Dropout
-from .embedding import Embedding
-from .recurrent import Recurrent
-from .sequential import Sequential
+from .protocol import known_input, output_of
 
-Shape: TypeAlias = tuple[Any, ...]  # sizes, or names of sizes: ("B", "T", 64)
-Visit: TypeAlias = Callable[..., Any]
-
-_INDENT = "  "
-_UNKNOWN: Shape = ("?",)
-_ANY: Shape = ("...",)
+_HEADINGS = ("layer", "output shape", "parameters")
+_BRANCH, _LAST, _LINE, _SPACE = "├─ ", "└─ ", "│  ", "   "
 
 
 @dataclass(frozen=True)
@@ -50,82 +40,59 @@ class Summary:
         self.num_parameters = num_parameters
 
     def __str__(self) -> str:
-        lines = [("layer", "output shape", "parameters")]
-        for row in self.rows:
-            title = f"{row.name} ({row.kind})" if row.name else row.kind
-            lines.append((_INDENT * row.depth + title, _text(row.shape), f"{row.parameters:,}"))
-        lines.append(("total", "", f"{self.num_parameters:,}"))
+        body = [
+            (branches + _title(row), _text(row.shape), f"{row.parameters:,}")
+            for branches, row in zip(_branches([row.depth for row in self.rows]), self.rows, strict=True)
+        ]
+        lines = [_HEADINGS, *body, ("total", "", f"{self.num_parameters:,}")]
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         texts = [f"{line[0]:{widths[0]}}   {line[1]:{widths[1]}}   {line[2]:>{widths[2]}}" for line in lines]
-        rule = "-" * len(texts[0])
+        rule = "─" * len(texts[0])
         return "\n".join([texts[0], rule, *texts[1:-1], rule, texts[-1]])
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        number = "text-align: right"
+        heads = "".join(f"<th style='text-align: left'>{heading}</th>" for heading in _HEADINGS)
+        body = "".join(
+            f"<tr><td style='text-align: left; padding-left: {1 + 2 * row.depth}em'>{escape(_title(row))}</td>"
+            f"<td style='text-align: left'>{escape(_text(row.shape))}</td>"
+            f"<td style='{number}'>{row.parameters:,}</td></tr>"
+            for row in self.rows
+        )
+        foot = f"<td colspan='2' style='text-align: left'>total</td><td style='{number}'>{self.num_parameters:,}</td>"
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody><tfoot><tr>{foot}</tr></tfoot></table>"
 
     __repr__ = __str__
 
 
-def summarize(layer: Layer) -> Summary:
+def summarize(layer: Any) -> Summary:
     """Return the table of a layer or model."""
-    rows: list[Row] = []
-    _visit(rows, "", 0, layer, (expected_input(layer),))
+    rows = list(_rows("", 0, layer, layer.input_shape()))
     return Summary(rows, layer.num_parameters)
 
 
-def _visit(rows: list[Row], name: str, depth: int, layer: Layer, inputs: tuple[Any, ...]) -> Any:
-    """Append the rows of a layer that reads shapes ``inputs``; return the shape of its y."""
-    at = len(rows)
-
-    def visit(child_name: str, *shapes: Any) -> Any:
-        return _visit(rows, child_name, depth + 1, layer._children[child_name], shapes)
-
-    shape = _output(layer, visit, inputs)
-    rows.insert(at, Row(name, depth, layer.op, shape, layer.num_parameters))
-    return shape
+def _rows(name: str, depth: int, layer: Any, x: Any) -> Iterator[Row]:
+    """Yield the rows of a layer that reads an input of shape x: its own, then those of what is inside."""
+    yield Row(name, depth, layer.op, output_of(layer, x), layer.num_parameters)
+    children = layer.children()
+    for child_name, shape in layer.child_inputs(known_input(layer, x)).items():
+        yield from _rows(child_name, depth + 1, children[child_name], shape)
 
 
-def _output(layer: Layer, visit: Visit, inputs: tuple[Any, ...]) -> Any:
-    """Return the shape of y; a model says it with ``_shapes(visit, *inputs)``, which visits its children."""
-    if isinstance(layer, (Activation, Dropout)):
-        return inputs[0]
-    if inputs[0] in (_UNKNOWN, _ANY):
-        inputs = (expected_input(layer), *inputs[1:])
-    shapes = getattr(layer, "_shapes", None)
-    if shapes is not None:
-        return shapes(visit, *inputs)
-    x = inputs[0]
-    if isinstance(layer, Recurrent):
-        return (*x[:2], layer.hidden_size * layer.num_directions)
-    if isinstance(layer, Bidirectional):
-        y, _ = visit("forward", x), visit("reverse", x)
-        if layer.merge is None:
-            return [y, y]
-        return (*y[:2], 2 * layer.hidden_size) if layer.merge == "concat" else y
-    if isinstance(layer, Sequential):
-        for name in layer._children:
-            x = visit(name, x)
-        return x
-    if isinstance(layer, Linear):
-        return (*x[:-1], layer.out_features)
-    if isinstance(layer, Embedding):
-        return (*x, layer.embedding_dim)
-    for name, child in layer._children.items():
-        visit(name, expected_input(child))
-    return _UNKNOWN
+def _branches(depths: list[int]) -> list[str]:
+    """Return what a tree draws in front of each row; the rows come from the outside in."""
+    texts: list[str] = []
+    open_at: set[int] = set()  # depths of which another row follows below
+    for depth in reversed(depths):
+        lines = "".join(_LINE if level in open_at else _SPACE for level in range(1, depth))
+        texts.append(lines + (_BRANCH if depth in open_at else _LAST) if depth else "")
+        open_at = {level for level in open_at if level < depth} | {depth}
+    return texts[::-1]
 
 
-def expected_input(layer: Layer) -> Any:
-    """Return the shape of what a layer at the bottom of a model reads."""
-    if isinstance(layer, Recurrent):
-        return ("B", "T", layer.input_size) if layer.batch_first else ("T", "B", layer.input_size)
-    if isinstance(layer, Bidirectional):
-        return expected_input(layer._children["forward"])
-    if isinstance(layer, Sequential):
-        return expected_input(layer[0])
-    if isinstance(layer, Embedding):
-        return ("B", "T")
-    if isinstance(layer, Linear):
-        return ("...", layer.in_features)
-    reads: Callable[[], Shape] | None = getattr(layer, "_reads", None)
-    return _ANY if reads is None else reads()
+def _title(row: Row) -> str:
+    return f"{row.name} ({row.kind})" if row.name else row.kind
 
 
 def _text(shape: Any) -> str:

@@ -11,7 +11,7 @@ from ..arrays.checks import Array, as_real, check_shape
 from ..arrays.products import row_products
 from .base import Layer, Tape
 from .dense import Linear
-from .summary import Shape, Visit
+from .protocol import Shape
 
 
 class TiedLinear(Layer):
@@ -58,5 +58,10 @@ class TiedLinear(Layer):
         dx: Array = (rows @ self.linear.params["weight"].T).reshape(x.shape)
         return dx
 
-    def _shapes(self, visit: Visit, x: Shape) -> Any:
+    def input_shape(self) -> Shape:
+        """Return (..., in_features)."""
+        return "...", self.in_features
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return x's shape with out_features."""
         return (*x[:-1], self.out_features)

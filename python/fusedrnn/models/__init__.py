@@ -1,4 +1,8 @@
-"""The architectures: patterns of sequences in and out, encoder-decoder with attention, autoencoders, deep stacks."""
+"""The architectures: patterns of sequences in and out, encoder-decoder with attention, autoencoders, deep stacks.
+
+Here are models made of layers, of any that answer the protocol; what models share; and how sentences are chosen.
+Losses and the training loop are in ``training``.
+"""
 
 from ..layers import GaussianNoise
 from .attention import Attention

@@ -13,7 +13,7 @@ from ..arrays.products import row_products
 from ..init import glorot_uniform
 from ..layers import Linear, Tape, register_layer
 from ..layers.activation import DERIVATIVES, softmax
-from ..layers.summary import Shape, Visit
+from ..layers.protocol import Shape
 from .model import Model
 
 SCORES = ("dot", "general")
@@ -45,6 +45,7 @@ class Attention(Model):
         weight (query_size, memory_size) for general; combine.weight (query_size, memory_size + query_size).
     """
 
+    takes = frozenset({"lengths"})
     _fixed = frozenset({"query_size", "memory_size", "score", "dtype"})
 
     def __init__(
@@ -118,11 +119,13 @@ class Attention(Model):
             dprojected = (flat @ self._params["weight"].T).reshape(h.shape)
         return dh + dprojected, dmemory
 
-    def _reads(self) -> Shape:
+    def input_shape(self) -> Shape:
+        """Return (B, T, query_size), the queries'."""
         return "B", "T", self.query_size
 
-    def _shapes(self, visit: Visit, h: Shape) -> Any:
-        return visit("combine", (*h[:-1], self.memory_size + self.query_size))
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return the shape of the context beside the queries."""
+        return {"combine": (*x[:-1], self.memory_size + self.query_size)}
 
     def _run(self, training: bool, h: Any, memory: Any, lengths: Any) -> tuple[Array, Tape]:
         h, memory = self._inputs(h, memory)

@@ -8,10 +8,11 @@ from typing import Any
 from ..arrays.checks import Array
 from ..layers import Layer, Linear, Tape, register_layer
 from ..layers.activation import DERIVATIVES
+from ..layers.calling import run
+from ..layers.protocol import Shape
 from ..layers.registry import layer_from_spec, layer_spec
-from ..layers.summary import Shape, Visit
-from .model import Model, check_recurrent, run
-from .states import Slabs, flatten_state, state_features, state_sizes, unflatten_state
+from ..layers.states import StateSize, flatten_state, state_features, unflatten_state
+from .model import Model, check_recurrent
 
 
 @register_layer
@@ -34,8 +35,7 @@ class Bridge(Model):
     """
 
     def __init__(self, in_features: int, layer: Layer, *, seed: int | None = None) -> None:
-        check_recurrent(self.op, "layer", layer)
-        self._sizes = state_sizes(layer)
+        self._sizes = check_recurrent(self.op, "layer", layer)
         self._layer = layer
         self.linear = Linear(
             in_features, state_features(self._sizes), dtype=layer.dtype, device=layer.device, seed=seed
@@ -64,12 +64,17 @@ class Bridge(Model):
         linear_tape, y = self._saved(tape)
         return self.linear.backward(linear_tape, DERIVATIVES["tanh"](y, flatten_state(dstate)))
 
-    def _reads(self) -> Shape:
+    def input_shape(self) -> Shape:
+        """Return (B, in_features)."""
         return "B", self.linear.in_features
 
-    def _shapes(self, visit: Visit, x: Shape) -> Any:
-        visit("linear", x)
+    def output_shape(self, x: Shape) -> Any:
+        """Return the shapes of the state's arrays."""
         return _state_shapes(self._sizes)
+
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return x for the linear layer."""
+        return {"linear": x}
 
     def _run(self, training: bool, v: Any) -> tuple[Any, Tape]:
         flat, linear_tape = run(self.linear, training, v)
@@ -78,6 +83,6 @@ class Bridge(Model):
 
 
 def _state_shapes(sizes: Any) -> list[Shape]:
-    if isinstance(sizes, Slabs):
+    if isinstance(sizes, StateSize):
         return [(sizes.slabs, "B", sizes.hidden_size)]
     return [shape for part in sizes for shape in _state_shapes(part)]

@@ -10,24 +10,24 @@ import numpy as np
 from ..arrays.checks import Array, as_real, integer, probability, seed_sequence
 from ..arrays.lengths import without_padding
 from ..arrays.namespace import from_host, namespace_of, on_gpu, to_host
-from ..layers import Bidirectional, Embedding, Layer, Tape, register_layer
-from ..layers.calling import call_layer, forward_layer
-from ..layers.summary import Shape, Visit
+from ..layers import Embedding, Layer, Tape, register_layer
+from ..layers.calling import call_layer, run, run_layer
+from ..layers.protocol import Shape, features_of
+from ..layers.states import map_state
+from ..layers.stream import stepper
 from .attention import Attention
 from .model import (
     Model,
     batch_lengths,
     check_rank,
+    check_recurrent,
     embed,
-    known_features,
+    input_features,
     make_head,
     optional_layer,
     output_features,
-    run,
     unembed,
 )
-from .states import map_state, state_sizes
-from .stepping import stepper
 
 
 @register_layer
@@ -57,6 +57,8 @@ class Decoder(Model):
         Of initial weights and of the sampling.
     """
 
+    takes = frozenset({"lengths"})
+
     def __init__(
         self,
         layer: Layer,
@@ -70,9 +72,8 @@ class Decoder(Model):
         scheduled_sampling: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        if state_sizes(layer) is None or not hasattr(layer, "stream"):
-            raise TypeError(f"{self.op}: layer is a {type(layer).__name__}; expected RNN, LSTM, GRU or Residual")
-        if any(isinstance(part, Bidirectional) or getattr(part, "bidirectional", False) for part in layer.layers()):
+        check_recurrent(self.op, "layer", layer, "RNN, LSTM, GRU or Residual")
+        if layer.reads_future():
             raise ValueError(f"{self.op}: layer reads the future; expected a layer of one direction")
         seeds = seed_sequence(self.op, seed).generate_state(3).tolist()
         features = output_features(self.op, "layer", layer)
@@ -82,6 +83,7 @@ class Decoder(Model):
                 raise ValueError(f"{self.op}: memory_size is None; expected the features of the memory")
             attention = Attention(features, memory_size, attention, **at, seed=seeds[0])
         self.layer: Any = layer
+        self.layer_features = input_features(self.op, "layer", layer)
         self.embedding, self.attention = embedding, attention
         self.head = make_head(self.op, head, layer, features, seeds[1])
         super().__init__(embedding=embedding, layer=layer, attention=attention, head=self.head)
@@ -104,7 +106,7 @@ class Decoder(Model):
         """Raise ValueError unless the embedding knows the start token, and the head can say the end token."""
         if self.embedding is None:
             return
-        known = {"start": self.embedding.num_embeddings, "end": known_features(self.head)}
+        known = {"start": self.embedding.num_embeddings, "end": features_of(self.head)}
         for name, count in known.items():
             token = getattr(self, name)
             if token is not None and not 0 <= token < (token + 1 if count is None else count):
@@ -189,14 +191,16 @@ class Decoder(Model):
         """Return the decoder as a function of one step, from a state; ``lengths`` are those of the memory."""
         return DecoderSteps(self, batch, state, vector, memory, lengths)
 
-    def _reads(self) -> Shape:
-        return ("B", "T") if self.embedding else ("B", "T", self.layer.input_size)
+    def input_shape(self) -> Shape:
+        """Return (B, T) of tokens, or (B, T, F) of values, the vector beside them."""
+        return ("B", "T") if self.embedding else ("B", "T", self.layer_features)
 
-    def _shapes(self, visit: Visit, x: Shape) -> Any:
-        if self.embedding:
-            visit("embedding", x)
-        h = visit("layer", (*x[:2], self.layer.input_size))
-        return visit("head", h if self.attention is None else visit("attention", h))
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return x for the embedding, what the layer reads with the vector, h for attention and head."""
+        read = (*x[:2], self.layer_features)
+        h = self.layer.output_shape(read)
+        inputs = {"embedding": x, "layer": read, "attention": h, "head": h}
+        return {name: shape for name, shape in inputs.items() if name in self._children}
 
     def _run(
         self, training: bool, inputs: Any, state: Any, vector: Any, memory: Any, memory_lengths: Any, lengths: Any
@@ -211,7 +215,7 @@ class Decoder(Model):
         attention_tape = None
         if self.attention is not None:
             h, attention_tape = run(self.attention, training, h, memory, memory_lengths)
-        y, head_tape = forward_layer(self.head, h, None) if training else (call_layer(self.head, h, None), None)
+        y, _, head_tape = run_layer(self.head, training, h, None)
         vector_size = None if vector is None else vector.shape[1]
         tape = Tape(self, (embed_tape, vector_size, layer_tape, attention_tape, head_tape, lengths))
         return (without_padding(self.op, y, lengths), final), tape

@@ -11,8 +11,9 @@ from ..arrays.checks import Array, flag, seed_sequence
 from ..arrays.lengths import without_padding
 from ..arrays.namespace import on_gpu
 from ..layers import Embedding, Layer, Tape, register_layer
+from ..layers.calling import run
+from ..layers.protocol import Shape
 from ..layers.registry import layer_spec
-from ..layers.summary import Shape, Visit, expected_input
 from .attention import Attention
 from .bridge import Bridge
 from .decoder import Decoder, TaughtModel
@@ -22,16 +23,14 @@ from .model import (
     check_rank,
     check_recurrent,
     embed,
+    final_features,
     optional_layer,
     output_features,
-    run,
     two_lengths,
     unembed,
 )
 from .options import checked_options
-from .pooling import final_features, final_output, final_output_backward
 from .search import Generated
-from .states import state_sizes
 
 _SHARED = "source"  # in config: the decoder uses the encoder's embedding
 
@@ -72,6 +71,8 @@ class EncoderDecoder(TaughtModel):
     >>> model.generate(padded, max_length=20, lengths=lengths, method="beam").tokens
     """
 
+    takes = frozenset({"lengths"})
+
     def __init__(
         self,
         encoder: Layer,
@@ -87,7 +88,7 @@ class EncoderDecoder(TaughtModel):
         seed: int | None = None,
     ) -> None:
         seeds = seed_sequence(self.op, seed).generate_state(2).tolist()
-        check_recurrent(self.op, "encoder", encoder)
+        state_sizes = check_recurrent(self.op, "encoder", encoder)
         self.source_embedding, self.encoder = source_embedding, encoder
         self.decoder = Decoder(
             decoder,
@@ -101,8 +102,8 @@ class EncoderDecoder(TaughtModel):
             seed=seeds[0],
         )
         self.bridge: Bridge | None = None
-        if state_sizes(encoder) != state_sizes(decoder):
-            self.bridge = Bridge(final_features(self.op, encoder), decoder, seed=seeds[1])
+        if state_sizes != decoder.state_sizes():
+            self.bridge = Bridge(final_features(self.op, "encoder", encoder), decoder, seed=seeds[1])
         super().__init__(source_embedding=source_embedding, encoder=encoder, bridge=self.bridge, decoder=self.decoder)
 
     def config(self) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class EncoderDecoder(TaughtModel):
         dinputs, dstate, _, dmemory = self.decoder.backward(decoder_tape, dy)
         if self.bridge is not None:
             dv = self.bridge.backward(bridge_tape, dstate)
-            dlast, dstate = final_output_backward(self.encoder, dv, memory_shape, source_lengths)
+            dlast, dstate = self.encoder.final_output_backward(dv, memory_shape, source_lengths)
             if dlast is not None:
                 dmemory = dlast if dmemory is None else dmemory + dlast
         dx = self.encoder.backward(encoder_tape, dmemory, dstate=dstate)[0]
@@ -270,14 +271,15 @@ class EncoderDecoder(TaughtModel):
         state, memory, _ = self._encode(False, source, lengths)
         return write_values(self.op, self.decoder, len(memory), state, steps, memory=memory, lengths=lengths)
 
-    def _shapes(self, visit: Visit, *_: Shape) -> Any:
-        x: Shape = expected_input(self.encoder)
-        if self.source_embedding:
-            x = visit("source_embedding", ("B", "S"))
-        visit("encoder", ("B", "S", *x[2:]))
-        if self.bridge is not None:
-            visit("bridge", self.bridge._reads())
-        return visit("decoder", self.decoder._reads())
+    def input_shape(self) -> Shape:
+        """Return the source's: (B, S) of tokens, or (B, S, I)."""
+        return ("B", "S") if self.source_embedding else ("B", "S", *self.encoder.input_shape()[2:])
+
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return x for the embedding, (B, S, I) for the encoder, and what bridge and decoder read."""
+        inputs = {"source_embedding": x, "encoder": (*x[:2], *self.encoder.input_shape()[2:])}
+        inputs |= {name: child.input_shape() for name, child in self._children.items() if name not in inputs}
+        return {name: inputs[name] for name in self._children}
 
     def _run(self, training: bool, source: Any, inputs: Any, lengths: Any) -> tuple[Array, Tape]:
         source_lengths, target_lengths = two_lengths(self.op, lengths)
@@ -295,7 +297,7 @@ class EncoderDecoder(TaughtModel):
         (memory, state), encoder_tape = run(self.encoder, training, x, lengths=lengths)
         bridge_tape = None
         if self.bridge is not None:
-            state, bridge_tape = run(self.bridge, training, final_output(self.encoder, memory, state, lengths))
+            state, bridge_tape = run(self.bridge, training, self.encoder.final_output(memory, state, lengths))
         return state, memory, (embed_tape, encoder_tape, bridge_tape)
 
     def _check_source(self, source: Any) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 from ..arrays.checks import Array, positive_int
 from ..arrays.namespace import namespace_of
+from ..layers.protocol import features_of
+from ..layers.states import map_state
 from .decoder import Decoder, DecoderSteps
-from .model import known_features
 from .options import Options
 from .search import Generated, search
-from .states import map_state
 
 
 def write_sentences(
@@ -32,7 +32,7 @@ def write_sentences(
     if decoder.embedding is None:
         raise ValueError(f"{op}: generate needs tokens; this model has no embedding for them, use unroll")
     decoder.check_tokens(op)
-    outputs, tokens = known_features(decoder.head), decoder.embedding.num_embeddings
+    outputs, tokens = features_of(decoder.head), decoder.embedding.num_embeddings
     if outputs is not None and outputs > tokens:
         raise ValueError(
             f"{op}: head has {outputs} outputs; expected at most {tokens}, the tokens that can be read next"
@@ -62,7 +62,7 @@ def write_values(
     if decoder.embedding is not None:
         raise ValueError(f"{op}: unroll needs values; this model has an embedding of tokens, use generate")
     steps = positive_int(op, "steps", steps)
-    features = decoder.layer.input_size - (0 if vector is None else vector.shape[1])
+    features = decoder.layer_features - (0 if vector is None else vector.shape[1])
     first = decoder.xp.zeros((batch, features), dtype=decoder.dtype)
     return free_run(decoder, first, steps, state, vector, memory, lengths)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from ..arrays.checks import as_array, as_integer, as_lengths, described, integer
 from ..arrays.lengths import without_padding
 from ..arrays.namespace import on_gpu
-from ..layers import Bidirectional, Embedding, Layer, Linear, Recurrent, Sequential
+from ..layers import Embedding, Layer, Linear
+from ..layers.calling import run
+from ..layers.protocol import Shape, features_of, is_time_major, known_size, output_of
 from ..layers.registry import layer_from_spec, layer_spec
-from .states import state_sizes
+from ..layers.states import StateSizes
 
 
 class Model(Layer):
@@ -29,7 +32,7 @@ class Model(Layer):
         for name, child in present.items():
             if not isinstance(child, Layer):
                 raise TypeError(f"{self.op}: {name} is {described(child)}; expected a Layer")
-            if any(not getattr(layer, "batch_first", True) for layer in child.layers()):
+            if any(map(is_time_major, child.layers())):
                 raise ValueError(f"{self.op}: {name} has batch_first=False; expected a batch-major layer")
         typical = next((child for child in present.values() if child.params), next(iter(present.values())))
         for name, child in present.items():
@@ -38,6 +41,11 @@ class Model(Layer):
         super().__init__(dtype=typical.dtype, device=typical.device)
         for name, child in present.items():
             self._add_child(name, child)
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return the shape of the last child's y."""
+        name, last = list(self.child_inputs(x).items())[-1]
+        return output_of(self._children[name], last)
 
     def _child(self, name: str) -> Layer | None:
         return self._children.get(name)
@@ -53,18 +61,15 @@ def optional_layer(spec: Any) -> Layer | None:
     return None if spec is None else layer_from_spec(spec)
 
 
-def run(layer: Any, training: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    """Call ``layer.forward`` in training, else the layer itself; return (outputs, tape or None)."""
-    return layer.forward(*args, **kwargs) if training else (layer(*args, **kwargs), None)
+def check_recurrent(op: str, name: str, layer: Any, expected: str = "a recurrent layer") -> StateSizes:
+    """Return the sizes of a layer's state; TypeError unless it has one, so that it returns (y, state)."""
+    sizes = layer.state_sizes() if isinstance(layer, Layer) else None
+    if sizes is None:
+        raise TypeError(f"{op}: {name} is {described(layer)}; expected {expected}")
+    return sizes
 
 
-def check_recurrent(op: str, name: str, layer: Any) -> None:
-    """Raise TypeError unless a layer returns (y, state)."""
-    if not isinstance(layer, Layer) or state_sizes(layer) is None:
-        raise TypeError(f"{op}: {name} is {described(layer)}; expected a recurrent layer")
-
-
-def output_features(op: str, name: str, layer: Layer) -> int:
+def output_features(op: str, name: str, layer: Any) -> int:
     """Return the size of the last axis of a layer's y.
 
     Raises
@@ -72,27 +77,25 @@ def output_features(op: str, name: str, layer: Layer) -> int:
     TypeError
         If the layer does not tell.
     """
-    if isinstance(layer, Recurrent):
-        return layer.hidden_size * layer.num_directions
-    if isinstance(layer, Bidirectional) and layer.merge is not None:
-        return layer.hidden_size * (2 if layer.merge == "concat" else 1)
-    if isinstance(layer, Sequential):
-        with_parameters = [child for child in layer if child.params]
-        if with_parameters:
-            return output_features(op, name, with_parameters[-1])
-    size = getattr(layer, "out_features", getattr(layer, "embedding_dim", None))
+    return _told(op, name, layer, features_of, "one output")
+
+
+def final_features(op: str, name: str, layer: Any) -> int:
+    """Return the size of what ``layer.final_output`` returns; errors as ``output_features``."""
+    return _told(op, name, layer, lambda layer: layer.final_features(), "one output")
+
+
+def input_features(op: str, name: str, layer: Any) -> int:
+    """Return the features that a layer reads at a step; errors as ``output_features``."""
+    return _told(op, name, layer, lambda layer: known_size(layer.input_shape()), "an input")
+
+
+def _told(op: str, name: str, layer: Any, ask: Callable[[Layer], int | None], what: str) -> int:
+    size = ask(layer) if isinstance(layer, Layer) else None
     if size is None:
         got = described(layer) if isinstance(layer, type) else repr(layer)
-        raise TypeError(f"{op}: {name} is {got}; expected a layer with one output of known size")
-    return int(size)
-
-
-def known_features(layer: Layer) -> int | None:
-    """Return ``output_features``, or None if the layer does not tell."""
-    try:
-        return output_features("", "", layer)
-    except TypeError:
-        return None
+        raise TypeError(f"{op}: {name} is {got}; expected a layer with {what} of known size")
+    return size
 
 
 def make_head(op: str, head: Any, layer: Layer, features: int | None = None, seed: int | None = None) -> Layer:
@@ -106,7 +109,7 @@ def make_head(op: str, head: Any, layer: Layer, features: int | None = None, see
     """
     if isinstance(head, Layer):
         for part in head.layers():
-            if state_sizes(part) is not None:
+            if part.state_sizes() is not None:
                 got = described(part) if part is head else f"{described(head)} with {described(part)} in it"
                 raise TypeError(f"{op}: head is {got}; expected layers without a state: recurrent ones belong in front")
         return head

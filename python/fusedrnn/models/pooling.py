@@ -1,4 +1,4 @@
-"""One vector from a sequence: the last state, or the mean or maximum over the valid steps; each with its backward."""
+"""One vector from a sequence: the mean or maximum over the valid steps, each with its backward."""
 
 from __future__ import annotations
 
@@ -6,49 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.checks import Array, as_lengths
+from ..arrays.checks import Array
 from ..arrays.lengths import valid_steps
 from ..arrays.namespace import from_host, namespace_of
-from ..layers import Bidirectional, Layer, Recurrent
-from .model import output_features
-
-POOLINGS = ("last", "mean", "max")
-
-
-def final_features(op: str, layer: Layer) -> int:
-    """Return the size of what ``final_output`` returns."""
-    return 2 * layer.hidden_size if isinstance(layer, Bidirectional) else output_features(op, "layer", layer)
-
-
-def final_output(layer: Layer, y: Array, state: Any, lengths: Any) -> Array:
-    """Return the last layer's final h of each direction, side by side (B, features), from the outputs of a layer.
-
-    Of a layer that is neither RNN, LSTM, GRU nor Bidirectional: y at each sample's last valid step, 0 without one.
-    """
-    if isinstance(layer, Bidirectional):
-        parts = [_last_hidden(layer._children["forward"], part) for part in state]
-        joined: Array = layer.xp.concatenate(parts, axis=1)
-        return joined
-    if isinstance(layer, Recurrent):
-        return _last_hidden(layer, state)
-    rows, last = _last_steps(layer, y.shape, lengths)
-    result: Array = layer.xp.zeros((len(y), y.shape[2]), dtype=y.dtype)
-    result[rows] = y[rows, last]
-    return result
-
-
-def final_output_backward(layer: Layer, d: Array, y_shape: tuple[int, ...], lengths: Any) -> tuple[Array | None, Any]:
-    """Return (dy, dstate) for the gradient d (B, features) of ``final_output``; one of them is None."""
-    if isinstance(layer, Bidirectional):
-        forward = layer._children["forward"]
-        half = d.shape[1] // 2
-        return None, tuple(_last_hidden_backward(forward, part) for part in (d[:, :half], d[:, half:]))
-    if isinstance(layer, Recurrent):
-        return None, _last_hidden_backward(layer, d)
-    rows, last = _last_steps(layer, y_shape, lengths)
-    dy = layer.xp.zeros(y_shape, dtype=d.dtype)
-    dy[rows, last] = d[rows]
-    return dy, None
 
 
 def mean_steps(op: str, y: Array, lengths: Any) -> Array:
@@ -93,31 +53,10 @@ def max_steps_backward(d: Array, found: tuple[Array, Array], y_shape: tuple[int,
     return dy
 
 
-def _last_hidden(layer: Any, state: Any) -> Array:
-    h: Array = (state[0] if layer._has_cell_state else state)[-layer.num_directions :]
-    flat: Array = h.transpose(1, 0, 2).reshape(h.shape[1], h.shape[0] * h.shape[2])
-    return flat
-
-
-def _last_hidden_backward(layer: Any, d: Array) -> Any:
-    directions = layer.num_directions
-    dh = layer.xp.zeros((layer.num_layers * directions, len(d), layer.hidden_size), dtype=d.dtype)
-    dh[-directions:] = d.reshape(len(d), directions, layer.hidden_size).transpose(1, 0, 2)
-    return (dh, None) if layer._has_cell_state else dh
-
-
 def _elements(xp: Any, at: Array) -> tuple[Array, Array, Array]:
     """Return the index of one element (B, F) of (B, T, F) for each sample and feature, at these steps."""
     batch, features = at.shape
     return xp.arange(batch)[:, None], at, xp.arange(features)
-
-
-def _last_steps(layer: Layer, shape: tuple[int, ...], lengths: Any) -> tuple[Array, Array]:
-    """Return the numbers of the samples that have a valid step, and their last one, both (n,)."""
-    batch, steps = shape[:2]
-    ends = np.full(batch, steps) if lengths is None else as_lengths(layer.op, lengths, batch, steps)
-    rows = np.flatnonzero(ends)
-    return from_host(layer.xp, rows), from_host(layer.xp, ends[rows] - 1)
 
 
 def _counted(op: str, shape: tuple[int, ...], lengths: Any, xp: Any) -> tuple[Array, Array]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from ..arrays.checks import Array, as_real, seed_sequence
 from ..arrays.lengths import without_padding
-from ..layers import Bidirectional, Layer, Linear, Tape, register_layer
+from ..layers import Layer, Linear, Tape, register_layer
+from ..layers.calling import run
+from ..layers.protocol import Shape
 from ..layers.registry import layer_from_spec, layer_spec
-from ..layers.summary import Shape, Visit
-from .model import Model, batch_lengths, check_recurrent, output_features, run
-from .states import state_sizes
+from ..layers.states import StateSizes
+from .model import Model, batch_lengths, check_recurrent, input_features, output_features
 
 
 @register_layer
@@ -30,6 +31,8 @@ class Residual(Model):
         Of the matrices.
     """
 
+    takes = frozenset({"lengths"})
+
     def __init__(self, *layers: Layer, seed: int | None = None) -> None:
         if not layers:
             raise ValueError(f"{self.op}: got no layers; expected at least one")
@@ -38,7 +41,7 @@ class Residual(Model):
         size = 0
         for index, layer in enumerate(layers):
             check_recurrent(self.op, f"layer {index}", layer)
-            inputs = input_size_of(layer)
+            inputs = input_features(self.op, f"layer {index}", layer)
             if index and inputs != size:
                 raise ValueError(f"{self.op}: layer {index} has input_size {inputs}; expected {size}")
             size = output_features(self.op, f"layer {index}", layer)
@@ -48,7 +51,7 @@ class Residual(Model):
                 children[f"shortcut{index}"] = shortcut
         super().__init__(**children)
         self.out_features = size
-        self.input_size = input_size_of(layers[0])
+        self.input_size = input_features(self.op, "layer 0", layers[0])
         self._pairs: list[tuple[Any, Layer | None]] = [
             (layer, children.get(f"shortcut{index}")) for index, layer in enumerate(layers)
         ]
@@ -62,9 +65,9 @@ class Residual(Model):
         """Make a layer from what ``config`` returned."""
         return cls(*map(layer_from_spec, config["layers"]))
 
-    def state_sizes(self) -> Any:
-        """Return the sizes of the state, see :func:`fusedrnn.models.states.state_sizes`."""
-        return tuple(state_sizes(layer) for layer, _ in self._pairs)
+    def state_sizes(self) -> StateSizes:
+        """Return the sizes of the layers' states."""
+        return tuple(check_recurrent(self.op, "layer", layer) for layer, _ in self._pairs)
 
     def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, tuple[Any, ...]]:
         """Compute (y, states) in inference mode.
@@ -107,21 +110,28 @@ class Residual(Model):
     def stream(self, batch_size: int = 1) -> ResidualStream:
         """Return a :class:`ResidualStream`: one time step a call, with the recurrent weights as they are now."""
         for index, (layer, _) in enumerate(self._pairs):
-            if isinstance(layer, Bidirectional):
-                got = f"stream needs one forward direction; layer {index} is a Bidirectional"
+            if layer.reads_future():
+                got = f"stream needs one forward direction; layer {index} is a {type(layer).__name__}"
                 raise ValueError(f"{self.op}: {got}, which also reads the future")
         return ResidualStream(self._pairs, batch_size, self.dtype, self.op)
 
-    def _reads(self) -> Shape:
+    def input_shape(self) -> Shape:
+        """Return (B, T, I)."""
         return "B", "T", self.input_size
 
-    def _shapes(self, visit: Visit, x: Shape) -> Any:
-        for index, (_, shortcut) in enumerate(self._pairs):
-            y = visit(str(index), x)
+    def output_shape(self, x: Shape) -> Any:
+        """Return x's shape with the features of the last layer."""
+        return (*x[:-1], self.out_features)
+
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return for each layer, and for the matrix beside it, what the layers below make of x."""
+        inputs = {}
+        for index, (layer, shortcut) in enumerate(self._pairs):
+            inputs[str(index)] = x
             if shortcut is not None:
-                visit(f"shortcut{index}", x)
-            x = y
-        return x
+                inputs[f"shortcut{index}"] = x
+            x = layer.output_shape(x)
+        return inputs
 
     def _run(self, training: bool, x: Any, state: Any, lengths: Any) -> tuple[Any, Tape]:
         y = as_real(self.op, "x", x, self.dtype, self.xp)
@@ -171,9 +181,3 @@ class ResidualStream:
         parts = (None,) * len(self._parts) if state is None else state
         for (stream, _), part in zip(self._parts, parts, strict=True):
             stream.reset(part)
-
-
-def input_size_of(layer: Any) -> int:
-    """Return the features that a recurrent layer reads at a step."""
-    size: int = getattr(layer, "input_size", None) or layer._children["forward"].input_size
-    return size

@@ -8,14 +8,22 @@ from typing import Any
 from ..arrays.checks import Array, as_lengths, as_real, check_shape, flag, integer, seed_sequence
 from ..arrays.lengths import in_reverse, without_padding
 from ..layers import Layer, Linear, Tape, register_layer
+from ..layers.calling import run
+from ..layers.protocol import Shape
 from ..layers.registry import layer_spec
-from ..layers.summary import Shape, Visit
 from .bridge import Bridge
 from .decoder import Decoder, shift_right
 from .generation import free_backward, free_forward, free_run
-from .model import Model, batch_lengths, check_recurrent, optional_layer, output_features, run
-from .pooling import final_features, final_output, final_output_backward, mean_steps
-from .residual import input_size_of
+from .model import (
+    Model,
+    batch_lengths,
+    check_recurrent,
+    final_features,
+    input_features,
+    optional_layer,
+    output_features,
+)
+from .pooling import mean_steps
 
 INPUTS = ("teacher", "free", "code")
 
@@ -49,6 +57,7 @@ class SequenceAutoencoder(Model):
         Of the weights made here.
     """
 
+    takes = frozenset({"lengths"})
     _fixed = frozenset({"code_size", "condition_inputs", "input_size", "inputs"})
 
     def __init__(
@@ -67,18 +76,19 @@ class SequenceAutoencoder(Model):
             raise ValueError(f"{self.op}: inputs is {inputs!r}; expected one of {', '.join(map(repr, INPUTS))}")
         seeds = seed_sequence(self.op, seed).generate_state(3).tolist()
         check_recurrent(self.op, "encoder", encoder)
-        final = final_features(self.op, encoder)
+        final = final_features(self.op, "encoder", encoder)
         self.encoder, self.inputs, self.reverse = encoder, inputs, flag(self.op, "reverse", reverse)
         self.condition_inputs = flag(self.op, "condition_inputs", condition_inputs) or inputs == "code"
-        self.input_size = input_size_of(encoder)
+        self.input_size = input_features(self.op, "encoder", encoder)
         self.code: Linear | None = None
         if code_size is not None:
             self.code = Linear(final, code_size, dtype=encoder.dtype, device=encoder.device, seed=seeds[0])
         self.code_size = final if self.code is None else self.code.out_features
         self.decoder = Decoder(decoder, self.input_size if head is None else head, seed=seeds[1])
         outputs = output_features(self.op, "head", self.decoder.head)
-        reads = (0 if inputs == "code" else self.input_size) + self.condition_inputs * self.code_size
-        for name, got, expected in (("head", outputs, self.input_size), ("decoder", input_size_of(decoder), reads)):
+        given = (0 if inputs == "code" else self.input_size) + self.condition_inputs * self.code_size
+        reads = self.decoder.layer_features
+        for name, got, expected in (("head", outputs, self.input_size), ("decoder", reads, given)):
             if got != expected:
                 what = "outputs" if name == "head" else "input_size"
                 raise ValueError(f"{self.op}: {name} has {what} {got}; expected {expected}")
@@ -131,7 +141,7 @@ class SequenceAutoencoder(Model):
             y = self.decoder(nothing, state, vector=every, lengths=lengths)[0]
         else:
             y = free_run(self.decoder, self._first(code), steps, state, every)
-        return without_padding(self.op, self._turned(y, lengths), lengths)
+        return without_padding(self.op, self._in_decoder_order(y, lengths), lengths)
 
     def reconstruction_error(self, x: Any, lengths: Any = None) -> Array:
         """Compute the mean squared error (B,) of each sample's reconstruction over its valid steps; 0 without one."""
@@ -151,9 +161,9 @@ class SequenceAutoencoder(Model):
         if self.inputs == "free":
             y, decoder_tape = free_forward(self.decoder, self._first(x), x.shape[1], state, every)
         else:
-            read = x[..., :0] if self.inputs == "code" else shift_right(self._turned(x, lengths))
+            read = x[..., :0] if self.inputs == "code" else shift_right(self._in_decoder_order(x, lengths))
             (y, _), decoder_tape = self.decoder.forward(read, state, vector=every, lengths=lengths)
-        y = without_padding(self.op, self._turned(y, lengths), lengths)
+        y = without_padding(self.op, self._in_decoder_order(y, lengths), lengths)
         return y, Tape(self, (*tapes, bridge_tape, decoder_tape, lengths, y.shape))
 
     def backward(self, tape: Tape, dy: Any) -> Array:
@@ -162,7 +172,7 @@ class SequenceAutoencoder(Model):
         dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "the shape of y", shape)
         dy = without_padding(self.op, dy, lengths)
-        dy = self._turned(dy, lengths)
+        dy = self._in_decoder_order(dy, lengths)
         dread: Array | None = None
         if self.inputs == "free":
             dstate, dcode = free_backward(self.decoder, decoder_tape, dy)
@@ -173,24 +183,30 @@ class SequenceAutoencoder(Model):
             d = d + dcode
         if self.code is not None:
             d = self.code.backward(code_tape, d)
-        dh, dfinal = final_output_backward(self.encoder, d, h_shape, lengths)
+        dh, dfinal = self.encoder.final_output_backward(d, h_shape, lengths)
         dx: Array = self.encoder.backward(encoder_tape, dh, dstate=dfinal)[0]
         if dread is not None and self.inputs == "teacher":
             dtarget = self.xp.zeros_like(dread)
             dtarget[:, :-1] = dread[:, 1:]
-            dx = dx + without_padding(self.op, self._turned(dtarget, lengths), lengths)
+            dx = dx + without_padding(self.op, self._in_decoder_order(dtarget, lengths), lengths)
         return dx
 
-    def _shapes(self, visit: Visit, *_: Shape) -> Any:
-        visit("encoder", ("B", "T", self.input_size))
-        if self.code is not None:
-            visit("code", ("B", self.code.in_features))
-        visit("bridge", ("B", self.code_size))
-        return visit("decoder", self.decoder._reads())
+    def input_shape(self) -> Shape:
+        """Return (B, T, I)."""
+        return "B", "T", self.input_size
+
+    def output_shape(self, x: Shape) -> Any:
+        """Return x."""
+        return x
+
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return x for the encoder, (B, features) for the code's layer, and what bridge and decoder read."""
+        inputs = {name: child.input_shape() for name, child in self._children.items()} | {"encoder": x}
+        return inputs if self.code is None else inputs | {"code": ("B", self.code.in_features)}
 
     def _encode(self, training: bool, x: Array, lengths: Any) -> tuple[Array, tuple[Any, ...]]:
         (h, state), encoder_tape = run(self.encoder, training, x, lengths=lengths)
-        code, code_tape = final_output(self.encoder, h, state, lengths), None
+        code, code_tape = self.encoder.final_output(h, state, lengths), None
         if self.code is not None:
             code, code_tape = run(self.code, training, code)
         return code, (encoder_tape, code_tape, h.shape)
@@ -200,7 +216,7 @@ class SequenceAutoencoder(Model):
         first: Array = self.xp.zeros((len(samples), self.input_size), dtype=self.dtype)
         return first
 
-    def _turned(self, x: Array, lengths: Any) -> Array:
+    def _in_decoder_order(self, x: Array, lengths: Any) -> Array:
         """Return x (B, T, I) with each sample's valid steps in the decoder's order; twice gives x."""
         return in_reverse(self.op, x, lengths) if self.reverse else x
 

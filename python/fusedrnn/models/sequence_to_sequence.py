@@ -12,8 +12,8 @@ from ..arrays.lengths import without_padding
 from ..arrays.namespace import to_host
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
-from ..layers.calling import call_layer, clean_input, first, forward_layer
-from ..layers.summary import Shape, Visit, expected_input
+from ..layers.calling import clean_input, first, run_layer
+from ..layers.protocol import Shape, output_of
 from .decoder import Decoder
 from .generation import write_sentences
 from .model import Model, batch_lengths, check_rank, embed, make_head, optional_layer, unembed
@@ -41,6 +41,8 @@ class SequenceToSequence(Model):
     >>> model = SequenceToSequence(LSTM(8, 32), 5)
     >>> fit(model, x, y, loss="mse", epochs=10, batch_size=32)  # x (N, T, 8), y (N, T, 5)
     """
+
+    takes = frozenset({"lengths"})
 
     def __init__(self, layer: Layer, head: Any, *, embedding: Embedding | None = None, seed: int | None = None) -> None:
         self.embedding, self.layer = embedding, layer
@@ -127,22 +129,21 @@ class SequenceToSequence(Model):
         before = np.where(np.arange(time) < ends[:, np.newaxis], written, last[:, np.newaxis])
         return write_sentences(self.op, decoder, last, state, checked, before=before)
 
-    def _reads(self) -> Shape:
-        return ("B", "T") if self.embedding else expected_input(self.layer)
+    def input_shape(self) -> Shape:
+        """Return (B, T) of tokens, or what the layer reads."""
+        return ("B", "T") if self.embedding else self.layer.input_shape()
 
-    def _shapes(self, visit: Visit, x: Shape) -> Any:
-        if self.embedding:
-            x = visit("embedding", x)
-        return visit("head", visit("layer", x))
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return x for the first child, and each one's y for the next."""
+        read = output_of(self.embedding, x) if self.embedding else x
+        inputs = {"layer": read, "head": output_of(self.layer, read)}
+        return {"embedding": x, **inputs} if self.embedding else inputs
 
     def _run(self, training: bool, x: Any, lengths: Any) -> tuple[Array, Tape]:
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
         lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)
         x = clean_input(self.op, self.layer, x, lengths)
-        if training:
-            h, layer_tape = forward_layer(self.layer, x, lengths)
-            y, head_tape = forward_layer(self.head, h, None)
-        else:
-            y, layer_tape, head_tape = call_layer(self.head, call_layer(self.layer, x, lengths), None), None, None
+        h, _, layer_tape = run_layer(self.layer, training, x, lengths)
+        y, _, head_tape = run_layer(self.head, training, h, None)
         return without_padding(self.op, y, lengths), Tape(self, (embed_tape, layer_tape, head_tape, lengths))

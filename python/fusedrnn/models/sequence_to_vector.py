@@ -8,21 +8,24 @@ from typing import Any
 import numpy as np
 
 from ..arrays.checks import Array
-from ..layers import Bidirectional, Embedding, Layer, Recurrent, Tape, register_layer
+from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
-from ..layers.calling import call_layer, clean_input, first, forward_layer
-from ..layers.summary import Shape, Visit, expected_input
-from .model import Model, batch_lengths, check_rank, embed, make_head, optional_layer, output_features, run, unembed
-from .pooling import (
-    POOLINGS,
+from ..layers.calling import clean_input, first, run_layer
+from ..layers.protocol import Shape, output_of
+from .model import (
+    Model,
+    batch_lengths,
+    check_rank,
+    embed,
     final_features,
-    final_output,
-    final_output_backward,
-    max_steps,
-    max_steps_backward,
-    mean_steps,
-    mean_steps_backward,
+    make_head,
+    optional_layer,
+    output_features,
+    unembed,
 )
+from .pooling import max_steps, max_steps_backward, mean_steps, mean_steps_backward
+
+POOLINGS = ("last", "mean", "max")
 
 
 @register_layer
@@ -49,6 +52,7 @@ class SequenceToVector(Model):
     >>> fit(model, reviews, labels, loss="cross_entropy", epochs=5, batch_size=32)  # lists of token arrays will do
     """
 
+    takes = frozenset({"lengths"})
     _fixed = frozenset({"pooling"})
 
     def __init__(
@@ -66,7 +70,7 @@ class SequenceToVector(Model):
         features = None
         if not isinstance(head, Layer):
             last = pooling == "last"
-            features = final_features(self.op, layer) if last else output_features(self.op, "layer", layer)
+            features = (final_features if last else output_features)(self.op, "layer", layer)
         self.head = make_head(self.op, head, layer, features, seed)
         super().__init__(embedding=embedding, layer=layer, head=self.head)
 
@@ -107,7 +111,7 @@ class SequenceToVector(Model):
         elif self.pooling == "max":
             dh = max_steps_backward(d, pool_tape, shape)
         else:
-            dh, final = final_output_backward(self.layer, d, shape, lengths)
+            dh, final = self.layer.final_output_backward(d, shape, lengths)
             dstate = {} if final is None else {"dstate": final}
         dx: Array | None = unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh, **dstate)))
         return dx
@@ -116,37 +120,29 @@ class SequenceToVector(Model):
         """Compute softmax of the outputs (B, O)."""
         return softmax(self(x, lengths), self.xp)
 
-    def _reads(self) -> Shape:
-        return ("B", "T") if self.embedding else expected_input(self.layer)
+    def input_shape(self) -> Shape:
+        """Return (B, T) of tokens, or what the layer reads."""
+        return ("B", "T") if self.embedding else self.layer.input_shape()
 
-    def _shapes(self, visit: Visit, x: Shape) -> Any:
-        if self.embedding:
-            x = visit("embedding", x)
-        features = visit("layer", x)[-1]
-        if self.pooling == "last":
-            features = final_features(self.op, self.layer)
-        return visit("head", ("B", features))
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return x for the first child, its y for the layer, and (B, features) for the head."""
+        read = output_of(self.embedding, x) if self.embedding else x
+        features = self.layer.final_features() if self.pooling == "last" else output_of(self.layer, read)[-1]
+        inputs: dict[str, Shape] = {"layer": read, "head": ("B", "?" if features is None else features)}
+        return {"embedding": x, **inputs} if self.embedding else inputs
 
     def _run(self, training: bool, x: Any, lengths: Any) -> tuple[Array, Tape]:
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
         lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)
         x = clean_input(self.op, self.layer, x, lengths)
-        state = layer_tape = None
-        if isinstance(self.layer, (Recurrent, Bidirectional)):
-            (h, state), layer_tape = run(self.layer, training, x, lengths=lengths)
-        elif training:
-            h, layer_tape = forward_layer(self.layer, x, lengths)
-        else:
-            h = call_layer(self.layer, x, lengths)
+        h, state, layer_tape = run_layer(self.layer, training, x, lengths)
         pool_tape: Any = None
         if self.pooling == "mean":
             pooled = mean_steps(self.op, h, lengths)
         elif self.pooling == "max":
             pooled, pool_tape = max_steps(self.op, h, lengths)
         else:
-            pooled = final_output(self.layer, h, state, lengths)
-        y, head_tape = (
-            forward_layer(self.head, pooled, None) if training else (call_layer(self.head, pooled, None), None)
-        )
+            pooled = self.layer.final_output(h, state, lengths)
+        y, _, head_tape = run_layer(self.head, training, pooled, None)
         return y, Tape(self, (embed_tape, layer_tape, pool_tape, head_tape, np.shape(h), lengths))

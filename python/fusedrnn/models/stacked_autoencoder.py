@@ -11,9 +11,10 @@ from ..arrays.checks import Array, as_real, flag, positive_int, seed_sequence
 from ..arrays.namespace import from_host, namespace_of, on_gpu
 from ..layers import Activation, Dropout, GaussianNoise, Layer, Linear, Sequential, Tape, register_layer
 from ..layers.activation import FUNCTIONS
-from ..layers.summary import Shape, Visit
+from ..layers.calling import run
+from ..layers.protocol import Shape, output_of
 from ..layers.tied import TiedLinear
-from .model import Model, run
+from .model import Model
 
 _NEAREST = 1e-7  # a mean activation of exactly 0 or 1 would have an infinite divergence
 
@@ -185,13 +186,14 @@ class StackedAutoencoder(Model):
             codes = Sequential(*lower)(codes)
         return histories
 
-    def _reads(self) -> Shape:
+    def input_shape(self) -> Shape:
+        """Return (..., sizes[0])."""
         return "...", self.sizes[0]
 
-    def _shapes(self, visit: Visit, x: Shape) -> Any:
-        for name in self._children:
-            x = visit(name, x)
-        return x
+    def child_inputs(self, x: Shape) -> dict[str, Shape]:
+        """Return x for corruption and encoder, the code's shape for the decoder."""
+        inputs = dict.fromkeys(self._children, x)
+        return inputs | {"decoder": output_of(self.encoder, x)}
 
     def _run(self, training: bool, x: Any) -> tuple[Array, Tape]:
         corruption_tape = None

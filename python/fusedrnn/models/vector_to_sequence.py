@@ -9,11 +9,12 @@ import numpy as np
 
 from ..arrays.checks import Array, as_real, check_shape, flag, positive_int, seed_sequence
 from ..layers import Embedding, Layer, Tape, register_layer
-from ..layers.summary import Shape, Visit
+from ..layers.calling import run
+from ..layers.protocol import Shape
 from .bridge import Bridge
 from .decoder import Decoder, TaughtModel
 from .generation import write_sentences, write_values
-from .model import optional_layer, run
+from .model import optional_layer
 from .options import checked_options
 from .search import Generated
 
@@ -48,6 +49,7 @@ class VectorToSequence(TaughtModel):
     >>> model.generate(images, max_length=20).tokens
     """
 
+    takes = frozenset({"lengths"})
     _fixed = frozenset({"vector_size", "condition_inputs"})
 
     def __init__(
@@ -140,9 +142,9 @@ class VectorToSequence(TaughtModel):
         every = vector if self.condition_inputs else None
         return write_values(self.op, self.decoder, len(vector), self.bridge(vector), steps, vector=every)
 
-    def _shapes(self, visit: Visit, *_: Shape) -> Any:
-        visit("bridge", ("B", self.vector_size))
-        return visit("decoder", self.decoder._reads())
+    def input_shape(self) -> Shape:
+        """Return (B, V)."""
+        return "B", self.vector_size
 
     def _run(self, training: bool, vector: Any, inputs: Any, lengths: Any) -> tuple[Array, Tape]:
         vector = self._vector(vector)
