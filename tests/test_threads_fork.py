@@ -137,6 +137,30 @@ def test_environment_sets_the_threads() -> None:
         assert wrong in result.stderr
 
 
+def test_the_limit_of_openmp_holds_without_our_own() -> None:
+    """OMP_NUM_THREADS allows fewer threads than there are processors, never more; its nonsense is not our error."""
+    count = "fr.get_num_threads(), fr.config()['threads_available']"
+    code = f"import os, sys; os.environ.pop('FUSEDRNN_NUM_THREADS', None); import fusedrnn as fr; print({count})"
+    for value, expected in (("1", 1), ("1,4", 1), ("1000", None), ("0", None), ("many", None), ("", None)):
+        threads, available = run_python(code, OMP_NUM_THREADS=value).stdout.split()
+        assert int(threads) == (expected or int(available)), value
+    own = "import fusedrnn as fr; print(fr.get_num_threads())"
+    assert run_python(own, OMP_NUM_THREADS="1", FUSEDRNN_NUM_THREADS="3").stdout.strip() == "3"
+
+
+def test_workers_of_joblib_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joblib tells its processes by OMP_NUM_THREADS how many threads each may have."""
+    joblib = pytest.importorskip("joblib")
+    monkeypatch.delenv("FUSEDRNN_NUM_THREADS", raising=False)
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        threads = joblib.Parallel(n_jobs=2)(joblib.delayed(_threads_in_a_worker)() for _ in range(2))
+    assert threads == [1, 1]
+
+
+def _threads_in_a_worker() -> int:
+    return fr.get_num_threads()
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
 def test_affinity_limits_the_threads() -> None:
     """A process that may use one CPU starts with one thread."""

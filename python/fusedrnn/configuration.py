@@ -14,7 +14,8 @@ def set_num_threads(n: int) -> None:
     """Use at most ``n`` threads in each call, the calling one included. Results do not depend on it.
 
     The default is FUSEDRNN_NUM_THREADS or, without it, the processors that the process may use (affinity and cgroup
-    quota). Small calls use fewer.
+    quota), of which OMP_NUM_THREADS may allow fewer, as it does in the worker processes of joblib. Small calls use
+    fewer.
 
     Raises
     ------
@@ -76,10 +77,14 @@ def show_config() -> None:
 
 
 def read_environment() -> None:
-    """Apply FUSEDRNN_NUM_THREADS; called once, by the import."""
+    """Apply FUSEDRNN_NUM_THREADS or, without it, OMP_NUM_THREADS; called once, by the import."""
     text = os.environ.get("FUSEDRNN_NUM_THREADS", "").strip()
-    if not text:
+    if text:
+        if not text.isdecimal() or not 1 <= int(text) <= 1023:
+            raise ValueError(f"fusedrnn: FUSEDRNN_NUM_THREADS is {text!r}; expected an integer in [1, 1023]")
+        _core.set_num_threads(int(text))
         return
-    if not text.isdecimal() or not 1 <= int(text) <= 1023:
-        raise ValueError(f"fusedrnn: FUSEDRNN_NUM_THREADS is {text!r}; expected an integer in [1, 1023]")
-    _core.set_num_threads(int(text))
+    # A limit that is meant for all: what it cannot mean is OpenMP's to report, and it brings no more processors.
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list has a number a level of nesting
+    if first.isdecimal() and 1 <= int(first) < _core.num_threads():
+        _core.set_num_threads(int(first))
