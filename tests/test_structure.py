@@ -135,6 +135,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "allocation": set(),
     "figure": set(),
     "configuration": {"arrays"},
+    "threadpools": set(),
     "init": {"allocation", "gates"},
     "cuda": {"arrays", "gates"},
     "functional": {"arrays", "gates", "cuda"},
@@ -144,7 +145,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serialization": {"arrays", "allocation", "layers", "data"},
     "training": {"arrays", "figure", "layers"},
     "diagnostics": {"arrays", "gates", "figure", "functional", "layers", "training"},
-    "sklearn": {"arrays", "layers", "models", "training"},
+    "sklearn": {"arrays", "layers", "models", "training", "data", "serialization", "threadpools"},
 }
 # What a function or an annotation may name of a higher floor: conveniences of a class for what is done with it.
 LATER = {
@@ -152,6 +153,7 @@ LATER = {
     "layers": {"serialization", "data"},  # layer.save, layer.preprocessing
     "models": {"training"},  # pretrain
     "serialization": {"fusedrnn"},  # the version
+    "threadpools": {"fusedrnn"},  # the version
 }
 COMPILED = {"_core", "_cuda"}
 MODULES = {

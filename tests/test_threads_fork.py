@@ -157,6 +157,32 @@ def test_workers_of_joblib_share_the_processors(monkeypatch: pytest.MonkeyPatch)
     assert threads == [1, 1]
 
 
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import threadpoolctl, fusedrnn as fr",
+        "import fusedrnn as fr, threadpoolctl, fusedrnn.threadpools",
+        "import fusedrnn as fr, threadpoolctl, fusedrnn.sklearn",
+    ],
+)
+def test_threadpoolctl_limits_the_kernels(imports: str) -> None:
+    """Where it has been imported before, or is asked to; and what it ends is what it began with."""
+    pytest.importorskip("threadpoolctl")
+    code = f"""
+        {imports}
+
+        fr.set_num_threads(3)
+        (ours,) = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "fusedrnn"]
+        assert ours["num_threads"] == 3 and ours["version"] == fr.__version__, ours
+        with threadpoolctl.threadpool_limits(2):
+            assert fr.get_num_threads() == 2
+        with threadpoolctl.threadpool_limits(5000, user_api="fusedrnn"):
+            assert fr.get_num_threads() == 1023
+        assert fr.get_num_threads() == 3
+    """
+    run_python(code)
+
+
 def _threads_in_a_worker() -> int:
     return fr.get_num_threads()
 

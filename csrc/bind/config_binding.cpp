@@ -30,6 +30,14 @@ template <class T> double fma_peak(double seconds) {
 
 }  // namespace
 
+// The number of threads without Python, by the names by which threadpoolctl finds it (python/fusedrnn/threadpools.py).
+extern "C" {
+PYBIND11_EXPORT int fusedrnn_get_num_threads();
+PYBIND11_EXPORT void fusedrnn_set_num_threads(int n);
+int fusedrnn_get_num_threads() { return num_threads(); }
+void fusedrnn_set_num_threads(int n) { set_num_threads(n < 1 ? 1 : n > 1023 ? 1023 : n); }
+}
+
 void register_config(py::module_& m) {
   m.def("isa", [] { return std::string(isa().name); });
   m.def("available_isas", &available_isas);

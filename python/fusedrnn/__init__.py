@@ -1,10 +1,17 @@
 """Fused recurrent layers (RNN, LSTM, GRU) for NumPy, and what is needed to train them."""
 
+import sys
 from typing import Any
 
 from . import data, functional, init, layers, models, training
 from .arrays.lengths import pad_sequences
-from .configuration import config, get_num_threads, read_environment, set_num_threads, show_config
+from .configuration import (
+    config,
+    get_num_threads,
+    read_environment,
+    set_num_threads,
+    show_config,
+)
 from .layers import GRU, LSTM, RNN, Activation, Bidirectional, Dropout, Embedding, Layer, Linear, Sequential
 from .serialization import load, save
 from .training import (
@@ -74,3 +81,5 @@ def __getattr__(name: str) -> Any:
 
 
 read_environment()
+if "threadpoolctl" in sys.modules:
+    from . import threadpools as threadpools

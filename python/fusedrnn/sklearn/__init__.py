@@ -9,6 +9,7 @@ try:
 except ImportError as _error:
     raise ImportError("fusedrnn.sklearn needs scikit-learn: pip install 'fusedrnn[sklearn]'") from _error
 
+from .. import threadpools  # noqa: F401 (what limits scikit-learn's threads limits ours)
 from .autoencoder import SequenceAutoencoderTransformer
 from .classifier import RecurrentClassifier
 from .regressor import RecurrentRegressor
