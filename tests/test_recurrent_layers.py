@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fusedrnn as fr
 import reference
 from problems import LAYERS, Array, as_state, flat
 from stacks import INPUTS, B, H, Stack, T
@@ -254,3 +255,15 @@ def test_default_weights_over_a_thousand_steps(cell: str) -> None:
     truth = reference.stack(cell, params, x.astype(np.float64), num_layers=1, bidirectional=False)
     for out, true in zip(flat(*layer(x)), truth, strict=True):
         assert_forward(out, true)
+
+
+@pytest.mark.parametrize("layer", [fr.RNN, fr.LSTM, fr.GRU])
+def test_dropout_between_no_layers_is_told(layer: Any) -> None:
+    """As in torch: it would do nothing, silently. The warning points at the line that made the layer."""
+    with pytest.warns(
+        UserWarning, match=f"{layer.__name__}: dropout is 0.5 with num_layers 1, and does nothing"
+    ) as told:
+        layer(3, 4, dropout=0.5)
+    assert len(told) == 1 and told[0].filename == __file__
+    layer(3, 4, 2, dropout=0.5)
+    layer(3, 4, dropout=0.0)

@@ -25,7 +25,8 @@ class RNN(Recurrent):
     batch_first : bool
         x and y are (B, T, ...) if True (the default), else (T, B, ...). States are (layers, B, H) in both.
     dropout : float
-        Probability with which, in training, outputs between layers are zeroed. May be changed.
+        Probability with which, in training, outputs between layers are zeroed. May be changed. With one layer there is
+        nothing between: a warning says so.
     bidirectional : bool
         A second direction reads each sample's valid steps from the end; y is (..., 2 H).
     nonlinearity : {"tanh", "relu"}

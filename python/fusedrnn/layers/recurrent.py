@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
@@ -80,6 +81,12 @@ class Recurrent(Layer):
         self._reverse = False
         weights, self._mask_seed = seed_sequence(self.op, seed).spawn(2)
         self.dropout = dropout
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                f"{self.op}: dropout is {self.dropout} with num_layers 1, and does nothing: it is between layers. "
+                "A fusedrnn.Dropout behind the layer drops its outputs",
+                stacklevel=3 if "__init__" in vars(type(self)) else 2,
+            )
         self._set_parameters(self._initial_parameters(np.random.default_rng(weights), init))
         self._stack, self._per_layer = self._kernels(self.device)
 
