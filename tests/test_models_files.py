@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -130,6 +131,34 @@ def test_summaries_say_shapes_and_parameters() -> None:
     for part in ("encoder (GRU)", "(B, S, 10)", "(2, B, 6) (2, B, 6)", "attention (Attention)", "(B, T, 6)", "total"):
         assert part in text
     assert f"{encoder_decoder('float32').num_parameters:,}" in text.splitlines()[-1]
+
+
+def test_print_shows_a_tree() -> None:
+    """``str`` of a composite is its table, of a single layer the call that makes it; ``repr`` always is the call."""
+    inner = fr.Sequential(fr.Bidirectional(fr.LSTM(4, 6), "sum"), fr.Dropout(0.5))
+    model = fr.Sequential(inner, fr.Linear(6, 3))
+    assert str(model).splitlines() == [
+        "layer                     output shape   parameters",
+        "───────────────────────────────────────────────────",
+        "Sequential                (B, T, 3)             597",
+        "├─ 0 (Sequential)         (B, T, 6)             576",
+        "│  ├─ 0 (Bidirectional)   (B, T, 6)             576",
+        "│  │  ├─ forward (LSTM)   (B, T, 6)             288",
+        "│  │  └─ reverse (LSTM)   (B, T, 6)             288",
+        "│  └─ 1 (Dropout)         (B, T, 6)               0",
+        "└─ 1 (Linear)             (B, T, 3)              21",
+        "───────────────────────────────────────────────────",
+        "total                                           597",
+    ]
+    assert repr(model).startswith("Sequential(Sequential(Bidirectional(layer=LSTM(input_size=4, hidden_size=6,")
+    assert str(model[1]) == repr(model[1]) == "Linear(in_features=6, out_features=3, bias=True, dtype='float32')"
+    html = ElementTree.fromstring(model._repr_html_())
+    rows = [["".join(cell.itertext()) for cell in row.iter("td")] for row in html.iter("tr")][1:]
+    assert rows[0] == ["Sequential", "(B, T, 3)", "597"] and rows[-1] == ["total", "597"]
+    assert [row[0] for row in rows] == [
+        "Sequential", "0 (Sequential)", "0 (Bidirectional)", "forward (LSTM)", "reverse (LSTM)", "1 (Dropout)",
+        "1 (Linear)", "total",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

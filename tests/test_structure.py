@@ -252,3 +252,15 @@ def test_import_brings_in_no_optional_package() -> None:
         assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
     """
     run_python(code)
+
+
+def test_every_public_name_is_there() -> None:
+    """The package's folders are attributes after ``import fusedrnn`` alone, as the guide uses them."""
+    code = """
+        import fusedrnn as fr
+        for name in fr.__all__:
+            getattr(fr, name)
+        assert fr.cuda.get_tf32() is False
+        assert fr.models.GaussianNoise is fr.layers.GaussianNoise
+    """
+    run_python(code)

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from . import data, functional, init, layers, models, training
+from . import cuda, data, functional, init, layers, models, training
 from .arrays.lengths import pad_sequences
 from .configuration import (
     config,
@@ -54,6 +54,7 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "config",
+    "cuda",
     "data",
     "diagnostics",
     "fit",

@@ -270,7 +270,11 @@ def _backend(op: str, x: Any) -> Backend:
 
 
 def _check_weights(op: str, gates: int, x: Array, weights: tuple[Array | None, ...]) -> list[Array]:
-    """Return the weights that are there, after checking all of them against each other and x."""
+    """Return the weights that are there, after checking them against each other and x.
+
+    The sizes of a stack are read off the weights, so before there is a stack, whose kernels judge every shape, somebody
+    must say which of the arguments does not fit the others; and here they have other names and axes than in a stack.
+    """
     bias_ih, bias_hh = weights[2:]
     weight_ih, weight_hh = (
         _matrix(op, name, w, x) for name, w in zip(("weight_ih", "weight_hh"), weights, strict=False)

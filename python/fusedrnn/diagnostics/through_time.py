@@ -1,8 +1,13 @@
 """dL/dh(t) at every step of one direction of one layer, in float64, from the fused kernels.
 
 The kernel runs on z_x(t) = W_ih x(t) as its input with the identity as its input weights: its dx is then the gradient
-of the gates before their activation, dz(t), of all steps at once. The gates' derivatives stay in the kernels; written
-here is only how dh and dc pass from step to step: dL/dh(t) = dy(t) + W_hh^T dz(t+1), in a GRU + z(t+1) dL/dh(t+1), too.
+of the gates before their activation, dz(t), of all steps at once. What passes between the steps the kernels compute as
+well, but do not give out, so it stands here a second time:
+
+    dL/dh(t) = dy(t) + W_hh^T dz(t+1), in a GRU with r(t+1) before W_n and + z(t+1) dL/dh(t+1)
+    dL/dc(t) = dL/dh(t) o(t) (1 - tanh(c(t))^2) + f(t+1) dL/dc(t+1), in an LSTM
+
+Tests hold both to the reference, differentiated by the complex step.
 """
 
 from __future__ import annotations

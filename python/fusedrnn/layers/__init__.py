@@ -12,6 +12,7 @@ from .dense import Linear
 from .dropout import Dropout
 from .embedding import Embedding
 from .noise import GaussianNoise
+from .protocol import LayerProtocol
 from .recurrent import Recurrent
 from .registry import register_layer
 from .sequential import Sequential
@@ -28,6 +29,7 @@ __all__ = [
     "Embedding",
     "GaussianNoise",
     "Layer",
+    "LayerProtocol",
     "Linear",
     "Recurrent",
     "Sequential",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from .protocol import known_input, output_of
@@ -52,6 +51,8 @@ class Summary:
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""
+        from html import escape  # with a table of all entities: not at every import of the package
+
         number = "text-align: right"
         heads = "".join(f"<th style='text-align: left'>{heading}</th>" for heading in _HEADINGS)
         body = "".join(

@@ -76,7 +76,7 @@ def free_forward(decoder: Decoder, first: Array, steps: int, state: Any, vector:
 
     An output is needed before the next step can be computed, so this is one call a step.
     """
-    x, y = first[:, None], _room(first, steps)
+    x, y = first[:, None], _zero_steps(first, steps)
     tapes, initial = [], state
     for step in range(steps):
         (x, state), tape = decoder.forward(x, state, vector=vector)
@@ -104,7 +104,7 @@ def free_run(
 ) -> Array:
     """Compute in inference mode what ``free_forward`` computes; memory and its lengths as in ``Decoder.steps``."""
     batch = len(first)
-    y = _room(first, steps)
+    y = _zero_steps(first, steps)
     if batch == 0:
         return y
     run, x = decoder.steps(batch, state, vector, memory, lengths), first
@@ -116,7 +116,7 @@ def free_run(
     return y
 
 
-def _room(first: Array, steps: int) -> Array:
+def _zero_steps(first: Array, steps: int) -> Array:
     """Return zeros for as many steps shaped as the first one."""
     y: Array = namespace_of(first).zeros((len(first), steps, first.shape[1]), dtype=first.dtype)
     return y
