@@ -146,6 +146,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"arrays", "figure", "layers"},
     "diagnostics": {"arrays", "gates", "figure", "functional", "layers", "training"},
     "sklearn": {"arrays", "layers", "models", "training", "data", "serialization", "threadpools"},
+    "interop": {"arrays", "allocation", "layers", "models"},
+    "onnx": {"arrays", "layers", "models", "interop"},
 }
 # What a function or an annotation may name of a higher floor: conveniences of a class for what is done with it.
 LATER = {
@@ -248,7 +250,7 @@ def test_import_brings_in_no_optional_package() -> None:
     code = """
         import sys
         import fusedrnn
-        heavy = {"torch", "matplotlib", "tqdm", "safetensors", "onnx", "sklearn", "scipy", "pandas"}
+        heavy = {"torch", "matplotlib", "tqdm", "safetensors", "onnx", "h5py", "sklearn", "scipy", "pandas"}
         assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
     """
     run_python(code)

@@ -73,11 +73,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the diagnostics when they are first asked for: they are for looking at a model, not for running it."""
-    if name == "diagnostics":
+    """Import what few programs need when it is first asked for: looking at a model, and other packages' files."""
+    if name in ("diagnostics", "onnx"):
         from importlib import import_module
 
-        return import_module(".diagnostics", __name__)
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,0 +1,45 @@
+"""A model from the chain of layers that a file describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from ..layers import Activation, Embedding, Layer, Recurrent, Sequential
+from ..models import SequenceToVector
+
+
+class Pool(Enum):
+    """Where a chain goes from sequences to vectors."""
+
+    FINAL = "the final h of the layer before, of both directions side by side"
+    LAST_STEP = "y at the last step"
+    MEAN = "the mean of y over time"
+    MAX = "the maximum of y over time"
+
+
+def assemble(pieces: Sequence[Layer | Pool]) -> Layer:
+    """Return the model of a chain: a layer alone, a Sequential, or one with a SequenceToVector where time ends."""
+    at = next((index for index, piece in enumerate(pieces) if isinstance(piece, Pool)), None)
+    if at is None:
+        return _chain([piece for piece in pieces if isinstance(piece, Layer)])
+    before = [piece for piece in pieces[:at] if isinstance(piece, Layer)]
+    after = [piece for piece in pieces[at + 1 :] if isinstance(piece, Layer)]
+    pool = pieces[at]
+    # Of what is no recurrent layer, nor an embedding, SequenceToVector takes y at the last valid step.
+    layer: Layer = before.pop() if before and not isinstance(before[-1], Embedding) else Activation("identity")
+    if pool is Pool.LAST_STEP and not _ends_with_its_state(layer):
+        layer = Sequential(layer)
+    head = _chain(after) if after else Activation("identity")
+    pooling = "mean" if pool is Pool.MEAN else "max" if pool is Pool.MAX else "last"
+    if len(before) == 1 and isinstance(before[0], Embedding):
+        return SequenceToVector(layer, head, pooling=pooling, embedding=before[0])
+    return _chain([*before, SequenceToVector(layer, head, pooling=pooling)])
+
+
+def _chain(layers: list[Layer]) -> Layer:
+    return layers[0] if len(layers) == 1 else Sequential(*layers)
+
+
+def _ends_with_its_state(layer: Layer) -> bool:
+    return isinstance(layer, Recurrent) and not layer.bidirectional and "reverse" not in layer.config()

@@ -1,0 +1,14 @@
+"""Models in ONNX files: their recurrent layers, whole models, and models written for other runtimes.
+
+Needs the package onnx, which only reads and writes the files: ``pip install 'fusedrnn[onnx]'``.
+"""
+
+try:
+    import onnx as _installed  # noqa: F401
+except ImportError as _error:
+    raise ImportError("fusedrnn.onnx needs onnx: pip install 'fusedrnn[onnx]'") from _error
+
+from .chain import load
+from .recurrent import layers
+
+__all__ = ["layers", "load"]
