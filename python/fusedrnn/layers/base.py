@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
 from ..allocation import Extent, check_extent
-from ..arrays.checks import Array, as_real, described, parse_device, parse_dtype, seed_sequence
-from ..arrays.namespace import assign, from_host, host_copy, namespace, take_host, to_host
-from .parameters import Parameters, ReadOnly, apart_from, check_writeable
+from ..arrays.checks import Array, described, parse_device, parse_dtype, seed_sequence
+from ..arrays.namespace import from_host, host_copy, namespace, to_host
+from .parameters import LoadedNames, Parameters, ReadOnly, load_values
 from .protocol import LayerProtocol
 from .registry import constructor_call
 from .summary import Summary, summarize
@@ -22,7 +22,6 @@ from .summary import Summary, summarize
 if TYPE_CHECKING:
     from ..data import Preprocessor
 
-_LISTED_NAMES = 20  # an error message lists so many names and counts the rest
 _Self = TypeVar("_Self", bound="Layer")
 
 
@@ -32,13 +31,6 @@ class Tape:
 
     owner: Layer
     saved: tuple[Any, ...]
-
-
-class LoadedNames(NamedTuple):
-    """The names that ``load_state_dict`` did not find in the state, and those of the state that are no parameters."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class Layer(LayerProtocol):
@@ -231,35 +223,7 @@ class Layer(LayerProtocol):
         TypeError
             If ``state`` is no mapping, or a value is not real.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"{self.op}: state is a {type(state).__name__}; expected a mapping from names to arrays")
-        params = self.params
-        problems = []
-        names = LoadedNames(
-            [name for name in params if name not in state], [name for name in state if name not in params]
-        )
-        if strict:
-            problems += _listed("missing", names.missing_keys)
-            problems += _listed("unexpected", names.unexpected_keys)
-        values = {
-            name: as_real(self.op, name, take_host(state[name]), array.dtype)
-            for name, array in params.items()
-            if name in state
-        }
-        problems += _listed(
-            "wrong shapes",
-            [
-                f"{name} has shape {value.shape}, expected {params[name].shape}"
-                for name, value in values.items()
-                if value.shape != params[name].shape
-            ],
-        )
-        if problems:
-            raise ValueError(f"{self.op}: the state does not fit; {'; '.join(problems)}")
-        check_writeable(self.op, {name: params[name] for name in values})
-        for name, value in apart_from(params, values).items():
-            assign(params[name], value)
-        return names
+        return load_values(self.op, self.params, state, strict)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write parameters and configuration to a safetensors file; ``fusedrnn.load`` reads it."""
@@ -335,9 +299,3 @@ class Layer(LayerProtocol):
             got = f"a tape of {tape.owner.op}" if isinstance(tape, Tape) else f"a {type(tape).__name__}"
             raise ValueError(f"{self.op}: tape is {got}; expected the tape that this layer's forward returned")
         return tape.saved
-
-
-def _listed(what: str, names: Iterable[str]) -> list[str]:
-    names = list(names)
-    more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
-    return [f"{what}: {', '.join(map(str, names[:_LISTED_NAMES]))}{more}"] if names else []

@@ -1,18 +1,20 @@
-"""The parameters of a layer, and whether anyone but the layer may have written to them."""
+"""The parameters of a layer: values loaded into them, and whether anyone but the layer may have written to them."""
 
 from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from sys import getrefcount
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.checks import Array
+from ..arrays.checks import Array, as_real
+from ..arrays.namespace import assign, take_host
 
+_LISTED_NAMES = 20  # an error message lists so many names and counts the rest
 _serials = itertools.count(1)
 
 
@@ -66,6 +68,41 @@ class ReadOnly(dict[str, Array]):
     __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
 
 
+class LoadedNames(NamedTuple):
+    """The names that ``load_state_dict`` did not find in the state, and those of the state that are no parameters."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def load_values(op: str, params: Mapping[str, Array], state: Mapping[str, Any], strict: bool) -> LoadedNames:
+    """Copy the values of ``state`` into the parameters; see ``Layer.load_state_dict``."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{op}: state is a {type(state).__name__}; expected a mapping from names to arrays")
+    problems = []
+    names = LoadedNames([name for name in params if name not in state], [name for name in state if name not in params])
+    if strict:
+        problems += _listed("missing", names.missing_keys)
+        problems += _listed("unexpected", names.unexpected_keys)
+    values = {
+        name: as_real(op, name, take_host(state[name]), array.dtype) for name, array in params.items() if name in state
+    }
+    problems += _listed(
+        "wrong shapes",
+        [
+            f"{name} has shape {value.shape}, expected {params[name].shape}"
+            for name, value in values.items()
+            if value.shape != params[name].shape
+        ],
+    )
+    if problems:
+        raise ValueError(f"{op}: the state does not fit; {'; '.join(problems)}")
+    check_writeable(op, {name: params[name] for name in values})
+    for name, value in copied_where_shared(params, values).items():
+        assign(params[name], value)
+    return names
+
+
 def check_writeable(op: str, params: Mapping[str, Array]) -> None:
     """Raise ValueError if one of the arrays is read-only, which only NumPy's can be."""
     for name, array in params.items():
@@ -73,11 +110,17 @@ def check_writeable(op: str, params: Mapping[str, Array]) -> None:
             raise ValueError(f"{op}: {name} is read-only; expected an array that may be written to")
 
 
-def apart_from(params: Mapping[str, Array], values: Mapping[str, Array]) -> dict[str, Array]:
+def copied_where_shared(params: Mapping[str, Array], values: Mapping[str, Array]) -> dict[str, Array]:
     """Return the values, with copies of those that are a parameter or a view of one, which may change before them."""
     own = {id(each) for array in params.values() if isinstance(array, np.ndarray) for each in (array, array.base)}
     own.discard(id(None))  # the base of an array that owns its memory
     return {name: value.copy() if {id(value), id(value.base)} & own else value for name, value in values.items()}
+
+
+def _listed(what: str, names: Iterable[str]) -> list[str]:
+    names = list(names)
+    more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
+    return [f"{what}: {', '.join(map(str, names[:_LISTED_NAMES]))}{more}"] if names else []
 
 
 def serial_of(owner: Any) -> int:
