@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,16 @@ from fusedrnn.init import RecurrentInit
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images"
 INK = "#333333"
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+PEERS = {"torch": ("PyTorch", "#D55E00"), "onnxruntime": ("ONNX Runtime", "#0072B2"), "jax": ("JAX", "#009E73")}
+SPEED = {
+    "lstm/inference/100,1,64,64": "LSTM inference, one sequence, H = 64",
+    "lstm/inference/100,32,256,256": "LSTM inference, 32 sequences, H = 256",
+    "lstm/training/100,32,256,256": "LSTM training, 32 sequences, H = 256",
+    "lstm/training/200,32,64,128/55%-valid": "LSTM training, ragged, H = 128",
+    "gru/training/100,32,256,256": "GRU training, 32 sequences, H = 256",
+    "lstm/streaming/1,1,32,32": "LSTM, one step per call, H = 32",
+}
 
 
 def names_of(page: str) -> dict[str, Any]:
@@ -53,7 +64,34 @@ def draw_memory() -> None:
     gate_trace(fr.LSTM(2, 16, seed=0), x).plot(IMAGES / "gates.png")
 
 
+def draw_speed() -> None:
+    """Draw the table of README.md: how many times as long the peers take, one core of a Zen 5."""
+    lines = (DOCS.parent / "bench" / "results" / "zen5-1t.jsonl").read_text().splitlines()
+    times = {record["case"]: record["times"] for record in map(json.loads, lines) if "times" in record}
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for row, case in enumerate(SPEED):
+        peers = [(peer, style) for peer, style in PEERS.items() if peer in times[case]]
+        for lane, (peer, (label, colour)) in enumerate(peers):
+            ratio, place = times[case][peer]["ratio"], 0.26 * ((len(peers) - 1) / 2 - lane) - row
+            axes.barh(place, ratio - 1, left=1, height=0.23, color=colour, label=label if row == 0 else None)
+            text = f"{ratio:.2f}" if ratio < 9.95 else f"{ratio:.0f}"
+            axes.annotate(text, (ratio, place), (3, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+    axes.set_yticks([-row for row in range(len(SPEED))], SPEED.values())
+    axes.axvline(1, color=INK, linewidth=1)
+    axes.set_xscale("log")
+    axes.set(xlim=(1, 55), xticks=[1, 2, 5, 10, 20, 50])
+    axes.xaxis.set_major_formatter("{x:g}\N{MULTIPLICATION SIGN}")
+    axes.minorticks_off()
+    axes.set_xlabel("how many times as long as fusedrnn", color=INK)
+    axes.tick_params(colors=INK, length=0)
+    axes.spines[:].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, labelcolor=INK)
+    figure.savefig(IMAGES / "speed.png", dpi=130)
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     draw_attention()
     draw_memory()
+    draw_speed()
