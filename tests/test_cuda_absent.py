@@ -143,7 +143,7 @@ def test_the_build_says_what_it_is_for() -> None:
 def test_kernels_without_a_driver_are_an_error() -> None:
     """Whoever gets as far as the kernels gets CUDA's words, and the process and the CPU path go on."""
     if cuda.status()["devices"]:
-        pytest.skip("there is a device")
+        pytest.skip("is about machines without a CUDA device, and this one has one")
     from fusedrnn import _cuda
 
     views = [_cuda.View(4096, shape, None, "float32", 0) for shape in ((2, 3, 4), (2, 3, 5), (1, 2, 5))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,43 +12,70 @@ import numpy as np
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 PROMISE = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
+IMAGE = re.compile(r"(?:^```\{image\} |^:img-bottom: |!\[[^]]*\]\()([^\s)]+\.png)", re.MULTILINE)
+COLUMN = 100  # characters of code that a page shows without a scroll bar
+
+
+def all_pages() -> list[str]:
+    return sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 
 
 def pages() -> list[str]:
-    return sorted(path.name for path in DOCS.glob("*.md") if BLOCK.search(path.read_text()))
+    return [page for page in all_pages() if BLOCK.search((DOCS / page).read_text())]
 
 
 def test_the_guide_has_code() -> None:
-    assert len(pages()) >= 7
+    assert len(pages()) >= 20
 
 
 @pytest.mark.parametrize("page", pages())
 def test_code_of_page(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A promise holds for each line that its print makes, or with " | " for one line each."""
+    """A promise is a comment behind a print, for each line that it prints or with " | " for one line each; or, broken
+    into lines at will, a block of text after the code."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
     text = (DOCS / page).read_text()
     names: dict[str, Any] = {}
     for match in BLOCK.finditer(text):
-        code = match.group(1)
+        code, output = match.groups()
         if "import torch" in code and find_spec("torch") is None:
-            continue
+            pytest.skip("the rest of the page needs torch, which is not installed")
         line = text.count("\n", 0, match.start(1))
         exec(compile("\n" * line + code, str(DOCS / page), "exec"), names)
-        printed = capsys.readouterr().out.splitlines()
+        printed = capsys.readouterr().out
+        if output is not None:
+            assert printed.split() == output.split(), f"{page}:{line + 1}"
+            continue
         promised = [each for promise in PROMISE.findall(code) for each in promise.split(" | ")]
         if len(promised) == 1:
-            promised *= max(1, len(printed))  # the same of every round of a loop
-        assert printed == promised, f"{page}:{line + 1}"
+            promised *= max(1, len(printed.splitlines()))  # the same of every round of a loop
+        assert printed.splitlines() == promised, f"{page}:{line + 1}"
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.mark.parametrize("page", all_pages())
+def test_what_a_page_shows(page: str) -> None:
+    """Pictures are there, and so is one for each that the page draws; code fits into the column."""
+    text = (DOCS / page).read_text()
+    shown = {((DOCS / page).parent / name).resolve() for name in IMAGE.findall(text)}
+    assert all(path.is_file() for path in shown)
+    for code, _ in BLOCK.findall(text):
+        wide = [line for line in code.splitlines() if len(line) > COLUMN]
+        assert not wide, f"{page}: wider than {COLUMN} characters: {wide}"
+        drawn = re.findall(r"""(?:savefig|plot)\("(\w+\.png)"\)""", code)
+        assert {DOCS / "images" / name for name in drawn} <= shown, f"{page} does not show {drawn}"
 
 
 def test_code_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ten lines learn a wave; what follows them is written for arrays of the reader's own."""
     monkeypatch.chdir(tmp_path)
-    ten_lines, overview = BLOCK.findall((DOCS.parent / "README.md").read_text())
+    (ten_lines, _), (overview, _) = BLOCK.findall((DOCS.parent / "README.md").read_text())
     names: dict[str, Any] = {}
     exec(compile(ten_lines, "README.md", "exec"), names)
     error = np.mean((names["prediction"] - names["wave"][:, 1:]) ** 2)

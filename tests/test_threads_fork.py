@@ -187,7 +187,7 @@ def _threads_in_a_worker() -> int:
     return fr.get_num_threads()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that binds processes to cores")
 def test_affinity_limits_the_threads() -> None:
     """A process that may use one CPU starts with one thread."""
     code = """

@@ -88,7 +88,7 @@ assert all(os.sched_getaffinity(int(worker)) == everywhere for worker in workers
 
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or tuple(map(int, platform.release().split(".")[:2])) < (6, 12),
-    reason="asks a kernel that has slices of a thread's own, by the number of its system call",
+    reason="needs Linux 6.12 or newer on x86-64, whose threads may have time slices of their own",
 )
 @several_cpus
 def test_a_worker_has_short_slices() -> None:
