@@ -17,7 +17,7 @@ def run(layer: Any, training: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any
 def run_layer(layer: Any, training: bool, x: Any, lengths: Any) -> tuple[Any, Any, Any]:
     """Call a layer of any kind; return (y, state, tape), with None for what there is not."""
     outputs, tape = run(layer, training, x, **options(layer, lengths))
-    y, state = outputs if layer.state_sizes() is not None else (first(outputs), None)
+    y, state = outputs if isinstance(outputs, tuple) else (outputs, None)
     return y, state, tape
 
 

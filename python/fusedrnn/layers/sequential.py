@@ -134,7 +134,9 @@ class Sequential(Layer):
             yield x
 
     def _clean(self, x: Any, lengths: Any) -> Any:
+        if lengths is None:
+            return x
         reads = self[0]
-        if lengths is None or "lengths" in reads.takes:
+        if "lengths" in reads.takes:
             return x
         return clean_input(self.op, reads, x, lengths, time_major=any(map(is_time_major, self.layers())))
