@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 import fusedrnn as fr
 from fusedrnn.training import Callback, Training, cross_entropy, mse, schedules
+from fusedrnn.training.criterion import Criterion
 from fusedrnn.training.data import make_samples
-from fusedrnn.training.fit import mean_loss
+from fusedrnn.training.loop import judged
 
 Array = NDArray[Any]
 
@@ -119,7 +120,7 @@ def test_validation_is_judged_in_inference_mode() -> None:
     )
     assert len(history["val_loss"]) == 2
     assert history["val_loss"][-1] == mse(model(x[:7]), y[:7])[0]
-    assert abs(mean_loss(model, make_samples(x, y), mse, 5) - mse(model(x), y)[0]) <= 1e-14
+    assert abs(judged(model, [make_samples(x, y)], Criterion(mse), 5) - mse(model(x), y)[0]) <= 1e-14
 
 
 def test_classes_are_learned() -> None:
@@ -189,9 +190,9 @@ def test_padding_does_not_count() -> None:
         results.append((bits(model), history["loss"]))
     assert results[0] == results[1]
     flat = fr.Sequential(fr.Linear(2, 3, seed=1), fr.Linear(3, 1, seed=2))
-    expected = mean_loss(flat, make_samples(np.concatenate(x), np.concatenate(y)), mse, 100)
+    expected = judged(flat, [make_samples(np.concatenate(x), np.concatenate(y))], Criterion(mse), 100)
     for batch_size in (3, 7):
-        assert abs(mean_loss(flat, make_samples(x, y), mse, batch_size) - expected) <= 1e-6
+        assert abs(judged(flat, [make_samples(x, y)], Criterion(mse), batch_size) - expected) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
@@ -386,7 +387,8 @@ def test_a_history_is_plain_numbers() -> None:
         ({"y": ["a"] * 37}, TypeError, "fit: y has dtype"),
         ({"x": 3.0}, ValueError, r"fit: x has shape \(\)"),
         ({"x": np.zeros((0, 2)), "y": np.zeros((0, 1))}, ValueError, "fit: x has 0 samples; expected at least one"),
-        ({"validation_data": 0.2}, TypeError, "fit: validation_data is a float; expected"),
+        ({"validation_data": 1.5}, ValueError, r"fit: validation_data is 1.5; expected a share .* in \(0, 1\)"),
+        ({"validation_data": "x"}, TypeError, "fit: validation_data is a str; expected"),
         ({"validation_data": (np.ones((2, 2)),)}, ValueError, "fit: validation_data has 1 parts; expected"),
         (
             {"validation_data": (np.ones((2, 2)), np.ones((3, 1)))},

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 import fusedrnn as fr
 from fusedrnn import models
+from fusedrnn.training.criterion import Criterion
 from fusedrnn.training.data import make_samples
-from fusedrnn.training.fit import mean_loss
-from fusedrnn.training.losses import get_loss
+from fusedrnn.training.loop import judged
 from model_cases import LENGTHS, encoder_decoder, residual
 
 Array = NDArray[Any]
@@ -72,8 +72,8 @@ def test_ragged_and_padded_inputs_train_alike() -> None:
         history = fr.fit(model, x, y, lengths=given, validation_data=validation, **fit)
         losses.append(history["val_loss"])
         samples = make_samples(x, y, given)
-        whole = mean_loss(model, samples, get_loss("cross_entropy"), 6)
-        alone = mean_loss(model, samples, get_loss("cross_entropy"), 1)
+        whole = judged(model, [samples], Criterion("cross_entropy"), 6)
+        alone = judged(model, [samples], Criterion("cross_entropy"), 1)
         assert abs(whole - alone) <= 1e-12
     assert np.allclose(losses[0], losses[1], rtol=1e-12, atol=0)
 

@@ -143,7 +143,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layers": {"arrays", "gates", "allocation", "init", "functional", "cuda"},
     "models": {"arrays", "init", "layers"},
     "serialization": {"arrays", "allocation", "layers", "data"},
-    "training": {"arrays", "figure", "layers"},
+    "training": {"arrays", "figure", "layers", "serialization"},
     "diagnostics": {"arrays", "gates", "figure", "functional", "layers", "training"},
     "sklearn": {"arrays", "layers", "models", "training", "data", "serialization", "threadpools"},
     "interop": {"arrays", "allocation", "layers", "models"},

@@ -26,7 +26,9 @@ from .training import (
     SpectralNormLimit,
     clip_grad_norm,
     clip_grad_value,
+    evaluate,
     fit,
+    predict,
 )
 
 __version__ = "0.1.0"
@@ -57,6 +59,7 @@ __all__ = [
     "cuda",
     "data",
     "diagnostics",
+    "evaluate",
     "fit",
     "functional",
     "get_num_threads",
@@ -65,6 +68,7 @@ __all__ = [
     "load",
     "models",
     "pad_sequences",
+    "predict",
     "save",
     "set_num_threads",
     "show_config",

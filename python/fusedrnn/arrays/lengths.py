@@ -48,22 +48,33 @@ def pad_sequences(sequences: Sequence[Any]) -> tuple[Array, NDArray[np.int64]]:
 
 def padded(op: str, name: str, items: Sequence[Array]) -> tuple[Array, NDArray[np.int64]]:
     """Return (x, lengths) of ``pad_sequences`` for a message of another operation."""
+    dtype = common_dtype(op, name, items)
+    lengths = np.array([len(item) for item in items], np.int64)
+    return side_by_side(items, dtype), lengths
+
+
+def common_dtype(op: str, name: str, items: Sequence[Array]) -> np.dtype[Any]:
+    """Return the dtype that one array of these sequences has; the errors are those of ``pad_sequences``."""
     if any(item.ndim == 0 or item.shape[1:] != items[0].shape[1:] for item in items):
         raise ValueError(f"{op}: {name} has samples of unlike shapes; expected (time, ...), alike but for time")
     wrong = next((item.dtype for item in items if item.dtype.kind not in "iuf"), None)
     if wrong is not None:
         raise TypeError(f"{op}: {name} has dtype {wrong}; expected a real dtype")
-    lengths = np.array([len(item) for item in items], np.int64)
     # An empty list has no dtype of its own.
-    typical = [item for item in items if item.size] or items
-    dtype = np.result_type(*typical)
-    if dtype.kind == "f" and all(item.dtype.kind in "iu" for item in typical):  # uint64 beside a signed one
-        got = ", ".join(sorted({item.dtype.name for item in typical}))
+    typical = {item.dtype for item in items if item.size} or {item.dtype for item in items}
+    dtype: np.dtype[Any] = np.result_type(*typical)
+    if dtype.kind == "f" and all(each.kind in "iu" for each in typical):  # uint64 beside a signed one
+        got = ", ".join(sorted(each.name for each in typical))
         raise TypeError(f"{op}: {name} has dtypes {got}; expected integers of one dtype, such as int64")
-    array = np.zeros((len(items), int(lengths.max()), *items[0].shape[1:]), dtype)
+    return dtype
+
+
+def side_by_side(items: Sequence[Array], dtype: np.dtype[Any]) -> Array:
+    """Return sequences (T_n, ...) as one array (N, T, ...) with 0 past the end of each."""
+    array = np.zeros((len(items), max(map(len, items), default=0), *items[0].shape[1:]), dtype)
     for row, item in zip(array, items, strict=True):
         row[: len(item)] = item
-    return array, lengths
+    return array
 
 
 def valid_steps(op: str, lengths: Any, batch: int, steps: int) -> NDArray[np.bool_]:

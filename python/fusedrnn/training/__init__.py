@@ -1,16 +1,19 @@
 """Losses, optimizers, schedules, callbacks and the loop that uses them."""
 
 from . import schedules
-from .batches import BatchSource, bucketed_order
-from .callbacks import Callback, Checkpoint, EarlyStopping, LearningRate, Training
+from .batching import bucketed_order
+from .callbacks import Callback, LearningRate, Training
 from .clip import clip_grad_norm, clip_grad_value
 from .constraints import SpectralNormLimit
-from .fit import evaluate, fit
+from .evaluation import evaluate, predict
+from .fit import fit
 from .history import History
 from .losses import binary_cross_entropy, class_weights, cross_entropy, huber, mae, mse, sequence_mask
 from .metrics import RunningMetrics, accuracy, mean_absolute_error, perplexity
+from .monitors import Checkpoint, EarlyStopping, ReduceOnPlateau
 from .optimizer import Optimizer
 from .optimizers import SGD, Adam, AdamW, RMSprop
+from .sources import BatchSource
 
 __all__ = [
     "SGD",
@@ -24,6 +27,7 @@ __all__ = [
     "LearningRate",
     "Optimizer",
     "RMSprop",
+    "ReduceOnPlateau",
     "RunningMetrics",
     "SpectralNormLimit",
     "Training",
@@ -41,6 +45,7 @@ __all__ = [
     "mean_absolute_error",
     "mse",
     "perplexity",
+    "predict",
     "schedules",
     "sequence_mask",
 ]

@@ -1,4 +1,4 @@
-"""Samples for ``fit``: arrays, or ragged sequences padded to the right, and batches of them."""
+"""Samples for ``fit``, checked at the start, and batches of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import Array, as_array, as_integer, check_plain
-from ..arrays.lengths import padded, without_padding
-from ..arrays.namespace import device_array, from_host, namespace_of, on_gpu, take_host, to_host
+from ..arrays.checks import Array, as_integer, as_lengths, check_plain
+from ..arrays.lengths import without_padding
+from ..arrays.namespace import from_host, namespace_of, on_gpu, take_host
 from ..layers.base import Layer
-from .losses import sequence_mask
+from .columns import Column, make_column
+from .losses import IGNORE_INDEX, sequence_mask
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,18 @@ class Batch:
     lengths : ndarray (B,) or None, or tuple of them
         Valid time steps of the input, or of each input; None instead of a tuple without any.
     y_lengths : ndarray (B,) or None
-        Valid time steps of the target.
+        Valid time steps of the prediction.
+    weight : ndarray (B,) or (B, T), or None
+        How much each sample, or each time step, counts.
 
-    Lengths are NumPy arrays always; ``for_layer`` puts x and y where a model computes.
+    Lengths and weights are NumPy arrays always; ``for_layer`` puts x and y where a model computes.
     """
 
     x: Any
     y: Array
     lengths: Any
     y_lengths: NDArray[np.int64] | None
+    weight: Array | None = None
 
     @property
     def inputs(self) -> tuple[Array, ...]:
@@ -64,50 +68,24 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Column:
-    """An input or the target of all samples.
-
-    Attributes
-    ----------
-    values : ndarray
-        Samples on the first axis; of any device.
-    lengths : ndarray of int64 (N,) or None
-        Valid time steps of each sample.
-    ragged : bool
-        Whether the array was padded here, and so may be cut to the longest sample of a batch.
-    """
-
-    values: Array
-    lengths: NDArray[np.int64] | None
-    ragged: bool
-
-    def take(self, chosen: Any) -> tuple[Array, NDArray[np.int64] | None]:
-        """Return the chosen samples and their lengths, without needless padding."""
-        values = self.values[chosen if isinstance(chosen, slice) else from_host(namespace_of(self.values), chosen)]
-        if self.lengths is None:
-            return values, None
-        lengths = self.lengths[chosen]
-        return (values[:, : lengths.max()] if self.ragged else values), lengths
-
-
-@dataclass(frozen=True)
 class Samples:
-    """All samples of a data set: one input or, for models with several, a tuple of them, and the target."""
+    """All samples of a data set: one input or, for models with several, a tuple of them, the target, and weights."""
 
     inputs: tuple[Column, ...]
     target: Column
     several: bool
+    weight: Column | None = None
 
     @property
     def x(self) -> Any:
         """The padded input, or a tuple of them."""
-        arrays = tuple(column.values for column in self.inputs)
+        arrays = tuple(column.take(slice(None))[0] for column in self.inputs)
         return arrays if self.several else arrays[0]
 
     @property
     def y(self) -> Array:
         """The padded target."""
-        return self.target.values
+        return self.target.take(slice(None))[0]
 
     @property
     def lengths(self) -> Any:
@@ -121,31 +99,65 @@ class Samples:
         known = [column.lengths for column in self.inputs if column.lengths is not None]
         return np.sum(known, axis=0, dtype=np.int64) if known else None
 
-    @property
-    def valid_y(self) -> Array:
-        """The target without padding, its time steps in a row."""
-        lengths, y = self.target.lengths, to_host(self.y)
-        return y if lengths is None or y.ndim < 2 else y[sequence_mask(lengths, y.shape[1])]
-
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.target)
+
+    def chosen(self, which: Any) -> Samples:
+        """Return some of the samples: a slice, or indices."""
+        weight = None if self.weight is None else self.weight.chosen(which)
+        return Samples(
+            tuple(column.chosen(which) for column in self.inputs), self.target.chosen(which), self.several, weight
+        )
+
+    def batch(self, chosen: Any) -> Batch:
+        """Return the chosen samples, a slice or indices, as a batch."""
+        taken = [column.take(chosen) for column in self.inputs]
+        x = tuple(_clean(values, lengths) for values, lengths in taken)
+        lengths = tuple(lengths for _, lengths in taken)
+        y, y_lengths = self.target.take(chosen)
+        if self.target.fill:  # such a target has a time of its own, and the prediction has the input's
+            y_lengths = lengths[-1]
+        weight = None if self.weight is None else self.weight.take(chosen)[0]
+        if not self.several:
+            return Batch(x[0], y, lengths[0], y_lengths, weight)
+        return Batch(x, y, lengths if any(each is not None for each in lengths) else None, y_lengths, weight)
 
     def batches(self, size: int, order: NDArray[np.intp] | list[NDArray[np.intp]] | None = None) -> Iterator[Batch]:
         """Yield batches of ``size`` samples, the last one smaller, in the given order; or those of a list."""
-        for chosen in order if isinstance(order, list) else _cut(order, len(self), size):
-            taken = [column.take(chosen) for column in self.inputs]
-            x = tuple(_clean(values, lengths) for values, lengths in taken)
-            lengths = tuple(lengths for _, lengths in taken)
-            y, y_lengths = self.target.take(chosen)
-            if not self.several:
-                yield Batch(x[0], y, lengths[0], y_lengths)
-            else:
-                known = any(each is not None for each in lengths)
-                yield Batch(x, y, lengths if known else None, y_lengths)
+        for chosen in order if isinstance(order, list) else cut(order, len(self), size):
+            yield self.batch(chosen)
+
+    def labels(self, by_step: bool) -> Iterator[tuple[Array, Array | None]]:
+        """Yield pieces of the target without padding, and how much each of its elements' leading axes count."""
+        for chosen, values in self.target.pieces(by_step):
+            yield values, None if self.weight is None else self._weights(chosen, by_step)
+
+    def _weights(self, chosen: slice, by_step: bool) -> Array:
+        """Return the weights of what ``target.pieces`` yields for the chosen samples."""
+        assert self.weight is not None
+        values: Any = self.weight.values[chosen]
+        lengths = self.target.lengths
+        if self.weight.ragged:
+            return np.concatenate(values)
+        if lengths is None or not (by_step or self.target.ragged):
+            weights: Array = values
+        elif self.weight.ndim == 1:
+            weights = np.repeat(values, lengths[chosen])
+        else:
+            weights = values[sequence_mask(lengths[chosen], values.shape[1])]
+        return weights
 
 
-def make_samples(x: Any, y: Any, lengths: Any = None, *, op: str = "fit") -> Samples:
-    """Check and pad the data of ``fit``; see there.
+def make_samples(
+    x: Any, y: Any, lengths: Any = None, sample_weight: Any = None, *, op: str = "fit", step_rank: int = 3
+) -> Samples:
+    """Check the data of ``fit``; see there.
+
+    Parameters
+    ----------
+    step_rank : int
+        How many axes the target has at least if its time steps are those of the (last) input. 0 is for a target with a
+        time of its own, which is padded with ``IGNORE_INDEX``.
 
     Raises
     ------
@@ -159,35 +171,71 @@ def make_samples(x: Any, y: Any, lengths: Any = None, *, op: str = "fit") -> Sam
     names = [f"x[{index}]" for index in range(len(x))] if several else ["x"]
     if not names:
         raise ValueError(f"{op}: x is an empty tuple; expected at least one input")
-    columns = [_padded(op, name, values) for name, values in zip(names, x if several else [x], strict=True)]
-    target = _padded(op, "y", y)
-    count = len(columns[0].values)
+    columns = [make_column(op, name, values) for name, values in zip(names, x if several else [x], strict=True)]
+    target = make_column(op, "y", y, labels=True, fill=0 if step_rank else IGNORE_INDEX)
+    count = len(columns[0])
     for name, column in zip([*names, "y"], [*columns, target], strict=True):
-        if len(column.values) != count:
-            raise ValueError(
-                f"{op}: {names[0]} has {count} and {name} has {len(column.values)} samples; expected as many"
-            )
+        if len(column) != count:
+            raise ValueError(f"{op}: {names[0]} has {count} and {name} has {len(column)} samples; expected as many")
     if count == 0:
         raise ValueError(f"{op}: {names[0]} has 0 samples; expected at least one")
-    given = _given_lengths(op, lengths, several, count, columns, target)
+    given = _given_lengths(op, lengths, several, count, columns, target if step_rank else None)
     columns = [
-        column if known is None else Column(column.values, known, column.ragged)
+        column if known is None else replace(column, lengths=known)
         for column, known in zip(columns, given, strict=True)
     ]
-    # The target goes with the last input: of an encoder-decoder, that is what the decoder reads.
-    last = columns[-1]
+    if step_rank:
+        columns[-1], target = _in_step(op, names[-1], columns[-1], target, step_rank)
+    elif not target.ragged:
+        target = replace(target, fill=IGNORE_INDEX)
+    weight = None if sample_weight is None else _weights(op, sample_weight, target)
+    return Samples(tuple(columns), target, several, weight)
+
+
+def make_inputs(x: Any, lengths: Any, *, op: str) -> Samples:
+    """Check inputs that have no target: the one of the samples is of no use."""
+    first = x[0] if isinstance(x, tuple) and x else x
+    count = len(first) if hasattr(first, "__len__") else 1
+    return make_samples(x, np.zeros(count), lengths, op=op)
+
+
+def _in_step(op: str, name: str, last: Column, target: Column, step_rank: int) -> tuple[Column, Column]:
+    """Return the last input and the target with the lengths of either: of an encoder-decoder, the decoder's input."""
+    if last.ragged and not target.ragged and target.ndim >= step_rank:
+        raise _half_padded(op, name, "y", target)
+    if target.ragged and not last.ragged and _has_time(last):
+        raise _half_padded(op, "y", name, last)
     if last.lengths is not None and target.lengths is not None and not np.array_equal(last.lengths, target.lengths):
         at = int(np.argmax(last.lengths != target.lengths))
         raise ValueError(
-            f"{op}: y[{at}] has {target.lengths[at]} time steps; expected {last.lengths[at]}, as {names[-1]}[{at}]"
+            f"{op}: y[{at}] has {target.lengths[at]} time steps; expected {last.lengths[at]}, as {name}[{at}]"
         )
     found = last.lengths if target.lengths is None else target.lengths
-    columns[-1] = Column(last.values, found, last.ragged)
-    return Samples(tuple(columns), Column(target.values, found, target.ragged), several)
+    return replace(last, lengths=found), replace(target, lengths=found)
+
+
+def _has_time(column: Column) -> bool:
+    """Say whether the second axis is certainly time: of sequences of vectors, or of tokens."""
+    return column.ndim >= 3 or (column.ndim == 2 and column.dtype.kind in "iu")
+
+
+def _half_padded(op: str, ragged: str, name: str, column: Column) -> ValueError:
+    return ValueError(
+        f"{op}: {ragged} is a list of sequences of unequal length and {name} an array of shape {column.shape}; "
+        "expected both as lists, or both padded and their lengths"
+    )
+
+
+def check_steps(op: str, samples: Samples, by_step: bool) -> None:
+    """Raise ValueError if predictions have time steps, and the target came padded but the input did not."""
+    last, target = samples.inputs[-1], samples.target
+    if by_step and last.ragged and not target.ragged and target.ndim >= 2 and not target.fill:
+        name = f"x[{len(samples.inputs) - 1}]" if samples.several else "x"
+        raise _half_padded(op, name, "y", target)
 
 
 def _given_lengths(
-    op: str, lengths: Any, several: bool, count: int, columns: list[Column], target: Column
+    op: str, lengths: Any, several: bool, count: int, columns: list[Column], target: Column | None
 ) -> list[NDArray[np.int64] | None]:
     """Return the lengths of each input that were given as an argument."""
     if lengths is None:
@@ -198,46 +246,43 @@ def _given_lengths(
     checked: list[NDArray[np.int64] | None] = []
     for index, (values, column) in enumerate(zip(each, columns, strict=True)):
         is_last = index + 1 == len(columns)
-        if values is not None and (column.ragged or (is_last and target.ragged)):
+        if values is not None and (column.ragged or (is_last and target is not None and target.ragged)):
             raise ValueError(
                 f"{op}: got lengths together with ragged sequences, which have their own; expected one of them"
             )
         array = None if values is None else as_integer(op, "lengths", take_host(values)).astype(np.int64)
         if array is not None and array.shape != (count,):
             raise ValueError(f"{op}: lengths has shape {array.shape}; expected (samples,) = ({count},)")
+        if array is not None and _has_time(column):
+            as_lengths(op, array, count, column.shape[1])
         checked.append(array)
     return checked
 
 
-def _cut(order: NDArray[np.intp] | None, count: int, size: int) -> Iterator[Any]:
+def _weights(op: str, sample_weight: Any, target: Column) -> Column:
+    """Return the weights of samples or of their time steps, checked."""
+    column = make_column(op, "sample_weight", take_host(sample_weight))
+    expected = [f"(samples,) = ({len(target)},)"]
+    fits = not column.ragged and column.shape == (len(target),)
+    if target.ragged:
+        fits |= column.ragged and column.ndim == 2 and np.array_equal(column.lengths, target.lengths)  # type: ignore[arg-type]
+        expected.append("a list with the lengths of y")
+    elif target.ndim > 1:
+        fits |= not column.ragged and column.shape == target.shape[:2]
+        expected.append(f"(samples, time) = {target.shape[:2]}")
+    if not fits:
+        got = "is a list of sequences" if column.ragged else f"has shape {column.shape}"
+        raise ValueError(f"{op}: sample_weight {got}; expected {' or '.join(expected)}")
+    for _, values in column.pieces(False):
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise ValueError(f"{op}: sample_weight has elements that are negative or not finite; expected numbers >= 0")
+    return column
+
+
+def cut(order: NDArray[np.intp] | None, count: int, size: int) -> Iterator[Any]:
     """Yield what chooses the samples of each batch: slices, or pieces of the order."""
     for start in range(0, count, size):
         yield slice(start, start + size) if order is None else order[start : start + size]
-
-
-def _padded(op: str, name: str, values: Any) -> Column:
-    """Return an array with samples on its first axis, and the lengths if those were unequal."""
-    lengths = None
-    if isinstance(values, (list, tuple)) and any(map(on_gpu, values)):
-        raise RuntimeError(
-            f"{op}: {name} is a {type(values).__name__} of arrays on cuda; expected one array, or NumPy's"
-        )
-    if on_gpu(values):
-        xp = namespace_of(values)
-        array = device_array(op, name, values, xp)
-    elif isinstance(values, (list, tuple)):
-        items = [as_array(op, f"{name}[{index}]", value) for index, value in enumerate(values)]
-        if len({item.shape for item in items}) > 1:
-            array, lengths = padded(op, name, items)
-        else:
-            array = as_array(op, name, values)
-    else:
-        array = as_array(op, name, values)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected a real dtype")
-    if array.ndim == 0:
-        raise ValueError(f"{op}: {name} has shape (); expected (samples, ...)")
-    return Column(array, lengths, lengths is not None)
 
 
 def _clean(x: Array, lengths: NDArray[np.int64] | None) -> Array:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from ..arrays.checks import positive_int
-from .batches import BatchSource, bucketed_order
-from .data import Batch, Samples, make_samples
+from .batching import bucketed_order, pieces
+from .data import Batch, Samples, cut, make_samples
+from .sources import BatchSource
+
+Count: TypeAlias = Callable[[Samples], float]  # the number of labels of a data set
+_SPARED = 0.5  # of the padding, by another piece of a batch
+_SPARED_BUCKETED = 0.05  # who asks for buckets asks for little padding
 
 
 class Feed(Protocol):
@@ -20,11 +25,14 @@ class Feed(Protocol):
     def steps(self) -> int | None:
         """Batches an epoch; None if that is not known."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, from 0."""
+    def epoch(self, epoch: int) -> Iterator[list[Batch]]:
+        """Yield the batches of an epoch, from 0, each in pieces that are padded apart."""
+
+    def labels_per_sample(self, step: Callable[[], tuple[float, int]], count: Count) -> float:
+        """Return how many labels a sample has on average. ``step`` returns the labels and samples of this step."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SampleFeed:
     """Samples in a new order each epoch; if ``bucketed``, such that a batch holds similar lengths."""
 
@@ -32,48 +40,88 @@ class SampleFeed:
     batch_size: int
     bucketed: bool
     rng: np.random.Generator
+    _labels: float | None = None
 
     @property
     def steps(self) -> int:
         """Batches an epoch."""
         return -(-len(self.samples) // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int) -> Iterator[list[Batch]]:
         """Yield the batches of an epoch."""
+        order: Any
         if self.bucketed:
-            return self.samples.batches(
-                self.batch_size, bucketed_order(self.samples.time_steps, self.batch_size, self.rng)
-            )
-        return self.samples.batches(self.batch_size, self.rng.permutation(len(self.samples)))
+            order = bucketed_order(self.samples.time_steps, self.batch_size, self.rng)
+        else:
+            order = list(cut(self.rng.permutation(len(self.samples)), len(self.samples), self.batch_size))
+        for chosen in order:
+            yield in_pieces(self.samples, chosen, _SPARED_BUCKETED if self.bucketed else _SPARED)
+
+    def labels_per_sample(self, step: Callable[[], tuple[float, int]], count: Count) -> float:
+        """Return the mean over all samples."""
+        if self._labels is None:
+            self._labels = count(self.samples)
+        return self._labels / len(self.samples)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SourceFeed:
-    """Batches as a source makes them."""
+    """Batches as a source makes them.
+
+    How many labels a sample has on average is known if the source is a list of batches; otherwise it is the mean of
+    what has come so far.
+    """
 
     source: BatchSource
+    step_rank: int
+    seen: list[float] = field(default_factory=lambda: [0.0, 0.0])  # labels and samples
+
+    def __post_init__(self) -> None:
+        found = self.source.all
+        self._all = None if found is None else [make_samples(*item, step_rank=self.step_rank) for item in found]
 
     @property
     def steps(self) -> int | None:
         """Batches an epoch; None if the source decides."""
-        return self.source.steps
+        return len(self._all) if self._all is not None else self.source.steps
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int) -> Iterator[list[Batch]]:
         """Yield the batches of an epoch, each checked and padded."""
-        for item in self.source.epoch(epoch):
-            samples = make_samples(*item)
-            yield next(samples.batches(len(samples)))
+        made = self._all or (make_samples(*item, step_rank=self.step_rank) for item in self.source.epoch(epoch))
+        for samples in made:
+            yield in_pieces(samples, slice(None))
+
+    def labels_per_sample(self, step: Callable[[], tuple[float, int]], count: Count) -> float:
+        """Return the mean over the source, or over what it has given."""
+        if self._all is not None:
+            if not self.seen[1]:
+                self.seen = [sum(map(count, self._all)), float(sum(map(len, self._all)))]
+        else:
+            self.seen = [before + now for before, now in zip(self.seen, step(), strict=True)]
+        return self.seen[0] / self.seen[1]
+
+
+def in_pieces(samples: Samples, chosen: Any, spared: float = _SPARED) -> list[Batch]:
+    """Return the chosen samples as one batch, or several where few samples are far longer than the others."""
+    lengths = [column.lengths for column in samples.inputs if column.ragged and column.lengths is not None]
+    if not lengths:
+        return [samples.batch(chosen)]
+    if isinstance(chosen, slice):
+        chosen = np.arange(len(samples))[chosen]
+    return [samples.batch(piece) for piece in pieces(lengths, chosen, spared)]
 
 
 def make_feed(
     x: Any,
     y: Any,
     lengths: Any,
+    sample_weight: Any,
     *,
     batch_size: int,
     bucket_by_length: bool,
     steps_per_epoch: int | None,
     rng: np.random.Generator,
+    step_rank: int = 3,
 ) -> SampleFeed | SourceFeed:
     """Return the feed that the arguments of ``fit`` describe; ValueError if some do not go together."""
     if y is not None:
@@ -81,14 +129,19 @@ def make_feed(
             raise ValueError(
                 f"fit: steps_per_epoch is {steps_per_epoch} with samples x, y; expected None, or a source and no y"
             )
-        samples = make_samples(x, y, lengths)
+        samples = make_samples(x, y, lengths, sample_weight, step_rank=step_rank)
         if bucket_by_length and samples.time_steps is None:
             raise ValueError("fit: bucket_by_length is set without lengths; expected ragged sequences, or lengths")
         return SampleFeed(samples, batch_size, bucket_by_length, rng)
     if isinstance(x, np.ndarray):
         raise ValueError("fit: y is None and x an array; expected targets, or as x a source of batches")
-    if lengths is not None or bucket_by_length:
-        name = "bucket_by_length" if lengths is None else "lengths"
-        raise ValueError(f"fit: {name} is given with a source of batches; expected batches (x, y, lengths) from it")
+    for name, value in (
+        ("lengths", lengths),
+        ("bucket_by_length", bucket_by_length or None),
+        ("sample_weight", sample_weight),
+    ):
+        if value is not None:
+            parts = "(x, y, lengths, sample_weight)" if name == "sample_weight" else "(x, y, lengths)"
+            raise ValueError(f"fit: {name} is given with a source of batches; expected batches {parts} from it")
     steps = None if steps_per_epoch is None else positive_int("fit", "steps_per_epoch", steps_per_epoch)
-    return SourceFeed(BatchSource(x, steps))
+    return SourceFeed(BatchSource(x, steps), step_rank)

@@ -1,55 +1,62 @@
-"""Measures of a model's outputs for people to read; ``mask`` as in the losses."""
+"""Measures of a model's outputs for people to read; ``mask`` and ``sample_weight`` as in the losses."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..arrays.checks import as_integer, as_real, check_shape
+from ..arrays.checks import Array, as_integer, as_real, check_shape
 from ..arrays.namespace import namespace_of
-from .losses import IGNORE_INDEX, common_namespace, cross_entropy, mae, valid_elements
+from .losses import IGNORE_INDEX, common_namespace, cross_entropy, element_weights, mae, valid_elements
 
 Metric: TypeAlias = Callable[..., float]
 
 
-def accuracy(pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX) -> float:
+def accuracy(
+    pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX, sample_weight: Any = None
+) -> float:
     """Return the share of valid elements whose largest logit is the target's; pred (..., C), target (...) of int.
 
     Of two classes by one logit, as for ``binary_cross_entropy``: pred and target (..., 1). Then a positive logit is
     class 1, as is a target above 0.5.
     """
-    xp = common_namespace("accuracy", pred, target)
-    logits = as_real("accuracy", "pred", pred, None, xp)
+    op = "accuracy"
+    xp = common_namespace(op, pred, target)
+    logits = as_real(op, "pred", pred, None, xp)
     if logits.ndim and logits.shape[-1] == 1 and np.shape(target) == logits.shape:
-        labels = as_real("accuracy", "target", target, None, xp)
-        shown = slice(None) if mask is None else valid_elements("accuracy", mask, labels.shape, xp)
-        right = ((logits > 0) == (labels > 0.5))[shown]
-        return float(right.mean()) if right.size else 0.0
-    classes = as_integer("accuracy", "target", target, xp)
+        labels = as_real(op, "target", target, None, xp)
+        valid: Any = None if mask is None else valid_elements(op, mask, labels.shape, xp)
+        return _mean(op, xp, (logits > 0) == (labels > 0.5), valid, sample_weight)
+    classes = as_integer(op, "target", target, xp)
     if logits.ndim == 0:
         raise ValueError("accuracy: pred has shape (); expected (..., classes)")
-    check_shape("accuracy", "target", classes, "pred.shape[:-1]", logits.shape[:-1])
+    check_shape(op, "target", classes, "pred.shape[:-1]", logits.shape[:-1])
     valid = classes != ignore_index
     if mask is not None:
-        valid &= valid_elements("accuracy", mask, classes.shape, xp)
-    rows = logits[valid]
-    return float((rows.argmax(axis=-1) == classes[valid]).mean()) if rows.size else 0.0
+        valid &= valid_elements(op, mask, classes.shape, xp)
+    if logits.size == 0:
+        return 0.0
+    return _mean(op, xp, logits.argmax(axis=-1) == classes, valid, sample_weight)
 
 
-def mean_absolute_error(pred: Any, target: Any, mask: Any = None) -> float:
+def mean_absolute_error(pred: Any, target: Any, mask: Any = None, *, sample_weight: Any = None) -> float:
     """Return the mean of abs(pred - target) over the valid elements."""
-    return mae(pred, target, mask)[0]
+    return mae(pred, target, mask, sample_weight=sample_weight)[0]
 
 
-def perplexity(pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX) -> float:
+def perplexity(
+    pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX, sample_weight: Any = None
+) -> float:
     """Return exp of the mean cross-entropy: among how many equally likely classes the model chooses."""
-    return _exp(cross_entropy(pred, target, mask, ignore_index=ignore_index)[0])
+    return _exp(cross_entropy(pred, target, mask, ignore_index=ignore_index, sample_weight=sample_weight)[0])
 
 
 METRICS: dict[str, Metric] = {"accuracy": accuracy, "mae": mean_absolute_error, "perplexity": perplexity}
+RISING = {"accuracy"}  # better when higher
 
 
 class RunningMetrics:
@@ -59,7 +66,7 @@ class RunningMetrics:
     ----------
     metrics : iterable of str or callable
         "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
-        which goes by its ``__name__``.
+        which goes by its ``__name__``. One that takes ``sample_weight``, as the built-in ones do, gets it.
 
     Raises
     ------
@@ -77,15 +84,21 @@ class RunningMetrics:
             if name in self._metrics:
                 raise ValueError(f"RunningMetrics: metric {name!r} is given twice; expected distinct names")
             self._metrics[name] = METRICS[metric] if isinstance(metric, str) else metric
+        self._weighted = {name for name, metric in self._metrics.items() if _takes_weights(metric)}
         self._totals = dict.fromkeys(self._metrics, 0.0)
-        self._weights = dict.fromkeys(self._metrics, 0)
+        self._weights = dict.fromkeys(self._metrics, 0.0)
 
-    def update(self, pred: Any, target: Any, mask: Any = None) -> None:
+    def update(self, pred: Any, target: Any, mask: Any = None, sample_weight: Any = None) -> None:
         """Add a batch."""
         for name, metric in self._metrics.items():
-            weight = _valid_count(pred, target, mask)
-            if weight:  # a batch without valid elements says nothing
-                value = cross_entropy(pred, target, mask)[0] if metric is perplexity else metric(pred, target, mask)
+            given = sample_weight if name in self._weighted else None
+            weight = _valid_weight(pred, target, mask, given)
+            if weight:  # a batch in which nothing counts says nothing
+                options = {} if given is None else {"sample_weight": given}
+                if metric is perplexity:
+                    value = cross_entropy(pred, target, mask, **options)[0]
+                else:
+                    value = metric(pred, target, mask, **options)
                 self._totals[name] += value * weight
                 self._weights[name] += weight
 
@@ -98,15 +111,36 @@ class RunningMetrics:
         return result
 
 
-def _valid_count(pred: Any, target: Any, mask: Any) -> int:
-    """Return the number of elements of the target that count; integers that are IGNORE_INDEX do not."""
+def _valid_weight(pred: Any, target: Any, mask: Any, sample_weight: Any) -> float:
+    """Return what the valid elements of the target weigh; integers that are IGNORE_INDEX do not count."""
     xp = namespace_of(target)
     labels = np.asarray(target) if xp is np else target
-    counts = labels.dtype.kind in "iu" and labels.ndim < np.ndim(pred)
-    if mask is None:
-        return int(xp.count_nonzero(labels != IGNORE_INDEX)) if counts else labels.size
-    valid = valid_elements("RunningMetrics", mask, labels.shape, xp)
-    return int(xp.count_nonzero(valid & (labels != IGNORE_INDEX) if counts else valid))
+    valid = labels != IGNORE_INDEX if labels.dtype.kind in "iu" and labels.ndim < np.ndim(pred) else None
+    if mask is not None:
+        shown = valid_elements("RunningMetrics", mask, labels.shape, xp)
+        valid = shown if valid is None else valid & shown
+    if sample_weight is None:
+        return float(labels.size if valid is None else xp.count_nonzero(valid))
+    weights = element_weights("RunningMetrics", sample_weight, labels.shape, None, xp)
+    return float((weights if valid is None else weights[valid]).sum(dtype=np.float64))
+
+
+def _mean(op: str, xp: Any, right: Array, valid: Any, sample_weight: Any) -> float:
+    """Return the weighted share of what is right among what is valid; 0 without any."""
+    shown = slice(None) if valid is None else valid
+    if sample_weight is None:
+        chosen = right[shown]
+        return float(chosen.mean()) if chosen.size else 0.0
+    weights = element_weights(op, sample_weight, right.shape, None, xp)[shown]
+    total = float(weights.sum(dtype=np.float64))
+    return float((weights * right[shown]).sum(dtype=np.float64)) / total if total else 0.0
+
+
+def _takes_weights(metric: Metric) -> bool:
+    try:
+        return "sample_weight" in inspect.signature(metric).parameters
+    except (TypeError, ValueError):  # of what is not written in Python
+        return False
 
 
 def _exp(value: float) -> float:

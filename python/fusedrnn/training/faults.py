@@ -1,0 +1,78 @@
+"""What to say when a loss is not finite."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..arrays.namespace import on_gpu
+from ..layers.base import Layer
+from .data import Batch, Samples
+
+
+def not_finite(
+    what: str, model: Layer, batch: Batch, samples: Samples | None, ignore_nan: bool = False
+) -> FloatingPointError:
+    """Return the error of a loss or gradient that is NaN or infinite, which names what it comes from.
+
+    Parameters
+    ----------
+    what : str
+        What was seen, and where.
+    model, batch : Layer, Batch
+        What was computed.
+    samples : Samples or None
+        The data set that the batch is from, in which a sample is found by its number; None for a source.
+    ignore_nan : bool
+        Whether NaN in the target is no fault.
+    """
+    cause = _cause(model, batch, samples, ignore_nan)
+    return FloatingPointError(f"fit: {what}: {cause}; check_finite=False goes on all the same")
+
+
+def wrong_gradient(model: Layer) -> str:
+    """Return the name of a gradient that is not finite, or nothing."""
+    xp = model.xp
+    for name, grad in model.grads.items():
+        # A sum is faster than a look at each element. One that overflows proves nothing.
+        if not math.isfinite(float(grad.sum())) and not _finite(xp, grad):
+            return name
+    return ""
+
+
+def _cause(model: Layer, batch: Batch, samples: Samples | None, ignore_nan: bool) -> str:
+    for name, param in model.params.items():
+        if not _finite(model.xp, param):
+            return f"{name} is not finite, so an earlier step was too large; lower the learning rate or set clip_norm"
+    names = [f"x[{index}]" for index in range(len(batch.inputs))] if isinstance(batch.x, tuple) else ["x"]
+    parts: list[tuple[str, Any]] = list(zip(names, batch.inputs, strict=True))
+    if not ignore_nan:
+        parts.append(("y", batch.y))
+    for index, (name, array) in enumerate(parts):
+        if array.dtype.kind == "f" and not _finite(model.xp, array):
+            hint = ", or ignore_nan=True for a target that is not known" if name == "y" else ""
+            return f"{name} of {_place(index, samples, array)} has NaN or infinity; clean the data{hint}"
+    return "the data and the weights are finite, so the prediction overflows; scale the data or lower the learning rate"
+
+
+def _place(index: int, samples: Samples | None, array: Any) -> str:
+    """Return which sample is meant: by its number in the data set if that is known."""
+    if samples is not None:
+        column = (*samples.inputs, samples.target)[index]
+        for at, values in enumerate(column.values):
+            end = None if column.lengths is None or values.ndim == 0 else int(column.lengths[at])
+            if not on_gpu(values) and not np.isfinite(values[:end] if values.ndim > 1 else values).all():
+                return f"sample {at}"
+    rows = [at for at in range(len(array)) if not array_is_finite(array[at])]
+    return f"sample {rows[0]} of the batch"
+
+
+def array_is_finite(array: Any) -> bool:
+    """Say whether all elements are finite, wherever the array is."""
+    return bool((array - array == 0).all())
+
+
+def _finite(xp: Any, array: Any) -> bool:
+    return bool(xp.isfinite(array).all())

@@ -1,0 +1,179 @@
+"""An epoch of training, and the judgement of a model on data."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from ..layers.base import Layer
+from ..layers.calling import call_inputs, forward_inputs
+from .arguments import check_inputs
+from .callbacks import Callback, Training
+from .criterion import Criterion
+from .data import Batch, Samples, check_steps
+from .faults import not_finite, wrong_gradient
+from .feeds import Feed, SampleFeed, in_pieces
+from .metrics import RunningMetrics
+
+
+class Mean:
+    """A weighted mean that grows; 0 as long as nothing counts."""
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._weight = 0.0
+
+    def add(self, total: float, weight: float) -> None:
+        """Add a sum of weighted values and that of their weights."""
+        if weight:  # a batch in which nothing counts says nothing
+            self._total += total
+            self._weight += weight
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        return self._total / self._weight if self._weight else 0.0
+
+
+@dataclass
+class Loop:
+    """What the epochs of a run have in common.
+
+    Attributes
+    ----------
+    training : Training
+        The run, as callbacks see it.
+    feed : Feed
+        What it trains on.
+    criterion : Criterion
+        By which it is judged.
+    clip : callable
+        Called with the model when its gradients are there.
+    accumulate : int
+        Batches a step.
+    check_finite : bool
+        Whether a loss that is not finite ends training.
+    callbacks : tuple of Callback
+        Called in this order.
+    """
+
+    training: Training
+    feed: Feed
+    criterion: Criterion
+    clip: Callable[[Layer], None]
+    accumulate: int
+    check_finite: bool
+    callbacks: tuple[Callback, ...]
+
+    def run_epoch(self, metrics: RunningMetrics, bar: Any) -> None:
+        """Make the steps of the next epoch, and leave the results in ``training.values``."""
+        training, mean, start = self.training, Mean(), time.perf_counter()
+        for callback in self.callbacks:
+            callback.on_epoch_begin(training)
+        done = 0
+        for batches in grouped(self.feed.epoch(training.epoch), self.accumulate):
+            for callback in self.callbacks:
+                callback.on_step_begin(training)
+            self._step([piece for batch in batches for piece in batch], mean, metrics, done)
+            done += len(batches)
+            if bar is not None:
+                show(bar, training, {"loss": mean.value, **metrics.values()}, refresh=False)
+                bar.update(len(batches))
+        seconds = time.perf_counter() - start
+        training.values = {"loss": mean.value, "lr": training.optimizer.lr, "seconds": seconds, **metrics.values()}
+
+    def _step(self, pieces: list[Batch], mean: Mean, metrics: RunningMetrics, done: int) -> None:
+        """Change the weights by the gradient of some batches."""
+        training, model = self.training, self.training.model
+        penalty = getattr(model, "penalty", None)
+        check_inputs("fit", type(model), len(pieces[0].inputs))
+        model.zero_grad()
+        normalizer: float | None = None
+        for piece in pieces:
+            batch = piece.for_layer(model)
+            pred, tape = forward_inputs(model, batch.inputs, batch.lengths)
+            if normalizer is None:
+                normalizer = self._normalizer(pred, pieces)
+            verdict = self.criterion.judge(pred, batch, normalizer)
+            metrics.update(pred, batch.y, verdict.mask, verdict.sample_weight)
+            total = verdict.total + (0.0 if penalty is None else penalty(tape) * verdict.weight)
+            if self.check_finite and not math.isfinite(total):
+                self._refuse(f"the loss is {total / (verdict.weight or 1.0)}", batch, done)
+            model.backward(tape, verdict.d_pred)
+            if self.check_finite and (name := wrong_gradient(model)):
+                self._refuse(f"the gradient of {name} is not finite", batch, done)
+            mean.add(total, verdict.weight)
+        self.clip(model)
+        training.optimizer.step()
+        training.step += 1
+
+    def _refuse(self, what: str, batch: Batch, done: int) -> None:
+        training = self.training
+        place = f"{what} in epoch {training.epoch}, batch {done} (step {training.step}, from 0)"
+        samples = self.feed.samples if isinstance(self.feed, SampleFeed) else None
+        raise not_finite(place, training.model, batch, samples, self.criterion.ignore_nan)
+
+    def _normalizer(self, pred: Any, pieces: list[Batch]) -> float:
+        """Return how many labels so many samples have on average, which a step's gradient is divided by."""
+        criterion, first = self.criterion, pieces[0]
+        if isinstance(self.feed, SampleFeed):
+            check_steps("fit", self.feed.samples, pred.ndim >= 3)
+        samples = sum(map(len, pieces))
+        a_sample = self.feed.labels_per_sample(
+            lambda: (sum(criterion.labels_in(piece, pred) for piece in pieces), samples),
+            lambda all_samples: criterion.labels_of(all_samples, pred, first),
+        )
+        return a_sample * samples
+
+
+def grouped(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Yield lists of ``size`` batches, the last one shorter."""
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def judged(
+    model: Layer,
+    data: Iterable[Samples],
+    criterion: Criterion,
+    batch_size: int,
+    metrics: RunningMetrics | None = None,
+    check_finite: str = "",
+) -> float:
+    """Return the mean loss of a model in inference mode, and add the batches to the metrics.
+
+    Parameters
+    ----------
+    data : iterable of Samples
+        Data sets, or the batches of a source.
+    check_finite : str
+        What to call the data in the error of a loss that is not finite; without it, none is raised.
+    """
+    mean = Mean()
+    for samples in data:
+        for start in range(0, len(samples), batch_size):
+            for piece in in_pieces(samples, slice(start, start + batch_size)):
+                batch = piece.for_layer(model)
+                pred = call_inputs(model, batch.inputs, batch.lengths)
+                check_steps(criterion.op, samples, pred.ndim >= 3)
+                verdict = criterion.judge(pred, batch)
+                if check_finite and not math.isfinite(verdict.total):
+                    what = f"the loss is {verdict.total / (verdict.weight or 1.0)} in {check_finite}"
+                    raise not_finite(what, model, batch, samples, criterion.ignore_nan)
+                mean.add(verdict.total, verdict.weight)
+                if metrics is not None:
+                    metrics.update(pred, batch.y, verdict.mask, verdict.sample_weight)
+    return mean.value
+
+
+def show(bar: Any, training: Training, values: dict[str, float], refresh: bool = True) -> None:
+    """Put this epoch's values on the progress bar, and the last known ones of the validation data."""
+    if bar is None:
+        return
+    known = values | {name: column[-1] for name, column in training.history.items() if name.startswith("val_")}
+    shown = {name: f"{value:.4g}" for name, value in known.items() if name not in ("lr", "seconds")}
+    bar.set_postfix({"epoch": training.epoch + 1, **shown}, refresh=refresh)
