@@ -49,9 +49,7 @@ copybutton_exclude = ".linenos, .gp"
 exclude_patterns = ["_build", "_ext"]
 
 
-def skip_config(
-    app: Any, what: str, name: str, member: Any, skip: bool, options: Any
-) -> bool | None:
+def skip(app: Any, what: str, name: str, member: Any, skipped: bool, options: Any) -> bool | None:
     """Leave out what every layer says of its ``config``; the base class says it once."""
     return (
         True
@@ -63,4 +61,4 @@ def skip_config(
 
 def setup(app: Any) -> None:
     """Connect the above."""
-    app.connect("autodoc-skip-member", skip_config)
+    app.connect("autodoc-skip-member", skip)

@@ -103,5 +103,5 @@ def unbounded() -> AbstractContextManager[None]:
 
 
 def initialisation_is_skipped() -> bool:
-    """Say whether parameters are about to be overwritten from a file."""
+    """Return whether parameters are about to be overwritten from a file."""
     return _bounds.get() is not None

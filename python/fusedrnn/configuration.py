@@ -65,7 +65,7 @@ def config() -> dict[str, Any]:
 
 
 def show_config() -> None:
-    """Print :func:`config`, one line an entry."""
+    """Print :func:`config`, one line per entry."""
     values = config()
     cuda = values.pop("cuda")
     available = values.pop("isa_available"), values.pop("threads_available")

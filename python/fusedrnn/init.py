@@ -34,7 +34,7 @@ GRU_UPDATE_GATE = CELLS["gru"].gates.index("z")
 class RecurrentInit:
     """How the weights of a recurrent layer start: ``LSTM(..., init=RecurrentInit(forget_bias=3))``.
 
-    Input weights are Glorot, biases 0 but for the forget gate's. Each gate's block of W_hh is drawn, multiplied by
+    Input weights are Glorot, biases 0 except the forget gate's. Each gate's block of W_hh is drawn, multiplied by
     ``gain``, then limited to ``spectral_norm``.
 
     Parameters
@@ -48,11 +48,11 @@ class RecurrentInit:
         Upper bound of the largest singular value, positive. At most 1 keeps gradients from exploding (Pascanu et al.
         2013).
     forget_bias : float
-        Of an LSTM's forget gate: large values remember longer from the start (Gers et al. 2000; Jozefowicz et al.
+        Bias of an LSTM's forget gate: large values remember longer from the start (Gers et al. 2000; Jozefowicz et al.
         2015).
     memory_steps : int, optional
         How long the units of an LSTM or GRU should remember from the start, at least 3. The bias of the forget (in a
-        GRU: update) gate is log U(1, memory_steps - 1), a unit each, and an LSTM's input gate gets its negative, so
+        GRU: update) gate is log U(1, memory_steps - 1), one per unit, and an LSTM's input gate gets its negative, so
         that the state neither fades nor fills up (Tallec & Ollivier 2018). Takes the place of ``forget_bias``.
 
     Raises
@@ -191,14 +191,14 @@ def recurrent_parameters(
     input_size, hidden_size : int
         I and H, positive.
     bias : bool
-        Whether bias_ih and bias_hh are there.
+        Whether to have bias_ih and bias_hh.
     dtype : dtype
         float32 or float64.
     rng : numpy.random.Generator
         Its state advances.
     init : {"default", "torch", "spectral"} or RecurrentInit
         default: ``RecurrentInit()``: per gate Glorot for the input weights and orthogonal for the recurrent ones,
-        biases 0 but for the LSTM's forget gate, which starts at 1 in bias_ih. spectral: Glorot for the recurrent ones,
+        biases 0 except the LSTM's forget gate, which starts at 1 in bias_ih. spectral: Glorot for the recurrent ones,
         too, with a spectral norm of at most 1. torch: everything from U(-1/sqrt(H), 1/sqrt(H)).
 
     Returns

@@ -129,7 +129,7 @@ def flag(op: str, name: str, value: Any) -> bool:
 
 
 def seed_sequence(op: str, seed: Any) -> np.random.SeedSequence:
-    """Return what the seeds of the parts of a layer come from; ValueError or TypeError if ``seed`` is none."""
+    """Return what the seeds of the parts of a layer come from; ValueError or TypeError if ``seed`` cannot be one."""
     try:
         return np.random.SeedSequence(seed)
     except (TypeError, ValueError) as error:
@@ -137,7 +137,7 @@ def seed_sequence(op: str, seed: Any) -> np.random.SeedSequence:
 
 
 def random_generator(op: str, seed: Any) -> np.random.Generator:
-    """Return the generator of a seed; ValueError or TypeError if ``seed`` is none."""
+    """Return the generator of a seed; ValueError or TypeError if ``seed`` cannot be one."""
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:

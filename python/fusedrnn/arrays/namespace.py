@@ -24,7 +24,7 @@ def namespace(device: str) -> Any:
 
 
 def on_gpu(x: Any) -> bool:
-    """Say whether ``x`` is an array in the memory of a GPU: of CuPy, torch, JAX ..."""
+    """Return whether ``x`` is an array in the memory of a GPU: of CuPy, torch, JAX ..."""
     try:
         return type(x) is not np.ndarray and devices.is_device_array(x)
     except ValueError:  # a tensor that has no memory

@@ -26,7 +26,7 @@ def set_tf32(allowed: bool) -> None:
 
 
 def get_tf32() -> bool:
-    """Say whether TF32 is allowed."""
+    """Return whether TF32 is allowed."""
     return _tf32_allowed
 
 

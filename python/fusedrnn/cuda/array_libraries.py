@@ -289,7 +289,7 @@ def library_of(op: str, name: str, array: Any) -> Library:
     Raises
     ------
     TypeError
-        If it is no array at all.
+        If it is not an array at all.
     """
     root = type(array).__module__.partition(".")[0]
     if isinstance(array, NarrowArray):

@@ -22,7 +22,7 @@ class MixedStack:
     cell, dtype, sizes, make
         As :class:`Stack`; dtype is "float32".
     compute_dtype : {"bfloat16", "float16"}
-        Of the kernels.
+        Type that the kernels compute with.
     """
 
     def __init__(

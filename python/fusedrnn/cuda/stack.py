@@ -40,9 +40,9 @@ class Stack:
     ----------
     cell : {"rnn_tanh", "rnn_relu", "lstm", "gru"}
     dtype : {"float32", "float64", "bfloat16", "float16"}
-        Of all arrays. With the last two, states, gate functions and sums are float32 inside.
+        Type of all arrays. With the last two, states, gate functions and sums are float32 inside.
     input_size, hidden_size, num_layers, num_directions, reverse, bias
-        As the layers.
+        As in the layers.
     make : callable, optional
         Makes the kernels; the tests pass the twin that runs on the CPU.
 

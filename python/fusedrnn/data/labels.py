@@ -105,7 +105,7 @@ class Labels(Preprocessor):
 
 
 def _per_step(data: Any) -> bool:
-    """Say whether data is a list with a sequence of labels for each sample."""
+    """Return whether data is a list with a sequence of labels for each sample."""
     return isinstance(data, (list, tuple)) and len(data) > 0 and isinstance(data[0], (list, tuple, np.ndarray))
 
 

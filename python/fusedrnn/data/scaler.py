@@ -141,7 +141,7 @@ class Scaler(Preprocessor):
 
 
 def is_list_of_arrays(data: Any) -> bool:
-    """Say whether data is a list, tuple or object array of arrays, as ragged data is; rows of numbers are one array."""
+    """Return whether data is a list, tuple or object array of arrays, as ragged data is; rows of numbers are not."""
     if isinstance(data, np.ndarray):
         return data.dtype == object and data.ndim == 1 and len(data) > 0 and not np.isscalar(data[0])
     if not isinstance(data, (list, tuple)) or len(data) == 0 or np.isscalar(data[0]):

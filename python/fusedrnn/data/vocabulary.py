@@ -162,7 +162,7 @@ class Vocabulary(Preprocessor):
 
 
 def is_text(data: Any) -> bool:
-    """Say whether data is a list, array or column of texts."""
+    """Return whether data is a list, array or column of texts."""
     if isinstance(data, (str, bytes)) or not hasattr(data, "__len__") or not len(data):
         return False
     return getattr(data, "ndim", 1) == 1 and all(isinstance(each, str) for each in data)

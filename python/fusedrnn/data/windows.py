@@ -19,8 +19,8 @@ def windows(series: Any, window: int, horizon: int = 1, *, target: Any = None, s
     Parameters
     ----------
     series : array_like (T,) or (T, F), table of pandas or polars, or list of those
-        One row a time step, at equal distances. A column of times is no feature. Of a list, each is a series of its
-        own, which no window leaves; in a list of numbers, the numbers are one series.
+        One row per time step, at equal distances. A column of times is not a feature. Of a list, each is a series of
+        its own, which no window leaves; in a list of numbers, the numbers are one series.
     window, horizon : int
         Steps to read and steps to predict.
     target : str, int, or list of those, optional

@@ -42,7 +42,7 @@ class DirectionFlow:
     recurrent : dict of str to ndarray (H, H)
         The blocks of W_hh by gate: "h" of an RNN, "i", "f", "g", "o" or "r", "z", "n".
     norm : {"spectral", "frobenius"}
-        Of ``jacobian`` and ``powers``.
+        Norm used for ``jacobian`` and ``powers``.
     """
 
     cell: str
@@ -108,7 +108,7 @@ class GradientFlow(dict[str, DirectionFlow]):
         return "\n".join(["GradientFlow:", *(f"  {name}: {flow._summary()}" for name, flow in self.items())])
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the norms over time, one panel a direction; see :func:`plot_gradient_flow`."""
+        """Draw the norms over time, one panel per direction; see :func:`plot_gradient_flow`."""
         return plot_gradient_flow({"": self}, path)
 
 

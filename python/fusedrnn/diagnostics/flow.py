@@ -55,9 +55,9 @@ def gradient_flow(
     jacobian_samples : int
         For how many samples the Jacobians are computed: H backward passes each, in batches; 8 T H^2 bytes.
     norm : {"spectral", "frobenius"}
-        Of the Jacobians: the largest singular value, or the root of the sum of their squares.
+        Norm of the Jacobians: the largest singular value, or the root of the sum of their squares.
     seed : int, optional
-        Of the random vectors.
+        Seed for the random vectors.
 
     Returns
     -------

@@ -72,7 +72,7 @@ class CellSpec:
 
 
 def same_but_for_weights(a: CellSpec, b: CellSpec) -> bool:
-    """Say whether two layers differ in where they are and in their weights at most (the input size is a weight's)."""
+    """Return whether two layers differ at most in their place and their weights (the input size is a weight's)."""
     return (a.cls, a.hidden_size, a.bias, a.dtype) == (b.cls, b.hidden_size, b.bias, b.dtype) and {
         name: option.value for name, option in a.options.items()
     } == {name: option.value for name, option in b.options.items()}
@@ -87,7 +87,7 @@ def check_accepted(where: str, cls: type[Layer], options: Mapping[str, Option]) 
 
 
 def recurrent_layer(specs: Sequence[CellSpec], *, batch_first: bool) -> Recurrent:
-    """Make one layer of a stack of alike ones, the first at the bottom.
+    """Make one layer of a stack of layers that match, the first at the bottom.
 
     Raises
     ------

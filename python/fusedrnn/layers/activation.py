@@ -55,7 +55,7 @@ class Activation(Layer):
     function : {"identity", "tanh", "sigmoid", "relu", "softmax"}
         softmax is over the last axis; relu has derivative 0 at 0.
     dtype : {"float32", "float64"}, optional
-        Of x and y. None keeps the input's if it is one of them and else converts to float32.
+        Type of x and y. None keeps the input's type if it is one of these and converts to float32 otherwise.
     device : {"cpu", "cuda"}
         Where the arrays are. RuntimeError where there is no GPU.
     """

@@ -41,7 +41,7 @@ class Layer(LayerProtocol):
     Parameters
     ----------
     dtype : {"float32", "float64"}
-        Of parameters, inputs and outputs.
+        Type of parameters, inputs and outputs.
     device : {"cpu", "cuda"}
         Where parameters, inputs and outputs are: NumPy arrays, or CuPy's. RuntimeError where there is no GPU.
 
@@ -221,7 +221,7 @@ class Layer(LayerProtocol):
         ValueError
             One message with all missing names, unexpected names and wrong shapes; or if a parameter is read-only.
         TypeError
-            If ``state`` is no mapping, or a value is not real.
+            If ``state`` is not a mapping, or a value is not real.
         """
         return load_values(self.op, self.params, state, strict)
 

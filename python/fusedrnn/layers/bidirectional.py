@@ -25,12 +25,12 @@ class Bidirectional(Layer):
     Parameters
     ----------
     layer : RNN, LSTM or GRU
-        Of one direction. It becomes the forward child; the reverse child has its configuration and fresh weights.
+        With one direction. It becomes the forward child; the reverse child has its configuration and fresh weights.
     merge : {"concat", "sum", "mul", "ave", None}
         How y_forward and y_reverse (..., H) become y: side by side on the last axis (..., 2 H), their sum, product or
         mean, or the pair (y_forward, y_reverse).
     seed : int, optional
-        Of the reverse child's weights.
+        Seed for the reverse child's weights.
 
     Raises
     ------
@@ -101,7 +101,7 @@ class Bidirectional(Layer):
         Parameters
         ----------
         tape : Tape
-            Of ``forward``.
+            From ``forward``.
         dy : array_like
             Shaped as y (a pair of them for ``merge=None``); may be None where dstate is given.
         dstate : pair, optional

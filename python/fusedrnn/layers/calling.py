@@ -65,5 +65,5 @@ def clean_input(op: str, layer: LayerProtocol, x: Any, lengths: Any, *, time_maj
 
 
 def first(outputs: Any) -> Any:
-    """Return y of (y, state), or what is no tuple as it is."""
+    """Return y of (y, state), or anything but a tuple as it is."""
     return outputs[0] if isinstance(outputs, tuple) else outputs

@@ -21,7 +21,7 @@ class RNN(Recurrent):
     num_layers : int
         Layers on top of each other; each reads the whole output of the one below.
     bias : bool
-        Whether bias_ih and bias_hh are there.
+        Whether to have bias_ih and bias_hh.
     batch_first : bool
         x and y are (B, T, ...) if True (the default), else (T, B, ...). States are (layers, B, H) in both.
     dropout : float
@@ -32,14 +32,14 @@ class RNN(Recurrent):
     nonlinearity : {"tanh", "relu"}
         The activation.
     dtype : {"float32", "float64"}
-        Of parameters, inputs and outputs.
+        Type of parameters, inputs and outputs.
     device : {"cpu", "cuda"}
         Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
-        Of the weights and of dropout: the same seed gives the same bits.
+        Seed for the weights and for dropout: the same seed gives the same bits.
     init : {"default", "torch", "spectral"} or fusedrnn.init.RecurrentInit
         default: Glorot for input weights, orthogonal for recurrent ones. torch: U(-1/sqrt(H), 1/sqrt(H)). spectral:
-        Glorot, recurrent weights with a spectral norm of at most 1. A ``RecurrentInit`` says it in detail.
+        Glorot, recurrent weights with a spectral norm of at most 1. A ``RecurrentInit`` sets each part.
     compute_dtype : {"bfloat16", "float16"}, optional
         What the products multiply: weights, x, h and, in training, gate gradients rounded to bfloat16 (8 bits). Sums,
         gates, h, c, parameters and gradients stay float32, which ``dtype`` must be. Meant for processors that multiply
@@ -58,9 +58,9 @@ class RNN(Recurrent):
     ValueError
         If a size is not positive, a number outside its range or a name unknown.
     TypeError
-        If a size is no integer, or ``dtype`` neither float32 nor float64.
+        If a size is not an integer, or ``dtype`` neither float32 nor float64.
     RuntimeError
-        If ``device`` or ``compute_dtype`` is not to be had here.
+        If ``device`` or ``compute_dtype`` is not available.
     """
 
     _fixed = Recurrent._fixed | {"nonlinearity"}
@@ -110,7 +110,7 @@ class RNN(Recurrent):
 
 @register_layer
 class LSTM(Recurrent):
-    """Long short-term memory, gates i, f, g, o (Hochreiter & Schmidhuber 1997; forget gate Gers et al. 2000).
+    """Long short-term memory with gates i, f, g, o (Hochreiter & Schmidhuber 1997; forget gate Gers et al. 2000).
 
     ``i, f, o = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``g = tanh(...)``, ``c(t) = f c(t-1) + i g``,
     ``h(t) = o tanh(c(t))``. Parameters as :class:`RNN`, without nonlinearity; the forget gate's bias starts at 1. The
@@ -123,7 +123,7 @@ class LSTM(Recurrent):
 
 @register_layer
 class GRU(Recurrent):
-    """Gated recurrent unit, gates r, z, n, reset after the product as in torch and cuDNN (Cho et al. 2014).
+    """Gated recurrent unit with gates r, z, n; reset after the product, as in torch and cuDNN (Cho et al. 2014).
 
     ``r, z = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``n = tanh(b_in + W_in x(t) + r (W_hn h(t-1) + b_hn))``,
     ``h(t) = (1-z) n + z h(t-1)``. Parameters as :class:`RNN`, without nonlinearity.

@@ -25,15 +25,15 @@ class Linear(Layer):
     in_features, out_features : int
         Sizes of the last axis of x and y.
     bias : bool
-        Whether there is a b.
+        Whether to add a bias b.
     dtype : {"float32", "float64"}
-        Of parameters, x and y.
+        Type of parameters, x and y.
     device : {"cpu", "cuda"}
         Where the arrays are. RuntimeError where there is no GPU.
     init : {"default", "torch"}
         default: Glorot weights and b = 0; torch: everything from U(-1/sqrt(in), 1/sqrt(in)).
     seed : int, optional
-        Of the initial weights.
+        Seed for the initial weights.
 
     Attributes
     ----------

@@ -25,11 +25,11 @@ class Dropout(Layer):
     p : float
         Probability in [0, 1]. May be changed.
     dtype : {"float32", "float64"}, optional
-        Of x and y. None keeps the input's if it is one of them and else converts to float32.
+        Type of x and y. None keeps the input's type if it is one of these and converts to float32 otherwise.
     device : {"cpu", "cuda"}
         Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
-        Of the masks.
+        Seed for the masks.
     """
 
     def __init__(self, p: float = 0.5, *, dtype: Any = None, device: str = "cpu", seed: int | None = None) -> None:

@@ -26,11 +26,11 @@ class Embedding(Layer):
     padding_idx : int, optional
         A token whose vector starts at 0 and gets no gradient; negative ones count from the end, as in torch.
     dtype : {"float32", "float64"}
-        Of weight and y.
+        Type of weight and y.
     device : {"cpu", "cuda"}
         Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
-        Of the initial weights, which are standard normal.
+        Seed for the initial weights, which are standard normal.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Embedding(Layer):
     Raises
     ------
     ValueError
-        If a size is not positive or ``padding_idx`` is no row of the table.
+        If a size is not positive or ``padding_idx`` is not a row of the table.
     """
 
     _fixed = frozenset({"num_embeddings", "embedding_dim", "padding_idx", "dtype"})

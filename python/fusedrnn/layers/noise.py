@@ -23,11 +23,11 @@ class GaussianNoise(Layer):
     std : float
         At least 0. May be changed.
     dtype : {"float32", "float64"}
-        Of x and y.
+        Type of x and y.
     device : {"cpu", "cuda"}
         Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
-        Of the noise.
+        Seed for the noise.
     """
 
     def __init__(self, std: float, *, dtype: Any = "float32", device: str = "cpu", seed: int | None = None) -> None:

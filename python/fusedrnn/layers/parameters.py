@@ -69,7 +69,7 @@ class ReadOnly(dict[str, Array]):
 
 
 class LoadedNames(NamedTuple):
-    """The names that ``load_state_dict`` did not find in the state, and those of the state that are no parameters."""
+    """The names that ``load_state_dict`` did not find in the state, and those in the state that are not parameters."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]

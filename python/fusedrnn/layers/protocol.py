@@ -70,7 +70,7 @@ class LayerProtocol(ABC):
         return None
 
     def reads_future(self) -> bool:
-        """Say whether y at a step depends on later steps, as it does in a layer of both directions.
+        """Return whether y at a step depends on later steps, as it does in a layer of both directions.
 
         By default a layer does so if one inside it does.
         """
@@ -98,7 +98,7 @@ class LayerProtocol(ABC):
         return dy, None
 
     def stream(self, batch_size: int = 1) -> Any:
-        """Return what advances the layer by one time step a call and keeps the state: step(x), state, reset(state).
+        """Return what advances the layer by one time step per call and keeps the state: step(x), state, reset(state).
 
         By default each step is a call of the layer.
 
@@ -139,5 +139,5 @@ def known_size(shape: Any) -> int | None:
 
 
 def is_time_major(layer: LayerProtocol) -> bool:
-    """Say whether a layer reads (T, B, ...)."""
+    """Return whether a layer reads (T, B, ...)."""
     return layer.input_shape()[:1] == ("T",)

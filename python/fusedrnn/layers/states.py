@@ -67,7 +67,7 @@ def state_arrays(
     layer : Recurrent
         Whose state it is.
     name : str
-        Of the argument, for messages.
+        Name of the argument, for messages.
     parts : pair of str
         Names of h and c, for messages.
     state : array_like or pair or None

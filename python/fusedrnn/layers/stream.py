@@ -78,5 +78,5 @@ class CallStream:
 
 
 def stepper(layer: Any, batch_size: int) -> Any:
-    """Return what advances a batch-major layer by one step a call: its stream on the cpu, calls on cuda."""
+    """Return what advances a batch-major layer by one step per call: its stream on the cpu, calls on cuda."""
     return layer.stream(batch_size) if layer.device == "cpu" else CallStream(layer, batch_size)

@@ -31,7 +31,7 @@ class Summary:
     rows : list of Row
         The first is the model itself.
     num_parameters : int
-        Of the model; what layers share counts once.
+        Number of parameters of the model; what layers share counts once.
     """
 
     def __init__(self, rows: list[Row], num_parameters: int) -> None:

@@ -29,15 +29,15 @@ class Attention(Model):
     Parameters
     ----------
     query_size, memory_size : int
-        Sizes of h and m; alike for dot.
+        Sizes of h and m; equal for dot.
     score : {"dot", "general"}
         How a query is compared with the memory.
     dtype : {"float32", "float64"}
-        Of parameters, inputs and outputs.
+        Type of parameters, inputs and outputs.
     device : {"cpu", "cuda"}
         Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
-        Of the initial weights.
+        Seed for the initial weights.
 
     Attributes
     ----------

@@ -26,7 +26,7 @@ class Bridge(Model):
     layer : Layer
         The recurrent layer that the state is for; it does not become a child.
     seed : int, optional
-        Of the initial weights.
+        Seed for the initial weights.
 
     Raises
     ------

@@ -37,9 +37,9 @@ class Decoder(Model):
     Parameters
     ----------
     layer : RNN, LSTM, GRU or Residual
-        Of one direction. It reads the embedded input, and after it the vector if there is one.
+        With one direction. It reads the embedded input, and after it the vector if there is one.
     head : Layer or int
-        From h, or from what attention makes of it, to the outputs; a number stands for a Linear.
+        Maps h, or the output of attention, to the outputs; a number stands for a Linear.
     embedding : Embedding, optional
         For inputs that are tokens.
     attention : {"dot", "general"} or Attention, optional
@@ -47,14 +47,14 @@ class Decoder(Model):
     memory_size : int, optional
         Features of the memory; needed for an attention by name.
     start, end : int
-        The tokens that begin and end a generated sentence; without ``end`` all have the largest length. ``start`` is
-        one that the embedding knows, ``end`` one of the outputs.
+        Tokens that begin and end a generated sentence; without ``end``, every sentence has the largest length.
+        ``start`` must be in the embedding and ``end`` among the outputs.
     scheduled_sampling : float
-        Probability with which, in training, the decoder gets its own previous output instead of the true one (Bengio
-        et al. 2015). The own outputs are those of a first, taught pass, so that both passes are one fused call
-        (Mihaylova & Martins 2019); no gradient goes through them. May be changed between epochs.
+        Probability with which, in training, the decoder gets its own previous output instead of the true one (Bengio et
+        al. 2015). Its own outputs are those of a first, taught pass, so that both passes are one fused call (Mihaylova
+        & Martins 2019); no gradient goes through them. May be changed between epochs.
     seed : int, optional
-        Of initial weights and of the sampling.
+        Seed for the initial weights and for sampling.
     """
 
     takes = frozenset({"lengths"})
@@ -103,7 +103,7 @@ class Decoder(Model):
         self._scheduled_sampling = probability(self.op, "scheduled_sampling", value)
 
     def check_tokens(self, op: str) -> None:
-        """Raise ValueError unless the embedding knows the start token, and the head can say the end token."""
+        """Raise ValueError unless the start token is in the embedding and the end token among the outputs."""
         if self.embedding is None:
             return
         known = {"start": self.embedding.num_embeddings, "end": features_of(self.head)}
@@ -255,7 +255,7 @@ class TaughtModel(Model):
 
 
 class DecoderSteps:
-    """One step of a decoder a call; see :class:`fusedrnn.models.search.Steps`.
+    """One step of a decoder per call; see :class:`fusedrnn.models.search.Steps`.
 
     Values are where the decoder is; tokens and what is said about them are on the host.
     """

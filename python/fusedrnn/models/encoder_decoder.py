@@ -40,17 +40,17 @@ class EncoderDecoder(TaughtModel):
     """An encoder reads the source, a decoder starts from its state and writes the target (Sutskever et al. 2014).
 
     In training the decoder gets the true target, delayed by a step (``decoder_inputs``), in one fused call; attention
-    follows in one batch. If encoder and decoder have states alike, the decoder starts from the encoder's; else from
-    tanh(W v + b), with the last encoder layer's final h of both directions as v (:class:`Bridge`).
+    follows in one batch. If the states of encoder and decoder have the same shape, the decoder starts from the
+    encoder's; else from tanh(W v + b), with the last encoder layer's final h of both directions as v (:class:`Bridge`).
 
     Parameters
     ----------
     encoder : RNN, LSTM, GRU, Bidirectional or Residual
-        Of one or both directions.
+        With one direction or both.
     decoder : RNN, LSTM, GRU or Residual
-        Of one direction.
+        With one direction.
     head : Layer or int
-        From the decoder's h, or from what attention makes of it, to the outputs; a number stands for a Linear.
+        Maps the decoder's h, or the output of attention, to the outputs; a number stands for a Linear.
     source_embedding, target_embedding : Embedding, optional
         For tokens; may be the same layer. Without one for the target, its sequences are values, and ``unroll`` takes
         the place of ``generate``.
@@ -59,7 +59,7 @@ class EncoderDecoder(TaughtModel):
     start, end, scheduled_sampling
         See :class:`Decoder`.
     seed : int, optional
-        Of the weights made here and of the sampling.
+        Seed for the weights made here and for sampling.
 
     Examples
     --------

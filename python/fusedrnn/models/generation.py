@@ -39,7 +39,7 @@ def write_sentences(
         )
 
     def steps(width: int) -> DecoderSteps:
-        """Return the decoder of ``width`` sentences a sample, those of one sample in a row."""
+        """Return the decoder of ``width`` sentences per sample, those of one sample in a row."""
         rows = [None if each is None else _repeat(each, width, 0) for each in (vector, memory, lengths)]
         repeated = map_state(lambda array: _repeat(array, width, 1), state)
         return decoder.steps(len(start) * width, repeated, *rows)
@@ -74,7 +74,7 @@ def _repeat(array: Any, times: int, axis: int) -> Any:
 def free_forward(decoder: Decoder, first: Array, steps: int, state: Any, vector: Any) -> tuple[Array, Any]:
     """Let a decoder of values run from ``first`` (B, F) for some steps; return (y (B, steps, F), tape).
 
-    An output is needed before the next step can be computed, so this is one call a step.
+    An output is needed before the next step can be computed, so this is one call per step.
     """
     x, y = first[:, None], _zero_steps(first, steps)
     tapes, initial = [], state

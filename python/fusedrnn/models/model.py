@@ -119,7 +119,7 @@ def make_head(op: str, head: Any, layer: Layer, features: int | None = None, see
 
 
 def embed(embedding: Embedding | None, training: bool, x: Any, lengths: Any) -> tuple[Any, Any]:
-    """Look tokens (B, T) up, whatever they are past a sample's end; without an embedding, return x as it is."""
+    """Look tokens (B, T) up, whatever is past a sample's end; without an embedding, return x as it is."""
     if embedding is None:
         return x, None
     ids = as_integer(embedding.op, "ids", x, embedding.xp)

@@ -28,7 +28,7 @@ class Residual(Model):
         From the input up, at least one; each reads the size that the one below it returns. Their parameters are named
         "0.weight_ih_l0" and so on, the matrices "shortcut0.weight".
     seed : int, optional
-        Of the matrices.
+        Seed for the matrices.
     """
 
     takes = frozenset({"lengths"})
@@ -108,7 +108,7 @@ class Residual(Model):
         return d, tuple(reversed(states))
 
     def stream(self, batch_size: int = 1) -> ResidualStream:
-        """Return a :class:`ResidualStream`: one time step a call, with the recurrent weights as they are now."""
+        """Return a :class:`ResidualStream`: one time step per call, with the recurrent weights as they are now."""
         for index, (layer, _) in enumerate(self._pairs):
             if layer.reads_future():
                 got = f"stream needs one forward direction; layer {index} is a {type(layer).__name__}"

@@ -40,7 +40,7 @@ class Generated(_Sentences):
 
 
 class Steps(Protocol):
-    """A decoder that advances a batch of rows by one token a call."""
+    """A decoder that advances a batch of rows by one token per call."""
 
     def __call__(self, tokens: Array, /) -> Array:
         """Return the logits (rows, V) after these tokens (rows,)."""
@@ -66,7 +66,7 @@ def search(
     Raises
     ------
     ValueError
-        If ``end`` is no output, or a rule leaves no token.
+        If ``end`` is not an output, or a rule leaves no token.
     FloatingPointError
         If all logits of a row are -inf, or one is NaN or inf: none of its tokens is the most likely one.
     """
@@ -121,7 +121,7 @@ def _one_by_one(
     count: int,
     choose: Callable[[Array], Array],
 ) -> tuple[Array, Array, Array]:
-    """Write ``count`` sentences a sample, each row by itself; return (tokens, lengths, log_probs), best first."""
+    """Write ``count`` sentences per sample, each row by itself; return (tokens, lengths, log_probs), best first."""
     samples = np.repeat(np.arange(len(start)), count)
     rows, current = np.arange(len(samples)), start[samples]
     columns: list[Array] = []
@@ -145,7 +145,7 @@ def _one_by_one(
 
 
 def _drawing(op: str, options: Options) -> Callable[[Array], Array]:
-    """Return what draws a token a row from softmax(logits / temperature), of the ``top_k`` and ``top_p`` likeliest."""
+    """Return a function that draws a token per row of softmax(logits / temperature), within ``top_k`` and ``top_p``."""
     rng = random_generator(op, options.seed)
 
     def draw(logits: Array) -> Array:

@@ -40,21 +40,21 @@ class SequenceAutoencoder(Model):
     encoder : RNN, LSTM, GRU, Bidirectional or Residual
         It reads x (B, T, I); its final output (see ``SequenceToVector``, "last") makes the code.
     decoder : RNN, LSTM, GRU or Residual
-        Of one direction. What it reads at a step is said by ``inputs``; its initial state comes from the code.
+        With one direction. ``inputs`` says what it reads at each step; its initial state comes from the code.
     head : Layer, optional
-        From the decoder's h to the I features of a step; a Linear by default.
+        Maps the decoder's h to the I features of a step; a Linear by default.
     code_size : int, optional
         Size of the code, made by a Linear from the encoder's final output; without it, that output is the code.
     inputs : {"teacher", "free", "code"}
         What the decoder reads in training: the true previous step (one fused call), its own previous output (one call
-        a step, with the gradient through all of them), or the code at every step (one fused call, then also in
+        per step, with the gradient through all of them), or the code at every step (one fused call, then also in
         inference).
     condition_inputs : bool
         Whether "teacher" and "free" append the code to what they read.
     reverse : bool
         Whether the decoder writes the sequence from its end; what is returned is in the order of x.
     seed : int, optional
-        Of the weights made here.
+        Seed for the weights made here.
     """
 
     takes = frozenset({"lengths"})
@@ -122,7 +122,7 @@ class SequenceAutoencoder(Model):
         return self.decode(self.encode(x, lengths), x.shape[1], lengths)
 
     def encode(self, x: Any, lengths: Any = None) -> Array:
-        """Compute the codes (B, code_size) of sequences x (B, T, I)."""
+        """Return the codes (B, code_size) of sequences x (B, T, I)."""
         return self._encode(False, self._x(x), lengths)[0]
 
     def decode(self, code: Any, steps: int, lengths: Any = None) -> Array:

@@ -30,11 +30,11 @@ class SequenceToSequence(Model):
     layer : Layer
         RNN, LSTM, GRU, Bidirectional, Residual, or any other from (B, T, I) to (B, T, H).
     head : Layer or int
-        From H to the outputs; a number stands for a Linear with so many.
+        Maps h to the outputs; a number stands for a Linear with that many.
     embedding : Embedding, optional
         For inputs that are tokens.
     seed : int, optional
-        Of the weights of a head given by number.
+        Seed for the weights of a head given as a number.
 
     Examples
     --------

@@ -37,14 +37,14 @@ class SequenceToVector(Model):
     layer : Layer
         RNN, LSTM, GRU, Bidirectional, Residual, or any other from (B, T, I) to (B, T, H).
     head : Layer or int
-        From the pooled vector to the outputs; a number stands for a Linear with so many.
+        Maps the pooled vector to the outputs; a number stands for a Linear with that many.
     pooling : {"last", "mean", "max"}
         last: the last layer's final h, of both directions side by side (for other layers than RNN, LSTM, GRU and
         Bidirectional: y at the last valid step).
     embedding : Embedding, optional
         For inputs that are tokens.
     seed : int, optional
-        Of the weights of a head given by number.
+        Seed for the weights of a head given as a number.
 
     Examples
     --------

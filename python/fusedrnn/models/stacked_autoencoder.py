@@ -23,7 +23,7 @@ _NEAREST = 1e-7  # a mean activation of exactly 0 or 1 would have an infinite di
 class StackedAutoencoder(Model):
     """Dense layers down to a code and, symmetrically, up again, trained to return their input.
 
-    Hinton & Salakhutdinov 2006. Train with ``fit(model, x, x, ...)``, after ``pretrain`` by choice. With noise or
+    Hinton & Salakhutdinov 2006. Train with ``fit(model, x, x, ...)``, after ``pretrain`` if you like. With noise or
     dropout it is a denoising autoencoder (Vincent et al. 2010).
 
     Parameters
@@ -31,7 +31,7 @@ class StackedAutoencoder(Model):
     sizes : sequence of int
         Features of the input, of the hidden layers and of the code: (64, 32, 8) is the network 64-32-8-32-64.
     activation, code_activation, output_activation : str
-        Of the hidden layers, the code and the output, see ``Activation``.
+        Activations of the hidden layers, the code and the output; see ``Activation``.
     tied : bool
         Whether the upper half uses the weights of the lower half, transposed, and has only biases of its own.
     noise : float
@@ -44,11 +44,11 @@ class StackedAutoencoder(Model):
         Without it, the penalty is the sum of the code's absolute values. With it, the Kullback-Leibler divergence of
         the mean activations from this one, which is in (0, 1); the code's activation must be the sigmoid.
     dtype : {"float32", "float64"}
-        Of parameters, inputs and outputs.
+        Type of parameters, inputs and outputs.
     device : {"cpu", "cuda"}
         Where the arrays are. RuntimeError where there is no GPU.
     seed : int, optional
-        Of weights, noise and dropout.
+        Seed for weights, noise and dropout.
     """
 
     _fixed = frozenset(

@@ -21,16 +21,16 @@ from .search import Generated
 
 @register_layer
 class VectorToSequence(TaughtModel):
-    """A vector sets the initial state of a decoder (and, by choice, is a part of every input): captions, melodies.
+    """A vector sets the initial state of a decoder (and, if you like, is part of every input): captions, melodies.
 
     In training the decoder gets the true sequence, delayed by a step (``decoder_inputs``); it generates from its own.
 
     Parameters
     ----------
     decoder : RNN, LSTM, GRU or Residual
-        Of one direction; its input is the embedded token (or the value) and, with ``condition_inputs``, the vector.
+        With one direction; its input is the embedded token (or the value) and, with ``condition_inputs``, the vector.
     head : Layer or int
-        From h to the outputs; a number stands for a Linear.
+        Maps h to the outputs; a number stands for a Linear.
     vector_size : int
         V.
     embedding : Embedding, optional
@@ -40,7 +40,7 @@ class VectorToSequence(TaughtModel):
     start, end, scheduled_sampling
         See :class:`Decoder`.
     seed : int, optional
-        Of the weights made here and of the sampling.
+        Seed for the weights made here and for sampling.
 
     Examples
     --------

@@ -43,8 +43,8 @@ def layers(path: Source, *, constants: Mapping[str, Any] | None = None) -> dict[
     Raises
     ------
     ValueError
-        If the file is no model, or for a node that no layer here can be; the message names the node and the attribute
-        or input.
+        If the file is not a model, or for a node that no layer here can be; the message names the node and the
+        attribute or input.
     """
     model = Model("onnx.layers", path, constants)
     found = [place for place in model.places() if is_recurrent(place)]
@@ -62,7 +62,7 @@ def layers(path: Source, *, constants: Mapping[str, Any] | None = None) -> dict[
 
 
 def is_recurrent(place: Place) -> bool:
-    """Say whether a node is one that ``layers`` makes a layer of."""
+    """Return whether a node is one that ``layers`` makes a layer of."""
     return place.node.op_type in KNOWN and place.node.domain in _DOMAINS
 
 

@@ -15,7 +15,7 @@ from typing import Any
 def write(path: str, parts: Iterable[Any]) -> None:
     """Write ``parts`` (bytes, or arrays that share their memory as such) one after another to ``path``.
 
-    A file that was there keeps its permissions; what is no regular file, such as a pipe, is written into.
+    A file that was there keeps its permissions; anything but a regular file, such as a pipe, is written into.
 
     Raises
     ------

@@ -26,14 +26,14 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
     """Write a layer or model to ``path``: its parameters, and its configuration and preprocessing as JSON.
 
     The file appears at once: a process that is killed midway leaves the old file as it was. A file that was there keeps
-    its permissions; what is no regular file, such as a pipe, is written into. Nothing in it tells the device. It holds
-    a checksum of all that counts.
+    its permissions; anything but a regular file, such as a pipe, is written into. Nothing in it depends on the device.
+    It holds a checksum of all that counts.
 
     Raises
     ------
     TypeError
-        If ``layer`` is none, or its class, or that of one inside it, is not registered
-        (``fusedrnn.layers.register_layer``), or its preprocessing is no mapping to Preprocessors.
+        If ``layer`` is not a Layer, or its class, or that of one inside it, is not registered
+        (``fusedrnn.layers.register_layer``), or its preprocessing is not a mapping to Preprocessors.
     ValueError
         If two parameters share an array that ``load`` would make two of, or layers nest so deeply, or are so many, that
         ``load`` would refuse the file.
@@ -70,7 +70,7 @@ def load(path: str | os.PathLike[str], device: str = "cpu", *, verify: bool = Tr
     path : path
         The file.
     device : {"cpu", "cuda"}
-        Where the layer goes, wherever it was when it was saved.
+        Where the layer is put, wherever it was when it was saved.
     verify : bool
         Whether to compare the checksum of configuration and parameters, at about 1.5 GB/s. False reads a file that
         was changed since.

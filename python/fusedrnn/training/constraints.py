@@ -1,4 +1,4 @@
-"""Constraints on weights that hold during the whole of a training."""
+"""Constraints on weights that hold throughout training."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class SpectralNormLimit(Callback):
     limit : float
         Upper bound, positive.
     pattern : str
-        Which parameters, as a shell pattern of their names. A weight (G*H, H) counts as G blocks (H, H), a gate each.
+        Which parameters, as a shell pattern of their names. A weight (G*H, H) counts as G blocks (H, H), one per gate.
 
     Raises
     ------
     ValueError
-        If ``limit`` is not positive; when training begins, if no parameter fits ``pattern`` or one is no matrix.
+        If ``limit`` is not positive; when training begins, if no parameter fits ``pattern`` or one is not a matrix.
     """
 
     def __init__(self, limit: float = 1.0, pattern: str = "*weight_hh*") -> None:

@@ -35,7 +35,7 @@ class Optimizer(ABC):
     steps : int
         Number of steps made.
     constraints : list of callable
-        Called without arguments after every change of the parameters, to put these back where they may be.
+        Called without arguments after every change of the parameters, to bring them back into the allowed set.
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
@@ -119,7 +119,7 @@ class Optimizer(ABC):
         return {"steps": self.steps, "lr": self.lr, "buffers": buffers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned; ValueError, with nothing changed, if it does not fit."""
+        """Restore what ``state_dict`` returned; ValueError, with nothing changed, if it does not fit."""
         try:
             steps, lr, values = self._read(state)
         except (KeyError, TypeError, AttributeError) as error:

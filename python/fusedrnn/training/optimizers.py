@@ -214,7 +214,7 @@ class AdamW(Adam):
     eps : float
         Added to the root.
     weight_decay : float
-        A step first multiplies each parameter by 1 - lr * weight_decay.
+        Each step first multiplies each parameter by 1 - lr * weight_decay.
     check_finite : bool
         Whether a gradient that is not finite is an error.
 

@@ -33,7 +33,7 @@ def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
     every : int
         Steps between changes, positive.
     factor : float
-        Of a change.
+        Factor of each change.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def exponential(lr: float, factor: float) -> Schedule:
     lr : float
         Learning rate at the start.
     factor : float
-        Of a step.
+        Factor of each step.
     """
     return lambda step: float(lr * factor**step)
 
