@@ -1,6 +1,5 @@
 // The memory of the time loops of one layer, which its threads share: Sequence::workspace.
 #pragma once
-#include "core/sequence.h"
 #include "cpu/kernels/cell_shape.h"
 #include "cpu/kernels/vec.h"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,26 @@ class Table:
             else _times_after(rows, self.index, steps)
         )
 
+    def tail(self, rows: int) -> Table:
+        """Return the last rows."""
+        index = None if self.index is None else self.index[-rows:]
+        return replace(self, values=self.values[-rows:].copy(), index=index)
+
+    def places_of(self, op: str, times: Any) -> Array:
+        """Return which rows are at these times; ValueError if one is missing."""
+        own, wanted = (np.asarray(each) for each in (self.index, times))
+        order = np.argsort(own, kind="stable")
+        try:
+            at = order[np.minimum(np.searchsorted(own[order], wanted), len(own) - 1)]
+            missing = np.asarray(own[at] != wanted)
+        except TypeError:  # of times and numbers
+            missing = np.ones(len(wanted), bool)
+        if missing.any():
+            raise ValueError(
+                f"{op}: {self.name} has no row for {times[int(np.argmax(missing))]}; expected all steps ahead"
+            )
+        return at
+
     def like(self, values: Array, names: list[int], index: Any) -> Any:
         """Return rows (n, K) of these columns, at these times, in the form of the series that came."""
         if self.kind == "numpy":
@@ -120,7 +140,8 @@ def read_table(op: str, name: str, x: Any) -> Table:
         array = as_real(op, name, x, np.dtype(np.float64))
         if array.ndim not in (1, 2):
             raise ValueError(f"{op}: {name} has shape {array.shape}; expected a series (time,) or (time, features)")
-        table = Table(array.reshape(len(array), -1), None, kind, array.ndim == 1, None, None, name)
+        rows = array if array.ndim == 2 else array[:, np.newaxis]
+        table = Table(rows, None, kind, array.ndim == 1, None, None, name)
     else:
         table = _read_frame(op, name, x, kind)
     if len(table) == 0 or table.values.shape[1] == 0:
@@ -184,7 +205,7 @@ def _numbers(op: str, name: str, column: str, part: Any) -> Array:
     except (TypeError, ValueError):
         raise ValueError(
             f"{op}: {name} has the column {column!r} of dtype {part.dtype}; expected numbers, or one column of times: "
-            "leave it out, or turn it into numbers"
+            "leave it out, or turn it into these, dates with to_datetime of pandas"
         ) from None
 
 

@@ -78,7 +78,7 @@ class DirectionTrace(dict[str, Array]):
         Raises
         ------
         ImportError
-            If matplotlib is not installed (``pip install matplotlib``).
+            If matplotlib is not installed (``pip install fusedrnn[plot]``).
         IndexError
             If there is no such sample.
         """

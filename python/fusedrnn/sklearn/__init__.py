@@ -1,17 +1,43 @@
-"""Scikit-learn estimators on windows of a series: regression and forecasts, classification, codes and anomalies.
+"""Scikit-learn estimators on windows, sequences, texts and tables: regression and forecasts, classification, codes.
 
-Needs scikit-learn: ``pip install 'scikit-learn>=1.6'``. Each reads X (samples, window), the values of a series over a
-window, or (samples, window, features); all work in a Pipeline and in GridSearchCV.
+Needs scikit-learn: ``pip install 'fusedrnn[sklearn]'``. X is windows of a series (samples, window) or (samples, window,
+features), a list of sequences of unequal length, a list of texts, or a table with one row a time step. All work in a
+Pipeline and in GridSearchCV.
 """
+
+from __future__ import annotations
+
+import os
+from typing import Any
 
 try:
     import sklearn as _installed  # noqa: F401
 except ImportError as _error:
-    raise ImportError("fusedrnn.sklearn needs scikit-learn: pip install 'scikit-learn>=1.6'") from _error
+    raise ImportError("fusedrnn.sklearn needs scikit-learn: pip install 'fusedrnn[sklearn]'") from _error
 
 from .. import threadpools  # noqa: F401 (what limits scikit-learn's threads limits ours)
 from .autoencoder import SequenceAutoencoderTransformer
 from .classifier import RecurrentClassifier
+from .files import load_as
 from .regressor import RecurrentRegressor
 
-__all__ = ["RecurrentClassifier", "RecurrentRegressor", "SequenceAutoencoderTransformer"]
+__all__ = ["RecurrentClassifier", "RecurrentRegressor", "SequenceAutoencoderTransformer", "load"]
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read an estimator that its ``save`` wrote. Nothing in the file is trusted, nothing is unpickled.
+
+    Returns
+    -------
+    RecurrentRegressor, RecurrentClassifier or SequenceAutoencoderTransformer
+        It predicts the same bits. A ``partial_fit`` goes on without the moments of the optimizer.
+
+    Raises
+    ------
+    ValueError
+        With the path and the reason, if the file is not whole and valid, or holds no estimator.
+    OSError
+        If the file cannot be read.
+    """
+    estimators = (RecurrentClassifier, RecurrentRegressor, SequenceAutoencoderTransformer)
+    return load_as({each.__name__: each for each in estimators}, path)

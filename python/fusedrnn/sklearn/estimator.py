@@ -1,75 +1,175 @@
-"""What the estimators share: windows, their scale, and training."""
+"""What the estimators share: options, the training of a model, and prediction in batches."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ..arrays.checks import Array
-from ..layers import GRU, LSTM, RNN, Layer
-from ..training import Adam, EarlyStopping, fit
+from ..data import Preprocessor
+from ..layers import GRU, LSTM, RNN, Dropout, Embedding, Layer, Linear, Sequential
+from ..training import Adam, EarlyStopping, History, fit
 from ..training.losses import Loss
+from .inputs import Sequences
+from .reading import SequenceReader, batches, counting, take
+from .splits import VALIDATION, split, stride_of
 
 CELLS: dict[str, Any] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+_Self = TypeVar("_Self", bound="SequenceEstimator")
 
 
-class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
-    """Base of the estimators; see the subclasses for the parameters."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
+    """Base of the estimators: the options that all have; see :class:`RecurrentRegressor` for what they mean."""
 
-    # Set by the constructors of the subclasses, where scikit-learn looks for them.
-    model_: Any
-    cell: str
-    hidden_size: int
-    num_layers: int
-    bidirectional: bool
-    dropout: float
-    learning_rate: float
-    epochs: int
-    batch_size: int
-    clip_norm: float | None
-    validation_fraction: float
-    patience: int
-    standardize: bool
-    random_state: Any
-    verbose: bool
+    bidirectional: bool = False
+    dropout: float = 0.0
+    learning_rate: float = 1e-2
+    epochs: int = 50
+    batch_size: int = 32
+    clip_norm: float | None = 1.0
+    validation_fraction: float = 0.0
+    validation: str = "auto"
+    patience: int = 10
+    standardize: bool = True
+    warm_start: bool = False
+    random_state: Any = None
+    verbose: bool = False
+
+    if TYPE_CHECKING:  # not fields here: in the subclasses' constructors they come first and by position
+        model_: Any
+        cell: str = ""
+        hidden_size: int = 0
+        num_layers: int = 0
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.input_tags.string = self._reads_texts
         return tags
 
-    def _windows(self, x: Any, *, reset: bool = False, y: Any = "no_validation") -> Any:
-        """Return X as (samples, window, features) float64, and y if it is given; X must look as in ``fit``."""
-        options = {} if isinstance(y, str) else {"multi_output": True, "y_numeric": self._numeric_target}
-        checked = validate_data(
-            self, x, y, reset=reset, allow_nd=True, dtype=np.float64, order="C", ensure_min_samples=1, **options
-        )
-        windows, target = (checked, None) if isinstance(y, str) else checked
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a safetensors file, which :func:`fusedrnn.sklearn.load` reads.
+
+        ``fusedrnn.load`` reads the same file as the model alone, with its preprocessing. Nothing is pickled. The state
+        of the optimizer is left out.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before ``fit``.
+        OSError
+            If the file cannot be written.
+        """
+        from .files import save
+
+        check_is_fitted(self, "model_")
+        save(self, path)
+
+    def _make(self, inputs: Sequences, outputs: Any, seeds: list[int]) -> Layer:
+        """Return a new model for such data."""
+        raise NotImplementedError
+
+    def _targets(self, inputs: Sequences, target: Any, weight: Array | None, fresh: bool) -> Any:
+        """Return what the model should give; of a fresh target, learn its scale or labels."""
+        raise NotImplementedError
+
+    def _loss(self) -> str | Loss:
+        return "mse"
+
+    def _note_series(self, windows: Sequences, target: Any) -> None:
+        """Note what a forecast needs to know of windows and target."""
+
+    def _weights(self, target: Any, weight: Array | None) -> Array | None:
+        """Return how much each sample counts."""
+        return weight
+
+    def _preprocessing(self) -> dict[str, Preprocessor]:
+        """Return what stands before and behind the model, for its file."""
+        known = {"x": self.x_scaler_, "text": self.vocabulary_}
+        return {name: each for name, each in known.items() if each is not None}
+
+    def _learn(
+        self: _Self, x: Any, y: Any, sample_weight: Any, *, anew: bool, epochs: int, validate: bool = True
+    ) -> _Self:
+        """Read X and y, make a model unless one goes on learning, and train it."""
+        fresh = anew or not hasattr(self, "model_")
+        sequences, target = self._read(x, reset=fresh, y=y)
+        weight = None
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, sequences, dtype=np.float64, ensure_non_negative=True)
+        self._stride = stride_of(sequences) if isinstance(sequences, np.ndarray) else 0
+        gap = -(-sequences.shape[1] // self._stride) if self._stride and isinstance(sequences, np.ndarray) else 0
+        if fresh:
+            self._learn_scale(counting(sequences, weight))
+        self._note_series(sequences, target)
+        inputs = self._scaled(sequences)
+        outputs = self._targets(inputs, target, weight, fresh)
+        weight = self._weights(target, weight)
+        return self._train(inputs, outputs, weight, fresh=fresh, epochs=epochs, validate=validate, gap=gap)
+
+    def _train(
+        self: _Self, x: Sequences, y: Any, weight: Array | None, *, fresh: bool, epochs: int, validate: bool, gap: int
+    ) -> _Self:
+        """Train a new model, or the one there is; without a validation part for all epochs.
+
+        ``gap`` is the number of samples that share time steps with those after them; 0 if they have no order in time.
+        """
         op = type(self).__name__
-        if windows.ndim > 3:
-            raise ValueError(f"{op}: X has shape {windows.shape}; expected (samples, window) or with a third axis")
-        if reset:
-            self.window_shape_ = windows.shape[1:]
-        elif windows.shape[1:] != self.window_shape_:
-            expected = ("samples", *self.window_shape_)
-            raise ValueError(f"{op}: X has shape {windows.shape}; expected {expected}, as in fit")
-        if windows.ndim == 2:
-            windows = windows[..., np.newaxis]
-        return windows if isinstance(y, str) else (windows, target)
+        if self.validation not in VALIDATION:
+            known = ", ".join(map(repr, VALIDATION))
+            raise ValueError(f"{op}: validation is {self.validation!r}; expected one of {known}")
+        if fresh:
+            *seeds, order = self._seeds(5)
+            self._random = np.random.default_rng(order)
+            model, optimizer = self._make(x, y, seeds), None
+        else:
+            model, optimizer = self.model_, getattr(self, "_optimizer", None)
+        optimizer = optimizer or Adam(model, lr=self.learning_rate)
+        optimizer.lr = self.learning_rate
+        kind = self.validation if self.validation != "auto" else "last" if gap else "random"
+        fraction = self.validation_fraction if validate else 0.0
+        chosen, held = split(op, len(x), fraction, kind, gap, self._random)
+        options: dict[str, Any] = {} if weight is None else {"sample_weight": weight[chosen]}
+        if len(held):
+            judged = (take(x, held), take(y, held), *(() if weight is None else (None, weight[held])))
+            options |= {"validation_data": judged, "callbacks": EarlyStopping(self.patience)}
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.history_: History = fit(
+                model,
+                take(x, chosen),
+                take(y, chosen),
+                loss=self._loss(),
+                optimizer=optimizer,
+                epochs=epochs,
+                batch_size=self.batch_size,
+                clip_norm=self._clip_norm(weight),
+                progress=self.verbose,
+                seed=int(self._random.integers(np.iinfo(np.int32).max)),
+                **options,
+            )
+        self.model_, self._optimizer = model, optimizer if self.warm_start or not validate else None
+        model.preprocessing = self._preprocessing()
+        return self
 
-    _numeric_target = True
+    def _clip_norm(self, weight: Array | None) -> float | None:
+        """Return the limit of the gradients of weighted samples: it cuts none that it would not cut without weights.
 
-    def _learn_scale(self, windows: Array) -> None:
-        """Note mean and deviation of each feature over all samples and steps."""
-        self.x_mean_, self.x_scale_ = mean_and_scale(windows.reshape(-1, windows.shape[2]), self.standardize)
+        Otherwise a sample that counts 50 times, alone in its batch, would be cut to what the others count.
+        """
+        if self.clip_norm is None or weight is None:
+            return self.clip_norm
+        return self.clip_norm * float(weight.max() / weight.mean())
 
-    def _scaled(self, windows: Array) -> Array:
-        scaled: Array = ((windows - self.x_mean_) / self.x_scale_).astype(np.float32)
-        return scaled
+    def _seeds(self, count: int) -> list[int]:
+        seeds: list[int] = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=count).tolist()
+        return seeds
 
     def _recurrent(self, input_size: int, seed: int, *, bidirectional: bool | None = None) -> Any:
         if self.cell not in CELLS:
@@ -79,54 +179,33 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             input_size,
             self.hidden_size,
             self.num_layers,
-            dropout=self.dropout,
+            dropout=0.0 if self.num_layers == 1 else self.dropout,  # is between layers
             bidirectional=self.bidirectional if bidirectional is None else bidirectional,
             seed=seed,
         )
 
-    def _seeds(self, count: int) -> list[int]:
-        seeds: list[int] = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=count).tolist()
-        return seeds
-
-    def _train(self, model: Layer, x: Array, y: Array, loss: str | Loss, seed: int) -> None:
-        """Train ``model``; without a validation part, for all epochs."""
-        op = type(self).__name__
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"{op}: validation_fraction is {self.validation_fraction}; expected a number in [0, 1)")
-        order = np.random.default_rng(seed).permutation(len(x))
-        held_out = order[: int(self.validation_fraction * len(x))]
-        chosen = np.sort(order[len(held_out) :])
-        validation = None if not len(held_out) else (x[held_out], y[held_out])
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.history_ = fit(
-                model,
-                x[chosen],
-                y[chosen],
-                loss=loss,
-                optimizer=lambda layer: Adam(layer, lr=self.learning_rate),
-                epochs=self.epochs,
-                batch_size=self.batch_size,
-                clip_norm=self.clip_norm,
-                validation_data=validation,
-                callbacks=() if validation is None else (EarlyStopping(self.patience),),
-                progress=self.verbose,
-                seed=seed,
-            )
-        self.model_ = model
+    def _head(self, features: int, outputs: int, seed: int) -> Layer:
+        """Return a Linear, behind a Dropout if there is one."""
+        linear = Linear(features, outputs, seed=seed)
+        return Sequential(Dropout(self.dropout, seed=seed), linear) if self.dropout else linear
 
     def _predict(self, x: Any, method: str = "__call__") -> Array:
-        """Return what a method of the model makes of the scaled windows, in batches, in float64."""
+        """Return what a method of the model makes of X, in float64."""
         check_is_fitted(self, "model_")
-        run = getattr(self.model_, method)
-        windows = self._scaled(self._windows(x))
-        pieces = [run(windows[first : first + 1024]) for first in range(0, len(windows), 1024)]
-        result: Array = np.concatenate(pieces).astype(np.float64)
+        return self._run(self._scaled(self._read(x)[0]), method)
+
+    def _run(self, inputs: Sequences, method: str = "__call__") -> Array:
+        """Return what a method of the model makes of sequences on its scale, batch by batch, in float64."""
+        run, result = getattr(self.model_, method), None
+        for chosen, batch, lengths in batches(inputs):
+            made = run(batch) if lengths is None else run(batch, lengths=lengths)
+            if result is None:
+                result = np.empty((len(inputs), *made.shape[1:]))
+            result[chosen] = made
+        assert result is not None  # scikit-learn lets no empty X through
         return result
 
 
-def mean_and_scale(rows: Array, wanted: bool) -> tuple[Array, Array]:
-    """Return mean and standard deviation of each column; 1 for a constant one, and (0, 1) if not wanted."""
-    if not wanted:
-        return np.zeros(rows.shape[1]), np.ones(rows.shape[1])
-    scale = rows.std(axis=0)
-    return rows.mean(axis=0), np.where(scale > 1e-12 * np.abs(rows).max(axis=0, initial=0), scale, 1.0)
+def embedding_of(vocabulary: Any, size: int, seed: int) -> Embedding | None:
+    """Return the table of a vocabulary; None without one."""
+    return None if vocabulary is None else Embedding(len(vocabulary), size, seed=seed)

@@ -1,7 +1,8 @@
-"""Regression on windows, and forecasts."""
+"""Regression on windows, sequences and texts, and forecasts."""
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,24 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..arrays.checks import Array, positive_int
+from ..data import Preprocessor, Scaler, Vocabulary
+from ..layers import Layer
 from ..models import SequenceToVector
-from .estimator import SequenceEstimator, mean_and_scale
+from ..training.losses import Loss
+from .estimator import SequenceEstimator, embedding_of
+from .inputs import Sequences
+from .reading import counting
+from .splits import targets_continue
+from .tables import TableForecaster
 
 
-class RecurrentRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
-    """Predict numbers from a window of a series with an RNN, LSTM or GRU: last state to a linear head, squared error.
+@dataclass(eq=False, repr=False)
+class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  # type: ignore[misc]
+    """Predict numbers with an RNN, LSTM or GRU, from windows, sequences, texts or a table: last state to a linear head.
+
+    With ``window=``, X is a series, a table with one row a time step, and the estimator cuts its windows by itself:
+    ``RecurrentRegressor(window=48, horizon=24, target="load").fit(table).forecast()``. Without, each sample of X is a
+    window, a sequence or a text. The loss is the squared error.
 
     Parameters
     ----------
@@ -22,10 +35,21 @@ class RecurrentRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[mis
         Kind of the recurrent layers.
     hidden_size, num_layers : int
         Their size and number.
+    window, horizon : int
+        Of a table: time steps to read, and time steps to predict from them. None: X is no table.
+    target : str, int or list of those, optional
+        Of a table: the columns to predict; all by default.
+    known : str, int or list of those
+        Of a table: columns that are known ahead, such as the hour or a holiday; the model reads them over the horizon,
+        too.
+    vocabulary : Vocabulary, optional
+        How texts are cut; it learns its tokens anew in ``fit``. By default words in lower case.
+    embedding_size : int
+        Numbers that stand for a token of a text.
     bidirectional : bool
-        Whether they read the window in both directions.
+        Whether the layers read in both directions.
     dropout : float
-        Between the layers.
+        Between the layers and before the head.
     learning_rate : float
         Of Adam.
     epochs, batch_size : int
@@ -33,12 +57,18 @@ class RecurrentRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[mis
     clip_norm : float or None
         Largest global norm of the gradients.
     validation_fraction : float
-        Share of the samples, chosen at random, that decides when to stop and which weights to keep; 0: train all epochs
-        on all samples.
+        Share of the samples that decides when to stop and which weights to keep; 0: train all epochs on all samples.
+    validation : {"auto", "last", "random"}
+        Which samples those are: the last ones, or random ones. Windows that overlap show each other's targets, so that
+        "auto" is the last ones for a table and for windows of a series in their order, and random ones for all else.
+        Before the last ones, the samples within a window of them are left out.
     patience : int
         Epochs without improvement before stopping, with a validation part.
     standardize : bool
-        Whether features and targets are brought to mean 0 and deviation 1, over all samples and steps of ``fit``.
+        Whether features and targets are brought to mean 0 and deviation 1, over all samples and steps of ``fit``. A
+        scaler in front would not know that windows overlap, and that a forecast goes back into them.
+    warm_start : bool
+        Whether a second ``fit`` goes on from the weights of the first one, with its scale.
     random_state : int, RandomState or None
         Of weights, order and dropout. An int gives the same bits again.
     verbose : bool
@@ -47,11 +77,16 @@ class RecurrentRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[mis
     Attributes
     ----------
     model_ : fusedrnn.models.SequenceToVector
-        The network; its inputs and outputs are standardized.
+        The network; its inputs and outputs are standardized. With ``known`` a SequenceToSequence over window and
+        horizon.
     history_ : fusedrnn.History
         The losses.
     n_features_in_ : int
-        The window; ``window_shape_`` has the features, too.
+        Features of a table or of sequences; of windows their length. ``window_shape_`` has both.
+    feature_names_in_ : ndarray of str
+        The columns, of a table that names them.
+    x_scaler_, y_scaler_ : fusedrnn.data.Scaler or None
+        Scale of features and targets.
 
     Examples
     --------
@@ -60,117 +95,177 @@ class RecurrentRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[mis
     >>> model.forecast(12)  # the twelve values after the series
     """
 
-    def __init__(
-        self,
-        cell: str = "lstm",
-        hidden_size: int = 32,
-        num_layers: int = 1,
-        *,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        learning_rate: float = 1e-2,
-        epochs: int = 50,
-        batch_size: int = 32,
-        clip_norm: float | None = 1.0,
-        validation_fraction: float = 0.0,
-        patience: int = 10,
-        standardize: bool = True,
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.cell = cell
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.clip_norm = clip_norm
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.standardize = standardize
-        self.random_state = random_state
-        self.verbose = verbose
+    cell: str = "lstm"
+    hidden_size: int = 32
+    num_layers: int = 1
+    _: KW_ONLY
+    window: int | None = None
+    horizon: int = 1
+    target: Any = None
+    known: Any = ()
+    vocabulary: Vocabulary | None = None
+    embedding_size: int = 32
+
+    _last_window: Any = field(init=False)
+    _reads_texts = True
+    _advice = "RecurrentRegressor(window=...) reads such a table, "
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.target_tags.required = self.window is None
         return tags
 
-    def fit(self, X: Any, y: Any) -> RecurrentRegressor:
-        """Train on windows X (samples, window) or (samples, window, features) and y (samples,) or (samples, outputs).
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> RecurrentRegressor:
+        """Train on X and targets y, or on a table.
+
+        Parameters
+        ----------
+        X : array_like (samples, window) or (samples, window, features), list of arrays, list of str, or a table
+            Windows; sequences (time,) or (time, features) of unequal length; texts; or, with ``window=``, one series
+            (time,) or (time, features): an array, or a table or column of pandas or polars.
+        y : array_like (samples,) or (samples, outputs), optional
+            Targets; None with a table, which has them as columns.
+        sample_weight : array_like (samples,), optional
+            How much each sample counts; of a table one weight a row, for the samples that predict it.
 
         Raises
         ------
         ValueError
-            For wrong shapes, NaN, infinity or an argument outside its range.
+            For wrong shapes, NaN, infinity, rows at unequal distances, a table that is no windows, or an argument
+            outside its range.
         """
-        windows, target = self._windows(X, reset=True, y=y)
-        self._learn_scale(windows)
-        columns = target.reshape(len(target), -1).astype(np.float64)
-        self.flat_target_ = target.ndim == 1
-        self.y_mean_, self.y_scale_ = mean_and_scale(columns, self.standardize)
-        weights, head, order = self._seeds(3)
-        model = SequenceToVector(self._recurrent(windows.shape[2], weights), columns.shape[1], seed=head)
-        scaled = ((columns - self.y_mean_) / self.y_scale_).astype(np.float32)
-        self._train(model, self._scaled(windows), scaled, "mse", order)
-        self._last_window = windows[-1:]
-        if scaled.shape[1] == windows.shape[2]:  # the window that ends with the last target is where a forecast starts
-            self._last_window = np.concatenate((windows[-1:, 1:], columns[-1:, np.newaxis]), axis=1)
-        elif windows.shape[2] == 1:
-            self._last_window = _moved(windows[-1:], columns[-1:, :, np.newaxis])
-        return self
+        return self._fit(X, y, sample_weight, anew=not self.warm_start, epochs=self.epochs)
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> RecurrentRegressor:
+        """Train for one epoch on more samples or rows; the scale is that of the first call. Arguments as of ``fit``."""
+        return self._fit(X, y, sample_weight, anew=False, epochs=1, validate=False)
 
     def predict(self, X: Any) -> Array:
-        """Return predictions (samples,) or (samples, outputs), as y was, in float64."""
-        values = self._predict(X) * self.y_scale_ + self.y_mean_
+        """Return predictions (samples,) or (samples, outputs), as y was, in float64.
+
+        Of a table what follows each of its windows, (windows, horizon), or (windows, horizon, targets) for several:
+        those after the rows [i, i + window). With ``known``, only windows with the horizon in the table count.
+        """
+        check_is_fitted(self, "model_")
+        if self.window is not None:
+            return self._predict_table(X)
+        values = self._unscaled(self._predict(X))
         return values[:, 0] if self.flat_target_ else values
 
-    def forecast(self, steps: int, X: Any = None) -> Array:
-        """Continue series: predict, append the prediction to the window, predict again.
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return R^2 of the predictions, as scikit-learn's regressors; of a table, of windows with a horizon in it."""
+        if self.window is not None:
+            return self._score_table(X, y)
+        return float(super().score(X, y, sample_weight))
 
-        For targets that were the next value of the series, its next k values (samples, k), or the next values of all
+    def forecast(self, steps: int | None = None, X: Any = None, *, known: Any = None) -> Any:
+        """Continue series.
+
+        Of a table: the rows after its last one. Of windows: predict, append the prediction to the window, and so on,
+        for targets that were the next value of the series, its next k values (samples, k), or the next values of all
         features (samples, features).
 
         Parameters
         ----------
-        steps : int
-            How many values.
+        steps : int, optional
+            How many time steps; of a table by default the horizon. For more, all columns must be predicted or known.
         X : array_like, optional
-            Windows as in ``fit``, a series each. By default the series of ``fit``, whose last window and target come
-            last.
+            Windows as in ``fit``, a series each; or a table, of which the last rows count. By default the series of
+            ``fit``, whose last window and target come last.
+        known : array_like or table, optional
+            Rows with the columns ``known`` for the steps ahead: by their times, or if they have none from the first on.
 
         Returns
         -------
-        ndarray
-            (samples, steps), or (samples, steps, features) for X with a third axis; without X that of one sample,
-            (steps,) or (steps, features).
+        ndarray, or what X of ``fit`` was
+            Of a table its targets with its index or column of times continued: a Series for one target, else a
+            DataFrame; for NumPy (steps,) or (steps, targets). Of windows (samples, steps), or (samples, steps,
+            features) for X with a third axis; without X that of one sample, (steps,) or (steps, features).
 
         Raises
         ------
         ValueError
-            If y was neither the next values of a series nor those of all features.
+            If the windows of ``fit`` did not continue each other, or y was not what comes after them: the series is
+            another one than that of a forecast, as behind a scaler, which scales windows but not y.
         """
         check_is_fitted(self, "model_")
-        steps = positive_int(type(self).__name__, "steps", steps)
-        window = self._last_window if X is None else self._windows(X)
-        features, outputs = window.shape[2], len(self.y_mean_)
-        if features > 1 and outputs != features:
-            raise ValueError(
-                f"{type(self).__name__}: forecast needs y with the next values of all {features} features; "
-                f"it had {outputs} columns"
-            )
+        if self.window is not None:
+            return self._forecast_table(self.horizon if steps is None else steps, X, known)
+        op = type(self).__name__
+        steps = positive_int(op, "steps", steps)
+        if known is not None:
+            raise ValueError(f"{op}: known is given, but X of fit was no table; expected None without window=")
+        if self._why_no_series:
+            raise ValueError(f"{op}: forecast needs {self._why_no_series}")
+        given: Any = None if X is None else self._read(X)[0]
+        if isinstance(given, list):
+            raise ValueError(f"{op}: X is a list; expected windows (samples, {self.window_shape_[0]}), as in fit")
+        window = self._last_window if given is None else given
+        features = window.shape[2]
         values = np.empty((len(window), 0, features))
         while values.shape[1] < steps:
-            made = self.model_(self._scaled(window)).astype(np.float64) * self.y_scale_ + self.y_mean_
-            following = made.reshape(len(window), -1, features)
+            following = self._unscaled(self._run(self._scaled(window))).reshape(len(window), -1, features)
             window = _moved(window, following)
             values = np.concatenate((values, following), axis=1)
         values = values[:, :steps]
         if len(self.window_shape_) == 1:
             values = values[..., 0]
         return values[0] if X is None else values
+
+    def _fit(self, x: Any, y: Any, sample_weight: Any, **how: Any) -> RecurrentRegressor:
+        if self.window is not None:
+            return self._fit_table(x, y, sample_weight, **how)  # type: ignore[no-any-return]
+        learnt: RecurrentRegressor = self._learn(x, y, sample_weight, **how)
+        return learnt
+
+    def _targets(self, inputs: Sequences, target: Any, weight: Array | None, fresh: bool) -> Any:
+        columns = target.reshape(len(target), -1).astype(np.float64)
+        if fresh:
+            self.flat_target_ = target.ndim == 1
+            self.y_scaler_ = Scaler().fit(counting(columns, weight)) if self.standardize else None
+            self._outputs = columns.shape[1]
+        if columns.shape[1] != self._outputs:
+            raise ValueError(f"{type(self).__name__}: y has {columns.shape[1]} outputs; expected {self._outputs}")
+        return (columns if self.y_scaler_ is None else self.y_scaler_.transform(columns)).astype(np.float32)
+
+    def _note_series(self, windows: Sequences, target: Any) -> None:
+        """Note why there is no series to forecast, or the window that ends with its last target."""
+        self._last_window = None
+        if isinstance(windows, list):
+            self._why_no_series = "windows of one length in fit; X was a list"
+            return
+        features, outputs = windows.shape[2], int(np.prod(target.shape[1:]))
+        if features > 1 and outputs != features:
+            self._why_no_series = f"y with the next values of all {features} features; it had {outputs} columns"
+            return
+        following = target.reshape(len(target), -1, features)
+        if not self._stride or not targets_continue(windows, following, self._stride):
+            self._why_no_series = (
+                "windows in fit that continue each other, with y what comes next: the rows of a table do not, nor do "
+                "windows in another order or behind a scaler. Expected windows of one series, one after another, in "
+                f"its units: standardize=True scales inside, {type(self).__name__}(window=...) cuts windows itself"
+            )
+            return
+        self._why_no_series, self._last_window = "", _moved(windows[-1:], following[-1:])
+
+    def _loss(self) -> str | Loss:
+        return super()._loss() if self.window is None else self._loss_of_table()
+
+    def _make(self, inputs: Sequences, outputs: Any, seeds: list[int]) -> Layer:
+        if self.window is not None:
+            return self._make_for_table(inputs[0].shape[1], seeds)
+        embedding = embedding_of(self.vocabulary_, self.embedding_size, seeds[2])
+        layer = self._recurrent(inputs[0].shape[1] if embedding is None else self.embedding_size, seeds[0])
+        head = self._head(layer.hidden_size * layer.num_directions, outputs.shape[1], seeds[1])
+        return SequenceToVector(layer, head, embedding=embedding)
+
+    def _unscaled(self, made: Array) -> Array:
+        values: Array = made if self.y_scaler_ is None else self.y_scaler_.inverse_transform(made)
+        return values
+
+    def _preprocessing(self) -> dict[str, Preprocessor]:
+        return super()._preprocessing() | ({} if self.y_scaler_ is None else {"y": self.y_scaler_})
 
 
 def _moved(window: Array, following: Array) -> Array:
