@@ -155,6 +155,7 @@ LATER = {
     "layers": {"serialization", "data"},  # layer.save, layer.preprocessing
     "models": {"training"},  # pretrain
     "serialization": {"fusedrnn"},  # the version
+    "onnx": {"fusedrnn"},  # the version
     "threadpools": {"fusedrnn"},  # the version
 }
 COMPILED = {"_core", "_cuda"}

@@ -26,7 +26,7 @@ def new_figure(what: str, size: tuple[float, float], *, on_screen: bool) -> Figu
 
             return pyplot.figure(figsize=size, layout="constrained")
     except ImportError as error:
-        raise ImportError(f"{what} needs matplotlib: pip install 'fusedrnn[plot]'") from error
+        raise ImportError(f"{what} needs matplotlib: pip install matplotlib") from error
     return Figure(figsize=size, layout="constrained")
 
 

@@ -20,7 +20,7 @@ from reference import CELLS
 Array = NDArray[Any]
 
 needs_cuda_module = pytest.mark.skipif(
-    find_spec("fusedrnn._cuda") is None, reason="the CUDA module is not part of this build (FUSEDRNN_CUDA)"
+    find_spec("fusedrnn._cuda") is None, reason="the CUDA module is not built; FUSEDRNN_CUDA=ON builds it where nvcc is"
 )
 
 

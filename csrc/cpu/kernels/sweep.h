@@ -95,13 +95,18 @@ template <class Work> struct Sweep {
     static constexpr Table table = make();
     if (n <= 0) return;
     const Deal deal(n, rows_max);
-    const int widest = max_units(deal.rows(0), Work::gates);
-    for (int64_t done = 0; done < u1 - u0;) {
-      int units = widest, log2_units = __builtin_ctz(static_cast<unsigned>(widest));
-      while (units > u1 - u0 - done) units /= 2, --log2_units;
-      const int64_t u = odd ? u1 - done - units : u0 + done;
-      done += units;
-      const int64_t after = done == u1 - u0 ? u : odd ? u - units : u + units;
+    // The next group has at most as many units as this one, a power of two.
+    int64_t left = u1 - u0;
+    int next = max_units(deal.rows(0), Work::gates), log2_next = __builtin_ctz(static_cast<unsigned>(next));
+    const auto narrow = [&]() FUSEDRNN_BODY {
+      while (next > left) next /= 2, --log2_next;
+    };
+    narrow();
+    for (int64_t u = odd ? u1 - next : u0; left > 0;) {
+      const int units = next, log2_units = log2_next;
+      left -= units;
+      narrow();
+      const int64_t after = left == 0 ? u : odd ? u - next : u + units;
       for (int64_t piece = 0; piece < pieces; ++piece) {
         const bool stays = piece + 1 < pieces || after == u;
         Place at{0, u, piece, deal.tiles, stays ? u : after, piece + 1 < pieces ? piece + 1 : stays ? piece : 0};
@@ -111,6 +116,7 @@ template <class Work> struct Sweep {
           at.row += rows;
         }
       }
+      u = after;
     }
   }
 };

@@ -1,5 +1,6 @@
 // The memory of the time loops of one layer, which its threads share: Sequence::workspace.
 #pragma once
+#include "core/sequence.h"
 #include "cpu/kernels/cell_shape.h"
 #include "cpu/kernels/vec.h"
 

@@ -14,7 +14,7 @@ import numpy as np
 
 _DLPACK_CPU = 1
 _NOT_BUILT = (
-    "CUDA is not built: install from source where nvcc is present (FUSEDRNN_CUDA=ON makes its absence an error)"
+    "CUDA is not built: install from source where nvcc and a GPU are present, or with FUSEDRNN_CUDA=ON for any machine"
 )
 
 

@@ -41,7 +41,7 @@ def plot_gradient_flow(
     Raises
     ------
     ImportError
-        If matplotlib is not installed (``pip install fusedrnn[plot]``).
+        If matplotlib is not installed (``pip install matplotlib``).
     """
     if not isinstance(flows, Mapping):
         raise TypeError(f"plot_gradient_flow: flows is {described(flows)}; expected a GradientFlow or some by title")

@@ -78,7 +78,7 @@ class DirectionTrace(dict[str, Array]):
         Raises
         ------
         ImportError
-            If matplotlib is not installed (``pip install fusedrnn[plot]``).
+            If matplotlib is not installed (``pip install matplotlib``).
         IndexError
             If there is no such sample.
         """

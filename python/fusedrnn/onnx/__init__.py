@@ -9,6 +9,7 @@ except ImportError as _error:
     raise ImportError("fusedrnn.onnx needs onnx: pip install 'fusedrnn[onnx]'") from _error
 
 from .chain import load
+from .export import export
 from .recurrent import layers
 
-__all__ = ["layers", "load"]
+__all__ = ["export", "layers", "load"]

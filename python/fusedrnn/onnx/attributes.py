@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx
 
 from ..interop import Option
@@ -109,8 +110,54 @@ def _activation(where: str, name: str, alphas: list[float], betas: list[float]) 
 
 
 def _next(values: list[float], default: float | None) -> float | None:
-    return default if default is None or not values else float(values.pop(0))
+    if default is None:
+        return None
+    return float(np.float32(values.pop(0) if values else default))  # attributes are float32, and so are defaults
 
 
 def _shown(activation: Activation | Sequence[Any]) -> str:
     return activation if isinstance(activation, str) else f"{activation[0]}({activation[1]:g}, {activation[2]:g})"
+
+
+_NAMES = {ours: theirs for theirs, (ours, _, _) in _ACTIVATIONS.items()}
+_CAMEL = {
+    "leakyrelu": "LeakyRelu",
+    "thresholdedrelu": "ThresholdedRelu",
+    "scaledtanh": "ScaledTanh",
+    "hardsigmoid": "HardSigmoid",
+}
+# What says nothing of how a layer computes in inference, or is said elsewhere.
+_ASIDE = {"input_size", "num_layers", "bias", "batch_first", "dropout", "dtype", "recurrent_dropout"}
+_SAID = {"hidden_size", "bidirectional", "reverse", "nonlinearity", "reset_after", "coupled", "clip", "activations"}
+
+
+def node_attributes(cell: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of the node that computes as a layer of this configuration.
+
+    Raises
+    ------
+    ValueError
+        For an argument that ONNX has nothing for.
+    """
+    for name in config.keys() - _ASIDE - _SAID:
+        if config[name]:
+            raise ValueError(f"onnx.export: {cell} has {name}={config[name]!r}, which ONNX cannot say")
+    direction = "bidirectional" if config["bidirectional"] else "reverse" if config.get("reverse") else "forward"
+    attributes: dict[str, Any] = {"hidden_size": config["hidden_size"], "direction": direction}
+    if cell == "GRU":
+        attributes["linear_before_reset"] = int(config.get("reset_after", True))
+    if config.get("coupled"):
+        attributes["input_forget"] = 1
+    if config.get("clip"):
+        attributes["clip"] = float(config["clip"])
+    chosen = config.get("activations") or (("relu",) if config.get("nonlinearity") == "relu" else ())
+    if chosen:
+        each = [(activation,) if isinstance(activation, str) else tuple(activation) for activation in chosen]
+        each *= DIRECTIONS[direction]
+        keys = [_NAMES[activation[0]] for activation in each]
+        attributes["activations"] = [_CAMEL.get(key, key.capitalize()) for key in keys]
+        for attribute, index in (("activation_alpha", 1), ("activation_beta", 2)):
+            has = [_ACTIVATIONS[key][index] is not None for key in keys]
+            values = [float(activation[index]) for activation, given in zip(each, has, strict=True) if given]
+            attributes |= {attribute: values} if values else {}
+    return attributes

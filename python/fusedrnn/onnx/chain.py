@@ -118,14 +118,16 @@ def _is_zero(model: Model, place: Place, env: dict[str, Known]) -> bool:
         values = [onnx.numpy_helper.to_array(each.t) for each in node.attribute if each.name == "value"]
         return not any(each.any() for each in values)
     if node.op_type == "Concat":
-        return all(isinstance(env[name], Zero) for name in node.input)
-    if node.op_type not in _ZERO_KEEPING:
-        return False
-    first = env[node.input[0]]
-    if first is not None:
-        return isinstance(first, Zero)
+        return all(_zero(model, place, env, name) for name in node.input)
+    return node.op_type in _ZERO_KEEPING and _zero(model, place, env, node.input[0])
+
+
+def _zero(model: Model, place: Place, env: dict[str, Known], name: str) -> bool:
+    known = env[name]
+    if known is not None:
+        return isinstance(known, Zero)
     try:
-        return not model.constant(place.scope, node.input[0]).any()
+        return not model.constant(place.scope, name).any()
     except NotConstant:
         return False
 

@@ -353,14 +353,18 @@ def _check_start(call: Call, source: str) -> None:
             raise ValueError(f"{where}: {name} is made of {source!r}, which X is too")
 
 
-def _cast(call: Call) -> Known:
-    return call.operand(0)
+def _where(call: Call) -> Known:
+    """Pass on what sets padding to 0: the lengths of a call say the same."""
+    if isinstance(call.operand(0), Static) and call.name(2) and not call.constant(2, "the other value").any():
+        return call.data(1)
+    raise Unknown("it is more than padding set to 0")
 
 
 OPERATORS: dict[str, Callable[[Call], Any]] = {
     "Identity": _same,
     "Dropout": _same,
-    "Cast": _cast,
+    "Cast": _same,
+    "Where": _where,
     "Relu": _function("relu"),
     "Tanh": _function("tanh"),
     "Sigmoid": _function("sigmoid"),

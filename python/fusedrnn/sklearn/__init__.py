@@ -1,6 +1,6 @@
 """Scikit-learn estimators on windows, sequences, texts and tables: regression and forecasts, classification, codes.
 
-Needs scikit-learn: ``pip install 'fusedrnn[sklearn]'``. X is windows of a series (samples, window) or (samples, window,
+Needs scikit-learn: ``pip install 'scikit-learn>=1.6'``. X is windows of a series (samples, window) or (samples, window,
 features), a list of sequences of unequal length, a list of texts, or a table with one row a time step. All work in a
 Pipeline and in GridSearchCV.
 """
@@ -13,7 +13,7 @@ from typing import Any
 try:
     import sklearn as _installed  # noqa: F401
 except ImportError as _error:
-    raise ImportError("fusedrnn.sklearn needs scikit-learn: pip install 'fusedrnn[sklearn]'") from _error
+    raise ImportError("fusedrnn.sklearn needs scikit-learn: pip install 'scikit-learn>=1.6'") from _error
 
 from .. import threadpools  # noqa: F401 (what limits scikit-learn's threads limits ours)
 from .autoencoder import SequenceAutoencoderTransformer

@@ -96,7 +96,7 @@ class History(dict[str, list[float]]):
         Raises
         ------
         ImportError
-            If matplotlib is not installed (``pip install fusedrnn[plot]``).
+            If matplotlib is not installed (``pip install matplotlib``).
         ValueError
             If no epoch is finished.
         """
