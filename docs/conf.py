@@ -50,13 +50,12 @@ exclude_patterns = ["_build", "_ext"]
 
 
 def skip(app: Any, what: str, name: str, member: Any, skipped: bool, options: Any) -> bool | None:
-    """Leave out what every layer says of its ``config``; the base class says it once."""
-    return (
-        True
-        if name == "config"
-        and getattr(member, "__qualname__", "") not in ("config", "Layer.config")
-        else None
-    )
+    """Leave out ``config``, which the base class explains, and the fields of named tuples."""
+    if name == "config":
+        return (
+            True if getattr(member, "__qualname__", "") not in ("config", "Layer.config") else None
+        )
+    return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field") else None
 
 
 def setup(app: Any) -> None:
