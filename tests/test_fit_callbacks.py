@@ -153,6 +153,93 @@ def test_a_rate_is_no_schedule() -> None:
     fr.LearningRate(schedules.constant(0.1))
 
 
+# ------------------------------------------------------------------------------------------------------------- averages
+
+
+class Judged(Callback):
+    """Collect the weights at the end of each epoch."""
+
+    def __init__(self) -> None:
+        self.seen: list[Array] = []
+        self.own: list[Array] = []
+
+    def on_step_begin(self, training: Training) -> None:
+        self.own.append(training.model.params["weight"].copy())
+
+    def on_epoch_end(self, training: Training) -> None:
+        self.seen.append(training.model.params["weight"].copy())
+
+
+def test_the_average_is_judged_and_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((12, 2)), rng.standard_normal((12, 1))
+    plain, averaged = (fr.Linear(2, 1, dtype="float64", seed=1) for _ in range(2))
+    steps, judged = Judged(), Judged()
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 4, "optimizer": lambda m: fr.SGD(m, lr=0.1)}
+    first = partial(fr.fit, progress=False, seed=0)
+    first(plain, x, y, callbacks=steps, **options)
+    keep = fr.Checkpoint(tmp_path / "m", best_only=False)
+    average = fr.training.AverageWeights(0.7)
+    history = first(averaged, x, y, callbacks=[average, judged, keep], validation_data=(x, y), **options)
+    own = [*steps.own, plain.params["weight"]]
+    mean, means = own[0], []
+    for t, weights in enumerate(own[1:], 1):
+        keeps = min(0.7, (1 + t) / (10 + t))
+        mean = keeps * mean + (1 - keeps) * weights
+        means.append(mean)
+    assert np.allclose(judged.own, steps.own, rtol=1e-14)  # training goes on with its own weights
+    assert np.allclose(judged.seen, means[2::3], rtol=1e-14)
+    assert np.allclose(averaged.params["weight"], means[-1], rtol=1e-14)
+    assert np.array_equal(fr.load(tmp_path / "m").params["weight"], averaged.params["weight"])
+    assert abs(history["val_loss"][-1] - np.mean((averaged(x) - y) ** 2)) <= 1e-14
+    with pytest.raises(ValueError, match="AverageWeights: decay is 1; expected a number in"):
+        fr.training.AverageWeights(1)
+
+
+def test_the_best_average_is_restored() -> None:
+    class Values(Callback):
+        def on_epoch_end(self, training: Training) -> None:
+            training.values["val_loss"] = [1.0, 0.0, 2.0, 3.0][training.epoch]
+
+    judged, model = Judged(), fr.Linear(2, 1, seed=1)
+    stop = fr.EarlyStopping(9, monitor="val_loss")
+    fit(model, X, Y, epochs=4, callbacks=[fr.training.AverageWeights(0.5), Values(), stop, judged])
+    assert np.array_equal(model.params["weight"], judged.seen[1])
+
+
+# -------------------------------------------------------------------------------------------------------------- loggers
+
+
+def test_values_are_written_as_csv(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("an older one\n")
+    options: dict[str, Any] = {"resume": tmp_path / "run", "metrics": "mae"}
+    fit(fr.Linear(2, 1, seed=1), X, Y, epochs=2, callbacks=fr.training.CSVLogger(path), **options)
+    history = fit(fr.Linear(2, 1, seed=1), X, Y, epochs=3, callbacks=fr.training.CSVLogger(path), **options)
+    head, *rows = (line.split(",") for line in path.read_text().splitlines())
+    assert head == ["epoch", "loss", "lr", "seconds", "mae"]
+    assert [row[0] for row in rows] == ["1", "2", "3"] and [float(row[1]) for row in rows] == history["loss"]
+    with pytest.raises(FileNotFoundError):
+        fit(fr.Linear(2, 1), X, Y, epochs=1, callbacks=fr.training.CSVLogger(tmp_path / "no" / "log.csv"))
+
+
+def test_values_are_written_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.event_file_writer import EventFileWriter
+
+    events = []
+    write = EventFileWriter.add_event
+    monkeypatch.setattr(EventFileWriter, "add_event", lambda self, event: (events.append(event), write(self, event)))
+    history = fit(fr.Linear(2, 1), X, Y, epochs=2, callbacks=fr.training.TensorBoard(tmp_path / "runs"))
+    found = [(v.tag, event.step, v.simple_value) for event in events for v in event.summary.value]
+    assert [step for tag, step, _ in found if tag == "loss"] == [1, 2]
+    assert np.allclose([value for tag, _, value in found if tag == "loss"], history["loss"], rtol=1e-6)
+    assert list((tmp_path / "runs").iterdir())
+    monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
+    with pytest.raises(ImportError, match=r"TensorBoard needs tensorboardX: pip install 'fusedrnn\[tensorboard\]'"):
+        fr.training.TensorBoard(tmp_path)
+
+
 # -------------------------------------------------------------------------------------------------------------- history
 
 

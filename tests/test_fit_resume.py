@@ -41,6 +41,7 @@ def make(seed: int = 1) -> fr.Layer:
 
 def callbacks() -> list[Callback]:
     return [
+        fr.training.AverageWeights(0.8),
         fr.EarlyStopping(4),
         fr.training.ReduceOnPlateau(0.5, patience=1, min_delta=0.05),
         fr.SpectralNormLimit(0.9),

@@ -168,7 +168,7 @@ def test_initial_values_depend_on_the_seed_alone() -> None:
 
 
 def test_orthogonal_of_any_shape() -> None:
-    for shape in ((7, 3), (3, 7), (4, 4), (1, 1)):
+    for shape in ((7, 3), (3, 7), (4, 4), (1, 1), (333, 257), (256, 301)):
         q = orthogonal(shape, FLOAT64, np.random.default_rng(0))
         gram = q.T @ q if shape[0] > shape[1] else q @ q.T
         assert_close(gram, np.eye(min(shape)), 1e-14, shape)

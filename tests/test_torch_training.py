@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import fusedrnn as fr
-from fusedrnn.training import binary_cross_entropy, clip_grad_norm, cross_entropy, huber, mae, mse
+from fusedrnn.training import binary_cross_entropy, clip_grad_norm, cross_entropy, huber, mae, mse, schedules
 
 torch = pytest.importorskip("torch")
 
@@ -128,3 +128,22 @@ def test_clip_grad_norm_equals_torchs(max_norm: float) -> None:
     for param, grad in zip(params, model.grads.values(), strict=True):
         assert param.grad is not None
         assert np.max(np.abs(grad - param.grad.numpy())) <= 1e-15
+
+
+@pytest.mark.parametrize("options", [{}, {"rise": 0.5, "start": 10.0, "end": 100.0}])
+def test_one_cycle_equals_torchs(options: dict[str, Any]) -> None:
+    rate = schedules.one_cycle(0.3, 20, **options)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    names = {"rise": "pct_start", "start": "div_factor", "end": "final_div_factor"}
+    given = {names[name]: value for name, value in options.items()}
+    oracle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.3, total_steps=20, cycle_momentum=False, **given)
+    for step in range(20):
+        assert abs(rate(step) - optimizer.param_groups[0]["lr"]) <= 1e-15
+        optimizer.step()
+        if step < 19:
+            oracle.step()
+    assert rate(100) == rate(19)
+    for wrong, match in (((1,), "steps is 1"), ((9, 1.0), "rise is 1.0"), ((9, 0.3, 0.0), "start and end are 0.0")):
+        arguments = dict(zip(("steps", "rise", "start"), wrong, strict=False))
+        with pytest.raises(ValueError, match=f"one_cycle: {match}"):
+            schedules.one_cycle(0.3, **arguments)  # type: ignore[arg-type]

@@ -30,6 +30,10 @@ LSTM_INPUT_GATE, LSTM_FORGET_GATE = map(CELLS["lstm"].gates.index, "if")
 GRU_UPDATE_GATE = CELLS["gru"].gates.index("z")
 
 
+_BY_REFLECTIONS = 256  # units from which on the QR of LAPACK is the slower way
+_BLOCK, _ROWS = 64, 128  # reflections that are applied together, and to how many rows
+
+
 @dataclass(frozen=True)
 class RecurrentInit:
     """How the weights of a recurrent layer start: ``LSTM(..., init=RecurrentInit(forget_bias=3))``.
@@ -139,9 +143,41 @@ def orthogonal(shape: tuple[int, int], dtype: np.dtype[Any], rng: np.random.Gene
     if initialisation_is_skipped():
         return np.zeros(shape, dtype)
     rows, columns = shape
-    q, r = np.linalg.qr(rng.standard_normal((max(shape), min(shape))))
-    q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    long, short = max(shape), min(shape)
+    if short < _BY_REFLECTIONS:
+        q, r = np.linalg.qr(rng.standard_normal((long, short)))
+        q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    else:
+        q = _reflected(long, short, dtype, rng)
     return np.ascontiguousarray(q if rows >= columns else q.T, dtype)
+
+
+def _reflected(rows: int, columns: int, dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Return what the QR factorisation of a normal matrix has as Q, without the factorisation.
+
+    Its Householder vectors are normal vectors of falling length, so they are drawn (Stewart 1980), and their product is
+    formed a block at a time from the right, as I - V T V^T, where T^-1 is the upper triangle of V^T V with half its
+    diagonal (Puglisi 1992): all the work is in matrix products.
+    """
+    q = np.eye(rows, columns, dtype=dtype)
+    signs = np.empty(columns, dtype)
+    for start in reversed(range(0, columns, _BLOCK)):
+        width = min(_BLOCK, columns - start)
+        v = np.tril(rng.standard_normal((rows - start, width)))
+        diagonal = np.arange(width)
+        sign = np.where(v[diagonal, diagonal] < 0, -1.0, 1.0)
+        v[diagonal, diagonal] += sign * np.sqrt((v * v).sum(axis=0))
+        products = v.T @ v
+        inverse = np.triu(products)
+        inverse[diagonal, diagonal] *= 0.5
+        part, v_t = q[start:, start:], np.ascontiguousarray((v @ np.linalg.inv(inverse)).astype(dtype))
+        v = v.astype(dtype)
+        inner = v.T @ part
+        for row in range(0, len(part), _ROWS):  # so that the product is in the cache when it is taken off
+            part[row : row + _ROWS] -= v_t[row : row + _ROWS] @ inner
+        signs[start : start + width] = -sign
+    q *= signs
+    return q
 
 
 def limit_spectral_norm(weight: NDArray[Any], limit: float = 1.0) -> NDArray[Any]:

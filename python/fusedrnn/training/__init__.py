@@ -1,6 +1,7 @@
 """Losses, optimizers, schedules, callbacks and the loop that uses them."""
 
 from . import schedules
+from .averaging import AverageWeights
 from .batching import bucketed_order
 from .callbacks import Callback, LearningRate, Training
 from .clip import clip_grad_norm, clip_grad_value
@@ -8,6 +9,7 @@ from .constraints import SpectralNormLimit
 from .evaluation import evaluate, predict
 from .fit import fit
 from .history import History
+from .loggers import CSVLogger, TensorBoard
 from .losses import binary_cross_entropy, class_weights, cross_entropy, huber, mae, mse, sequence_mask
 from .metrics import RunningMetrics, accuracy, mean_absolute_error, perplexity
 from .monitors import Checkpoint, EarlyStopping, ReduceOnPlateau
@@ -19,7 +21,9 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AverageWeights",
     "BatchSource",
+    "CSVLogger",
     "Callback",
     "Checkpoint",
     "EarlyStopping",
@@ -30,6 +34,7 @@ __all__ = [
     "ReduceOnPlateau",
     "RunningMetrics",
     "SpectralNormLimit",
+    "TensorBoard",
     "Training",
     "accuracy",
     "binary_cross_entropy",

@@ -48,6 +48,9 @@ class Callback:
     def on_step_begin(self, training: Training) -> None:
         """Before a batch."""
 
+    def on_validation_begin(self, training: Training) -> None:
+        """After the steps of an epoch, before its validation, and where there is none."""
+
     def on_epoch_end(self, training: Training) -> None:
         """After an epoch and its validation; ``training.values`` has its results."""
 

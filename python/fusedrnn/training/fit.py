@@ -212,6 +212,8 @@ def fit(
         with bar as shown:
             for training.epoch in remaining:
                 loop.run_epoch(RunningMetrics(metrics), shown)
+                for callback in callbacks:
+                    callback.on_validation_begin(training)
                 if judge_on is not None:
                     measured, what = RunningMetrics(metrics), "validation_data" if check_finite else ""
                     training.values["val_loss"] = judged(model, judge_on, criterion, batch_size, measured, what)

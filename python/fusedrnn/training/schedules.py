@@ -75,7 +75,7 @@ def cosine(lr: float, steps: int, min_lr: float = 0.0) -> Schedule:
         If ``steps`` is not positive.
     """
     _check("cosine", "steps", steps)
-    return lambda step: min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
+    return lambda step: _between(lr, min_lr, min(step, steps) / steps)
 
 
 def warmup(schedule: Schedule, steps: int) -> Schedule:
@@ -95,6 +95,48 @@ def warmup(schedule: Schedule, steps: int) -> Schedule:
     """
     _check("warmup", "steps", steps)
     return lambda step: schedule(0) * (step + 1) / (steps + 1) if step < steps else schedule(step - steps)
+
+
+def one_cycle(lr: float, steps: int, *, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> Schedule:
+    """Rise from lr / ``start`` to lr and fall to lr / (``start`` ``end``), each along half a cosine; then stay there.
+
+    Smith & Topin 2019; the rates of torch.optim.lr_scheduler.OneCycleLR with so many steps.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate at the top.
+    steps : int
+        How long all of it takes, at least 2.
+    rise : float
+        Share of the steps before the top, in (0, 1).
+    start, end : float
+        By how much the first rate is below the top, and the last one below the first; positive.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    """
+    if steps < 2:
+        raise ValueError(f"one_cycle: steps is {steps}; expected at least 2")
+    if not 0 < rise < 1:
+        raise ValueError(f"one_cycle: rise is {rise}; expected a number in (0, 1)")
+    if not (start > 0 and end > 0):
+        raise ValueError(f"one_cycle: start and end are {start} and {end}; expected positive numbers")
+    low, top, last = lr / start, rise * steps - 1, steps - 1
+
+    def rate(step: int) -> float:
+        if step <= top:
+            return _between(low, lr, step / top)
+        return _between(lr, low / end, min(1.0, (step - top) / (last - top)))
+
+    return rate
+
+
+def _between(first: float, second: float, share: float) -> float:
+    """Go from first to second along half a cosine."""
+    return second + (first - second) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _check(op: str, name: str, value: int) -> None:
