@@ -2,8 +2,9 @@
 
 The image, one vector, sets the initial state of an LSTM and stays before its eyes while it says what it sees: one word
 for 07 or 13, two for 42, and then the end. It sees no training image twice: each is moved, turned and stretched a
-little every time, so that it cannot be learnt by heart. Those that judge are of digits it never saw. The baseline, a
-logistic regression for each of the two digits, needs no words.
+little every time, so that it cannot be learnt by heart. Those that judge are of digits it never saw. The baselines
+name each of the two digits by itself and need no words: a logistic regression, and a support vector machine with a
+Gaussian kernel, a strong one on digits.
 
     python examples/caption_digits.py             # one or two minutes; saves examples/output/caption_digits.png
     python examples/caption_digits.py --quick     # some seconds
@@ -11,7 +12,7 @@ logistic regression for each of the two digits, needs no words.
     python examples/caption_digits.py --validate  # how the settings were chosen: without the digits that judge
 
 Data: 1,797 handwritten digits, scikit-learn's load_digits; num2words spells. The exit code is not 0
-unless nearly all captions are right.
+unless nearly all captions are right, and after a full run more of them than either baseline has.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from shared import FAINT, INK, ORANGE, make_parser, print_kernels, save_figure
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
+from sklearn.svm import SVC
 
 import fusedrnn as fr
 
@@ -133,18 +135,25 @@ def main() -> None:
     found = model.generate(unseen, STEPS)
     said = [" ".join(WORDS[token] for token in row if token != END) for row in found.tokens]
     exact = np.array([words == " ".join(SPELLED[number]) for words, number in zip(said, numbers, strict=True)])
-    classifier = LogisticRegression(max_iter=2000).fit(learn, digits)
-    tens, units = (classifier.predict(unseen[:, half]) for half in (slice(PIXELS), slice(PIXELS, None)))
-    baseline = np.mean(10 * tens + units == numbers)
-    print(f"Exact    {exact.mean():.1%} of the captions of unseen images; ", end="")
-    print(f"{baseline:.1%} by logistic regression, digit by digit, and given the words\n")
+    print(f"Exact    {exact.mean():.1%} of the captions of unseen images; digit by digit, and given the words:")
+    best = 0.0
+    for name, classifier in (
+        ("logistic regression", LogisticRegression(max_iter=2000)),
+        ("RBF SVC", SVC(C=10)),
+    ):
+        classifier.fit(learn, digits)
+        tens, units = (classifier.predict(unseen[:, half]) for half in (slice(PIXELS), slice(PIXELS, None)))
+        baseline = np.mean(10 * tens + units == numbers)
+        best = max(best, baseline)
+        print(f"         {baseline:.1%} by {name}")
+    print()
     wrong = list({(numbers[i], said[i]): i for i in np.flatnonzero(~exact)}.values())[:6]
     shown = np.concatenate((wrong, np.flatnonzero(exact)[: 30 - len(wrong)]))
     print("\n".join(f"  {numbers[i]:02d}  {said[i]}{'' if exact[i] else '   wrong'}" for i in shown[:12]) + "\n")
     plot(unseen[shown], [said[i] for i in shown], exact[shown], options.out)
-    least = 0.85 if options.quick else 0.95
+    least = 0.85 if options.quick else max(0.95, best)
     if not exact.mean() > least:
-        sys.exit(f"FAILED: more than {least:.0%} of the captions should be exactly right")
+        sys.exit(f"FAILED: more than {least:.1%} of the captions should be exactly right")
 
 
 if __name__ == "__main__":
