@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import fusedrnn
+from fusedrnn.layers.protocol import LayerProtocol
+from fusedrnn.training import Callback
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -49,13 +51,20 @@ copybutton_exclude = ".linenos, .gp"
 exclude_patterns = ["_build", "_ext"]
 
 
+# What a base class documents once: what a layer answers to composites, what a callback may do.
+ONCE = {"config", "from_config", *vars(LayerProtocol), *vars(Callback)} - {"stream", "__doc__"}
+
+
 def skip(app: Any, what: str, name: str, member: Any, skipped: bool, options: Any) -> bool | None:
-    """Leave out ``config``, which the base class explains, and the fields of named tuples."""
-    if name == "config":
-        return (
-            True if getattr(member, "__qualname__", "") not in ("config", "Layer.config") else None
-        )
-    return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field") else None
+    """Leave out overrides that say nothing new, fields of named tuples, and scikit-learn's routing of metadata."""
+    if name.startswith("set_") and name.endswith("_request"):
+        return True
+    if (getattr(member, "__doc__", None) or "").startswith("Alias for field"):
+        return True
+    owner = getattr(getattr(member, "fget", member), "__qualname__", "").rpartition(".")[0]
+    return (
+        True if name in ONCE and owner not in ("", "Layer", "LayerProtocol", "Callback") else None
+    )
 
 
 def setup(app: Any) -> None:

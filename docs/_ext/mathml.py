@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 def _convert(node: nodes.Element, block: bool) -> str:
     """Return the MathML of a formula, or with a warning its text if it cannot be converted."""
     text = node.astext().strip()
+    if r"\\" in text and r"\begin" not in text:
+        text = rf"\begin{{aligned}}{text}\end{{aligned}}"
     try:
         return str(tex2mathml(text, as_block=block)).replace("\n", "")
     except MathError as error:

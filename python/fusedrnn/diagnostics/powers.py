@@ -52,10 +52,10 @@ def spectral_norm(weight: Any) -> float:
 
 
 def power_norms(weight: Any, steps: int, *, norm: str = "spectral") -> Array:
-    """Return the norms of (W^T)^t for t = 0 .. ``steps``.
+    r"""Return the norms of (W^T)^t for t = 0 .. ``steps``.
 
-    Without its non-linearity a recurrent network has dh(t)/dh(0) = (W^T)^t, which vanishes or explodes with the
-    spectral radius of W (Bengio et al. 1994; Pascanu et al. 2013).
+    Without its non-linearity a recurrent network has :math:`\partial h(t) / \partial h(0) = (W^T)^t`, which vanishes or
+    explodes with the spectral radius of W (Bengio et al. 1994; Pascanu et al. 2013).
 
     Parameters
     ----------

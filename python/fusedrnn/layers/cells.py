@@ -12,7 +12,11 @@ from .registry import register_layer
 
 @register_layer
 class RNN(Recurrent):
-    """Elman network: ``h(t) = tanh(b + W_ih x(t) + W_hh h(t-1))``, or relu (Elman 1990).
+    r"""Elman network, with tanh or relu (Elman 1990).
+
+    .. math::
+
+        h(t) = \tanh(b_{ih} + W_{ih}\, x(t) + b_{hh} + W_{hh}\, h(t-1)).
 
     Parameters
     ----------
@@ -110,11 +114,17 @@ class RNN(Recurrent):
 
 @register_layer
 class LSTM(Recurrent):
-    """Long short-term memory with gates i, f, g, o (Hochreiter & Schmidhuber 1997; forget gate Gers et al. 2000).
+    r"""Long short-term memory with gates i, f, g, o (Hochreiter & Schmidhuber 1997; forget gate Gers et al. 2000).
 
-    ``i, f, o = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``g = tanh(...)``, ``c(t) = f c(t-1) + i g``,
-    ``h(t) = o tanh(c(t))``. Parameters as :class:`RNN`, without nonlinearity; the forget gate's bias starts at 1. The
-    state is the pair (h, c).
+    .. math::
+
+        i, f, o &= \sigma(b + W_{ih}\, x(t) + W_{hh}\, h(t-1)), \\
+        g &= \tanh(b + W_{ih}\, x(t) + W_{hh}\, h(t-1)), \\
+        c(t) &= f \odot c(t-1) + i \odot g, \\
+        h(t) &= o \odot \tanh(c(t)),
+
+    each gate with rows of its own of W_ih and W_hh, and with b the sum of bias_ih and bias_hh. Parameters as in
+    :class:`RNN`, without nonlinearity; the forget gate's bias starts at 1. The state is the pair (h, c).
     """
 
     _cell = "lstm"
@@ -123,10 +133,15 @@ class LSTM(Recurrent):
 
 @register_layer
 class GRU(Recurrent):
-    """Gated recurrent unit with gates r, z, n; reset after the product, as in torch and cuDNN (Cho et al. 2014).
+    r"""Gated recurrent unit with gates r, z, n; reset after the product, as in torch and cuDNN (Cho et al. 2014).
 
-    ``r, z = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``n = tanh(b_in + W_in x(t) + r (W_hn h(t-1) + b_hn))``,
-    ``h(t) = (1-z) n + z h(t-1)``. Parameters as :class:`RNN`, without nonlinearity.
+    .. math::
+
+        r, z &= \sigma(b + W_{ih}\, x(t) + W_{hh}\, h(t-1)), \\
+        n &= \tanh(b_{in} + W_{in}\, x(t) + r \odot (b_{hn} + W_{hn}\, h(t-1))), \\
+        h(t) &= (1 - z) \odot n + z \odot h(t-1).
+
+    Parameters as in :class:`RNN`, without nonlinearity.
     """
 
     _cell = "gru"

@@ -18,7 +18,7 @@ from .registry import register_layer
 
 @register_layer
 class Linear(Layer):
-    """y = x W^T + b over the last axis.
+    r"""An affine map of the last axis: :math:`y = x W^T + b`.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from .protocol import Shape
 
 
 class TiedLinear(Layer):
-    """y = x W + b with the W (out_features, in_features) of ``linear``; its gradient is added to ``linear``'s.
+    r"""The map :math:`y = x W + b`, with the W (out_features, in_features) of ``linear``, which gets its gradient.
 
     Parameters
     ----------

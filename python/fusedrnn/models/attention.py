@@ -21,10 +21,16 @@ SCORES = ("dot", "general")
 
 @register_layer
 class Attention(Model):
-    """Global attention of Luong et al. 2015: what each query h(t) reads from the memory m(1) ... m(S).
+    r"""Global attention of Luong et al. 2015: what each query h(t) reads from the memory m(1) ... m(S).
 
-    ``score(t, s) = h(t) . m(s)`` (dot) or ``h(t) W m(s)`` (general); ``a(t) = softmax over the valid s``;
-    ``context(t) = sum over s of a(t, s) m(s)``; ``y(t) = tanh(W_c [context(t), h(t)])`` (their equations 5, 7, 8).
+    .. math::
+
+        \mathrm{score}(t, s) &= h(t) \cdot m(s) \;\text{ (dot) or }\; h(t)^T W m(s) \;\text{ (general)}, \\
+        a(t, s) &= \mathrm{softmax}_s(\mathrm{score}(t, s)), \\
+        k(t) &= \sum_s a(t, s)\, m(s), \\
+        y(t) &= \tanh(W_c\, [k(t), h(t)]),
+
+    over the valid s only (their equations 5, 7 and 8).
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from .model import Model, check_recurrent
 
 @register_layer
 class Bridge(Model):
-    """state = tanh(W v + b): every h and c of every layer of ``layer`` (Cho et al. 2014, appendix A.1.2).
+    r"""A vector as initial state, :math:`\tanh(W v + b)`: every h and c of ``layer`` (Cho et al. 2014, appendix A.1.2).
 
     Parameters
     ----------

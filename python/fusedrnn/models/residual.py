@@ -17,9 +17,13 @@ from .model import Model, batch_lengths, check_recurrent, input_features, output
 
 @register_layer
 class Residual(Model):
-    """Each layer adds to what it reads: x(l+1) = x(l) + f_l(x(l)), so that gradients reach the lowest layers.
+    r"""Each layer adds to what it reads, so that gradients reach the lowest layers.
 
-    Where the sizes of x(l) and f_l(x(l)) differ, x(l) is multiplied by a matrix, without bias (He et al. 2016,
+    .. math::
+
+        x_{l+1}(t) = x_l(t) + f_l(x_l)(t).
+
+    Where the sizes of the two terms differ, the first is multiplied by a matrix, without bias (He et al. 2016,
     equation 2). Use as a recurrent layer: it returns y and the tuple of the layers' states.
 
     Parameters

@@ -12,10 +12,14 @@ from .optimizer import Optimizer
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum as in torch.optim.SGD (Sutskever et al. 2013, without dampening).
+    r"""Stochastic gradient descent, with momentum as in torch.optim.SGD (Sutskever et al. 2013, without dampening).
 
-    ``m = momentum m + g``, ``p -= lr m``; with nesterov ``p -= lr (g + momentum m)``. p is a parameter, g its gradient
-    + weight_decay p.
+    .. math::
+
+        m &\leftarrow \mu\, m + g, \\
+        p &\leftarrow p - \mathrm{lr}\; m, \;\text{ with nesterov }\; p - \mathrm{lr}\,(g + \mu\, m),
+
+    with p a parameter, g its gradient + weight_decay p, and :math:`\mu` the momentum.
 
     Parameters
     ----------
@@ -71,10 +75,15 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """Gradient over the root of its running mean square, as torch.optim.RMSprop (Hinton 2012, lecture 6).
+    r"""Gradient over the root of its running mean square, as torch.optim.RMSprop (Hinton 2012, lecture 6).
 
-    ``v = alpha v + (1 - alpha) g^2``, ``m = momentum m + g / (sqrt(v) + eps)``, ``p -= lr m``. p is a parameter, g its
-    gradient + weight_decay p.
+    .. math::
+
+        v &\leftarrow \alpha\, v + (1 - \alpha)\, g^2, \\
+        m &\leftarrow \mu\, m + g / (\sqrt{v} + \varepsilon), \\
+        p &\leftarrow p - \mathrm{lr}\; m,
+
+    with p a parameter, g its gradient + weight_decay p, and :math:`\mu` the momentum.
 
     Parameters
     ----------
@@ -136,11 +145,15 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam, as torch.optim.Adam (Kingma & Ba 2015, algorithm 1).
+    r"""Adam, as torch.optim.Adam (Kingma & Ba 2015, algorithm 1).
 
-    ``m = beta1 m + (1 - beta1) g``, ``v = beta2 v + (1 - beta2) g^2``,
-    ``p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)``. p is a parameter, g its gradient
-    + weight_decay p, and t counts the steps from 1.
+    .. math::
+
+        m &\leftarrow \beta_1 m + (1 - \beta_1)\, g, \\
+        v &\leftarrow \beta_2 v + (1 - \beta_2)\, g^2, \\
+        p &\leftarrow p - \frac{\mathrm{lr}}{1 - \beta_1^t} \cdot \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \varepsilon},
+
+    with p a parameter, g its gradient + weight_decay p, and t the number of steps from 1 on.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ def cross_entropy(
     sample_weight: Any = None,
     normalizer: float | None = None,
 ) -> tuple[float, Array]:
-    """Mean of -log softmax(pred)[target], from logits.
+    r"""Mean of :math:`-\log \mathrm{softmax}(x)_y`, from logits x and the class y.
 
     Parameters
     ----------

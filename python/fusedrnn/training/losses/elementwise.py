@@ -15,7 +15,7 @@ from .elements import common_namespace, divisor, element_weights, mean, share, v
 def mse(
     pred: Any, target: Any, mask: Any = None, *, sample_weight: Any = None, normalizer: float | None = None
 ) -> tuple[float, Array]:
-    """Mean of (pred - target)^2; both (..., F) of any real dtype."""
+    r"""Mean of :math:`(\hat y - y)^2`, with the prediction and the target both (..., F) of any real dtype."""
     pair = _Pair("mse", pred, target, mask, sample_weight, normalizer)
     d = pair.difference()
     return pair.reduced(d * d, d, 2.0)
@@ -24,7 +24,7 @@ def mse(
 def mae(
     pred: Any, target: Any, mask: Any = None, *, sample_weight: Any = None, normalizer: float | None = None
 ) -> tuple[float, Array]:
-    """Mean of abs(pred - target); the gradient at 0 is 0."""
+    r"""Mean of :math:`|\hat y - y|`; the gradient at 0 is 0."""
     pair = _Pair("mae", pred, target, mask, sample_weight, normalizer)
     d = pair.difference()
     return pair.reduced(pair.xp.abs(d), pair.xp.sign(d))
@@ -39,9 +39,13 @@ def huber(
     sample_weight: Any = None,
     normalizer: float | None = None,
 ) -> tuple[float, Array]:
-    """Mean of d^2 / 2 where abs(d) <= delta and delta (abs(d) - delta / 2) elsewhere, with d = pred - target.
+    r"""Mean of a square near 0 and an absolute value far from it (Huber 1964), as torch.nn.HuberLoss.
 
-    Huber 1964; as torch.nn.HuberLoss.
+    .. math::
+
+        \tfrac{1}{2} d^2 \;\text{ where }\; |d| \le \delta, \;\text{ else }\; \delta\,(|d| - \tfrac{1}{2}\delta),
+
+    with :math:`d = \hat y - y`.
     """
     if not delta > 0:
         raise ValueError(f"huber: delta is {delta}; expected a positive number")
@@ -55,7 +59,7 @@ def huber(
 def binary_cross_entropy(
     pred: Any, target: Any, mask: Any = None, *, sample_weight: Any = None, normalizer: float | None = None
 ) -> tuple[float, Array]:
-    """Mean of -(z log s + (1 - z) log(1 - s)) with s = sigmoid(pred), from logits.
+    r"""Mean of :math:`-(z \log s + (1 - z) \log(1 - s))` with :math:`s = \sigma(x)`, from logits x.
 
     The target z, shaped as pred, is in [0, 1], or boolean. Computed as max(x, 0) - x z + log(1 + exp(-abs(x))), which
     neither overflows nor cancels.
