@@ -10,7 +10,17 @@ from .evaluation import evaluate, predict
 from .fit import fit
 from .history import History
 from .loggers import CSVLogger, TensorBoard
-from .losses import binary_cross_entropy, class_weights, cross_entropy, huber, mae, mse, sequence_mask
+from .losses import (
+    binary_cross_entropy,
+    class_weights,
+    cross_entropy,
+    ctc,
+    ctc_labels,
+    huber,
+    mae,
+    mse,
+    sequence_mask,
+)
 from .metrics import RunningMetrics, accuracy, mean_absolute_error, perplexity
 from .monitors import Checkpoint, EarlyStopping, ReduceOnPlateau
 from .optimizer import Optimizer
@@ -43,6 +53,8 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "cross_entropy",
+    "ctc",
+    "ctc_labels",
     "evaluate",
     "fit",
     "huber",

@@ -76,6 +76,7 @@ class Criterion:
         whole = function.func if isinstance(function, partial) else function
         self.name = getattr(whole, "__name__", type(whole).__name__)
         self.built_in = whole in LOSSES.values()
+        self.by_sample = whole in UNALIGNED
         self.ignore_index = options.get("ignore_index", IGNORE_INDEX)
         self.ignore_nan = ignore_nan
         if class_weight is not None and (whole is not cross_entropy or options.get("weight") is not None):
@@ -117,6 +118,8 @@ class Criterion:
     def count(self, y: Array, labels: bool, mask: Any, weight: Any) -> float:
         """Return the number of elements of a target that count, each as often as its weight says."""
         xp = namespace_of(y)
+        if self.by_sample:
+            return float(len(y) if weight is None else take_host(weight).sum(dtype=np.float64))
         valid: Any = None
         if labels:
             valid = y != self.ignore_index
@@ -142,6 +145,8 @@ class Criterion:
 
     def labels_of(self, samples: Samples, pred: Array, batch: Batch) -> float:
         """Return the number of labels in a data set, as its first batch and prediction tell where to look."""
+        if self.by_sample:
+            return float(len(samples) if samples.weight is None else samples.weight.values.sum(dtype=np.float64))
         labels, by_step = self.is_label(pred, batch.y), batch.y_lengths is not None and pred.ndim >= 3
         return sum(self.count(y, labels, None, weight) for y, weight in samples.labels(by_step))
 

@@ -70,7 +70,7 @@ def fit(
         Targets, as the loss takes them; booleans count as 0 and 1. With several inputs, their time steps are those of
         the last one. None if x is a source.
     loss : str or callable
-        "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy", or ``loss(pred, target, mask=None)`` that
+        "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy", "ctc", or ``loss(pred, target, mask=None)`` that
         returns (value, d_pred), a mean over what is valid and its gradient; its arrays are on the model's device. The
         mask is (B, T), and has the target's shape with ``ignore_nan``; with sample_weight, the loss takes that, too.
     optimizer : str, Optimizer or callable

@@ -12,6 +12,7 @@ ValueError for wrong shapes, TypeError for wrong dtypes, and RuntimeError if ``t
 from __future__ import annotations
 
 from .classes import balanced, class_weights, cross_entropy
+from .connectionist import ctc, ctc_labels
 from .elements import IGNORE_INDEX, Loss, common_namespace, element_weights, sequence_mask, spread, valid_elements
 from .elementwise import binary_cross_entropy, huber, mae, mse
 
@@ -25,6 +26,8 @@ __all__ = [
     "class_weights",
     "common_namespace",
     "cross_entropy",
+    "ctc",
+    "ctc_labels",
     "element_weights",
     "get_loss",
     "huber",
@@ -41,10 +44,11 @@ LOSSES: dict[str, Loss] = {
     "huber": huber,
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
+    "ctc": ctc,
 }
 
 
-UNALIGNED: frozenset[Loss] = frozenset()  # whose targets have a time of their own
+UNALIGNED: frozenset[Loss] = frozenset({ctc})  # whose targets have a time of their own, and whose mean is over samples
 
 
 def get_loss(loss: str | Loss) -> Loss:
