@@ -31,7 +31,7 @@ def new_figure(what: str, size: tuple[float, float], *, on_screen: bool) -> Figu
 
 
 def style(axes: Any) -> None:
-    """Leave of the frame what helps to read the values."""
+    """Keep only those parts of the frame that help to read the values."""
     axes.tick_params(colors=INK, length=0)
     axes.grid(True, axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)

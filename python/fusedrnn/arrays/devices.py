@@ -1,4 +1,4 @@
-"""What of CUDA is built and present, what counts as an array on a device, and the words for what is missing.
+"""Which parts of CUDA are built and present, what counts as an array on a device, and the words for what is missing.
 
 Nothing of CUDA is imported before it is asked for.
 """
@@ -47,7 +47,7 @@ def status() -> dict[str, Any]:
 
 
 def covers(built: tuple[str, ...], capability: tuple[int, int]) -> bool:
-    """Say whether code for these architectures runs on a device of this compute capability.
+    """Return whether code for these architectures runs on a device of this compute capability.
 
     Machine code runs on the same major version and an equal or higher minor one, unless it is for one chip alone (the
     suffix a, as in 90a); PTX ("virtual") is compiled by the driver for any capability that is not lower. A bare number
@@ -144,13 +144,13 @@ def cupy_namespace() -> Any:
 
 
 def speaks_protocol(array: Any) -> bool:
-    """Say whether an object is an array of a library other than NumPy that shares its memory."""
+    """Return whether an object is an array of a library other than NumPy that shares its memory."""
     shares = hasattr(array, "__dlpack_device__") or hasattr(array, "__cuda_array_interface__")
     return shares and not isinstance(array, (np.ndarray, np.generic))
 
 
 def is_device_array(array: Any) -> bool:
-    """Say whether an object is such an array in the memory of a device."""
+    """Return whether an object is such an array in the memory of a device."""
     if not speaks_protocol(array):
         return False
     return not hasattr(array, "__dlpack_device__") or array.__dlpack_device__()[0] != _DLPACK_CPU

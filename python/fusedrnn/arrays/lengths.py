@@ -20,7 +20,7 @@ def pad_sequences(sequences: Sequence[Any]) -> tuple[Array, NDArray[np.int64]]:
     Parameters
     ----------
     sequences : sequence of N array_like (T_n, ...)
-        Alike but for T_n, which may be 0. Of any real dtype.
+        Of one shape except for T_n, which may be 0. Any real dtype.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def padded(op: str, name: str, items: Sequence[Array]) -> tuple[Array, NDArray[n
 def common_dtype(op: str, name: str, items: Sequence[Array]) -> np.dtype[Any]:
     """Return the dtype that one array of these sequences has; the errors are those of ``pad_sequences``."""
     if any(item.ndim == 0 or item.shape[1:] != items[0].shape[1:] for item in items):
-        raise ValueError(f"{op}: {name} has samples of unlike shapes; expected (time, ...), alike but for time")
+        raise ValueError(f"{op}: {name} has samples of unlike shapes; expected (time, ...), equal except for time")
     wrong = next((item.dtype for item in items if item.dtype.kind not in "iuf"), None)
     if wrong is not None:
         raise TypeError(f"{op}: {name} has dtype {wrong}; expected a real dtype")

@@ -18,7 +18,7 @@ class Table:
     Attributes
     ----------
     values : ndarray of float64 (T, F)
-        One row a time step.
+        One row per time step.
     columns : tuple of str, or None
         Names of the features; None for NumPy.
     kind : {"numpy", "pandas", "polars"}
@@ -26,11 +26,11 @@ class Table:
     flat : bool
         Whether that was one-dimensional: an array (T,) or a Series.
     time : str or None
-        The column that has the time of each row, which is no feature.
+        The column that has the time of each row, which is not a feature.
     index : Any
         The times: of pandas the index or that column, of polars that column; None if there are none.
     name : str
-        Of the argument, for messages.
+        Name of the argument, for messages.
     """
 
     values: Array

@@ -28,7 +28,7 @@ class Saturation:
         Shares in the lowest and highest part of the range: a sigmoid gate closed and open; tanh near -1 and 1 (of c,
         its tanh). For h of a relu, low is the share of zeros and high is NaN.
     mean, std : float
-        Of the values.
+        Mean and standard deviation of the values.
     """
 
     low: float

@@ -1,7 +1,7 @@
 """Scikit-learn estimators on windows, sequences, texts and tables: regression and forecasts, classification, codes.
 
 Needs scikit-learn: ``pip install 'scikit-learn>=1.6'``. X is windows of a series (samples, window) or (samples, window,
-features), a list of sequences of unequal length, a list of texts, or a table with one row a time step. All work in a
+features), a list of sequences of unequal length, a list of texts, or a table with one row per time step. All work in a
 Pipeline and in GridSearchCV.
 """
 

@@ -30,7 +30,7 @@ class SequenceAutoencoderTransformer(
         Size of the code.
     cell, hidden_size, num_layers, bidirectional, dropout, learning_rate, epochs, batch_size, clip_norm, \
 validation_fraction, validation, patience, standardize, warm_start, random_state, verbose
-        As of :class:`RecurrentRegressor`; encoder and decoder have as many layers, ``bidirectional`` is the encoder's,
+        As in :class:`RecurrentRegressor`; encoder and decoder have as many layers, ``bidirectional`` is the encoder's,
         and the last dropout is before the decoder's head.
 
     Attributes
@@ -38,7 +38,7 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
     model_ : fusedrnn.models.SequenceAutoencoder
         Its sequences are standardized.
     history_, n_features_in_, feature_names_in_, window_shape_, x_scaler_
-        As of :class:`RecurrentRegressor`.
+        As in :class:`RecurrentRegressor`.
     """
 
     code_size: int = 8

@@ -31,7 +31,7 @@ class RecurrentClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[m
     ----------
     cell, hidden_size, num_layers, bidirectional, dropout, learning_rate, epochs, batch_size, clip_norm, \
 validation_fraction, validation, patience, standardize, warm_start, random_state, verbose
-        As of :class:`RecurrentRegressor`; targets are labels, so that only features are standardized.
+        As in :class:`RecurrentRegressor`; targets are labels, so that only features are standardized.
     class_weight : dict, "balanced" or None
         How much the samples of each class count, as in scikit-learn; of several outputs a list of those, or "balanced".
     vocabulary : Vocabulary, optional
@@ -44,9 +44,9 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
     classes_ : ndarray, or list of ndarray
         The labels, sorted; of several outputs one array each.
     vocabulary_ : Vocabulary or None
-        Of texts.
+        Vocabulary of the texts.
     model_, history_, n_features_in_, feature_names_in_, window_shape_
-        As of :class:`RecurrentRegressor`; the model's outputs are logits, of several outputs side by side.
+        As in :class:`RecurrentRegressor`; the model's outputs are logits, of several outputs side by side.
 
     Examples
     --------

@@ -25,7 +25,7 @@ def stride_of(windows: Array) -> int:
 
 
 def targets_continue(windows: Any, target: Array, stride: int) -> bool:
-    """Say whether most targets (N, K, F) are what follows their window (N, T, F), as the next window shows."""
+    """Return whether most targets (N, K, F) are what follows their window (N, T, F), as the next window shows."""
     shown = min(stride, target.shape[1])
     if not shown:
         return False

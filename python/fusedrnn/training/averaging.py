@@ -77,7 +77,7 @@ class AverageWeights(Callback):
         return {"average": _on_host(self.average), "steps": self._steps, "weights": _on_host(self._weights or {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take them over."""
+        """Restore them."""
         for name, mean in self.average.items():
             assign(mean, state["average"][name])
         self._weights = {name: mean.copy() for name, mean in self.average.items()}

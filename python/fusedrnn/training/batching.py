@@ -39,7 +39,7 @@ def bucketed_order(
     Raises
     ------
     ValueError, TypeError
-        If ``lengths`` is no integer vector, or a size not positive.
+        If ``lengths`` is not an integer vector, or a size not positive.
     """
     steps = as_integer("bucketed_order", "lengths", lengths)
     if steps.ndim != 1:

@@ -18,9 +18,9 @@ class Training:
     Attributes
     ----------
     model, optimizer, history
-        Of this run.
+        Those of this run.
     epoch, step : int
-        Those being worked on, from 0; steps count over all epochs.
+        The current ones, from 0; steps count over all epochs.
     values : dict
         What the epoch that just ended recorded: "loss", "val_loss", "lr", "seconds".
     stop : str
@@ -37,7 +37,7 @@ class Training:
 
 
 class Callback:
-    """Base of the callbacks; override what is of interest."""
+    """Base of the callbacks; override the methods you need."""
 
     def on_train_begin(self, training: Training) -> None:
         """Before the first epoch."""
@@ -55,14 +55,14 @@ class Callback:
         """After an epoch and its validation; ``training.values`` has its results."""
 
     def on_train_end(self, training: Training) -> None:
-        """After the last epoch, and when training was interrupted or failed, be it in an ``on_train_begin``."""
+        """After the last epoch, and when training was interrupted or failed, even in an ``on_train_begin``."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the callback needs to go on in a later run: numbers, text, float arrays, dictionaries of them."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` returned, after ``on_train_begin``."""
+        """Restore what ``state_dict`` returned, after ``on_train_begin``."""
 
 
 class LearningRate(Callback):

@@ -29,7 +29,7 @@ class Column:
     lengths : ndarray of int64 (N,) or None
         Valid time steps of each sample.
     dtype : dtype
-        Of a batch.
+        Type of a batch.
     fill : int
         What sequences are padded with.
     """

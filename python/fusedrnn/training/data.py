@@ -52,7 +52,7 @@ class Batch:
         return len(self.y)
 
     def mask(self, pred: Array) -> NDArray[np.bool_] | None:
-        """Return the mask (B, T) of a prediction (B, T, ...) for each time step; None for one a sample, (B, F)."""
+        """Return the mask (B, T) of a prediction (B, T, ...) for each time step; None for one per sample, (B, F)."""
         if self.y_lengths is None or pred.ndim < 3:
             return None
         mask: NDArray[np.bool_] = from_host(namespace_of(pred), sequence_mask(self.y_lengths, pred.shape[1]))
@@ -215,7 +215,7 @@ def _in_step(op: str, name: str, last: Column, target: Column, step_rank: int) -
 
 
 def _has_time(column: Column) -> bool:
-    """Say whether the second axis is certainly time: of sequences of vectors, or of tokens."""
+    """Return whether the second axis is certainly time: of sequences of vectors, or of tokens."""
     return column.ndim >= 3 or (column.ndim == 2 and column.dtype.kind in "iu")
 
 

@@ -67,7 +67,7 @@ def predict(model: Layer, x: Any, *, batch_size: int = 256, lengths: Any = None)
     model, x, lengths
         As in ``fit``; a list of sequences of unequal length is padded a batch at a time.
     batch_size : int
-        Samples a call.
+        Samples per call.
 
     Returns
     -------

@@ -70,7 +70,7 @@ def _place(index: int, samples: Samples | None, array: Any) -> str:
 
 
 def array_is_finite(array: Any) -> bool:
-    """Say whether all elements are finite, wherever the array is."""
+    """Return whether all elements are finite, wherever the array is."""
     return bool((array - array == 0).all())
 
 

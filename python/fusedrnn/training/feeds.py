@@ -23,7 +23,7 @@ class Feed(Protocol):
 
     @property
     def steps(self) -> int | None:
-        """Batches an epoch; None if that is not known."""
+        """Batches per epoch; None if that is not known."""
 
     def epoch(self, epoch: int) -> Iterator[list[Batch]]:
         """Yield the batches of an epoch, from 0, each in pieces that are padded apart."""
@@ -44,7 +44,7 @@ class SampleFeed:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return -(-len(self.samples) // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[list[Batch]]:
@@ -82,7 +82,7 @@ class SourceFeed:
 
     @property
     def steps(self) -> int | None:
-        """Batches an epoch; None if the source decides."""
+        """Batches per epoch; None if the source decides."""
         return len(self._all) if self._all is not None else self.source.steps
 
     def epoch(self, epoch: int) -> Iterator[list[Batch]]:

@@ -18,7 +18,7 @@ _LOG_RATIO = 20.0  # a loss that falls by more is easier to read on a logarithmi
 
 
 class History(dict[str, list[float]]):
-    """Recorded values by name, one a finished epoch: "loss", "val_loss" (with validation data), "lr", "seconds".
+    """Recorded values by name, one per finished epoch: "loss", "val_loss" (with validation data), "lr", "seconds".
 
     ``print(history)`` shows the last epoch and the best one; a notebook shows the same as a table.
 
@@ -27,7 +27,7 @@ class History(dict[str, list[float]]):
     epochs : int
         Number of finished epochs.
     best_epoch : int
-        Epoch (from 0) with the least validation loss, or loss without validation data; -1 if there is none, or every
+        Epoch (from 0) with the lowest validation loss, or loss without validation data; -1 if there is none, or every
         one is NaN.
     stopped : str
         Why training ended before its last epoch; empty if it did not.
@@ -44,7 +44,7 @@ class History(dict[str, list[float]]):
 
     @property
     def best_epoch(self) -> int:
-        """Epoch (from 0) with the least validation loss, or loss without validation data; -1 if there is none."""
+        """Epoch (from 0) with the lowest validation loss, or loss without validation data; -1 if there is none."""
         values = self.get("val_loss") or self.get("loss") or []
         known = [epoch for epoch, value in enumerate(values) if not math.isnan(value)]
         return min(known, key=values.__getitem__, default=-1)

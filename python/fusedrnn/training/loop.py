@@ -54,7 +54,7 @@ class Loop:
     clip : callable
         Called with the model when its gradients are there.
     accumulate : int
-        Batches a step.
+        Batches per step.
     check_finite : bool
         Whether a loss that is not finite ends training.
     callbacks : tuple of Callback

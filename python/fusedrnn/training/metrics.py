@@ -1,4 +1,4 @@
-"""Measures of a model's outputs for people to read; ``mask`` and ``sample_weight`` as in the losses."""
+"""Metrics of a model's outputs, for people to read; ``mask`` and ``sample_weight`` as in the losses."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def accuracy(
 ) -> float:
     """Return the share of valid elements whose largest logit is the target's; pred (..., C), target (...) of int.
 
-    Of two classes by one logit, as for ``binary_cross_entropy``: pred and target (..., 1). Then a positive logit is
-    class 1, as is a target above 0.5.
+    For two classes with one logit, as in ``binary_cross_entropy``, pred and target are (..., 1). Then a positive logit
+    means class 1, as does a target above 0.5.
     """
     op = "accuracy"
     xp = common_namespace(op, pred, target)
@@ -51,7 +51,7 @@ def mean_absolute_error(pred: Any, target: Any, mask: Any = None, *, sample_weig
 def perplexity(
     pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX, sample_weight: Any = None
 ) -> float:
-    """Return exp of the mean cross-entropy: among how many equally likely classes the model chooses."""
+    """Return exp of the mean cross-entropy: the number of equally likely classes that the model hesitates between."""
     return _exp(cross_entropy(pred, target, mask, ignore_index=ignore_index, sample_weight=sample_weight)[0])
 
 

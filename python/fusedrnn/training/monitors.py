@@ -17,7 +17,7 @@ _FALLING = {"loss", "lr", "seconds", *LOSSES, *METRICS} - RISING
 
 
 def rises(name: str) -> bool | None:
-    """Say whether a recorded value is better when it is higher; None if that is not known."""
+    """Return whether a recorded value is better when it is higher; None if that is not known."""
     name = name.removeprefix("val_")
     if name in RISING or name.endswith("accuracy"):
         return True
@@ -36,7 +36,7 @@ class Monitor(Callback):
         Whether the value is better when lower or higher. Losses and the built-in metrics know theirs, as does a name
         that ends in "accuracy"; any other metric needs one.
     min_delta : float
-        By how much the value must become better.
+        How much better the value must be to count as an improvement.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class Monitor(Callback):
             raise ValueError(f"{type(self).__name__}: monitor is {self.monitor!r}; expected one of {', '.join(names)}")
 
     def improves(self, training: Training) -> bool:
-        """Say whether this epoch is the best so far (NaN never is), and remember it."""
+        """Return whether this epoch is the best so far (NaN never is), and remember it."""
         name = self.monitor or ("val_loss" if "val_loss" in training.values else "loss")
         self.check((*training.values, name) if self.monitor is None else training.values)
         value = -training.values[name] if self._rises(name) else training.values[name]
@@ -81,7 +81,7 @@ class Monitor(Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it over."""
+        """Restore it."""
         self.best = state["best"]
 
     def _rises(self, name: str) -> bool:
@@ -95,14 +95,14 @@ class Monitor(Callback):
 
 
 class EarlyStopping(Monitor):
-    """End training when the loss, or another recorded value, has not become better for some epochs.
+    """End training when the loss, or another recorded value, has not improved for some epochs.
 
     Parameters
     ----------
     patience : int
-        Epochs in a row without improvement after which training ends, positive.
+        Number of epochs without improvement after which training ends, positive.
     min_delta : float
-        By how much the value must become better to count as an improvement.
+        How much better the value must be to count as an improvement.
     restore_best : bool
         Whether the model gets the weights of its best epoch when training ends, for whatever reason.
     monitor : str, optional
@@ -155,7 +155,7 @@ class EarlyStopping(Monitor):
         return {**super().state_dict(), "waited": self._waited, "weights": self._weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take them over."""
+        """Restore them."""
         super().load_state_dict(state)
         self._waited, self._weights = state["waited"], state["weights"]
 
@@ -171,7 +171,7 @@ class Checkpoint(Monitor):
     best_only : bool
         Whether to save only after the best epoch so far, or after every one.
     min_delta : float
-        By how much the value must become better.
+        How much better the value must be to count as an improvement.
     monitor : str, optional
         A recorded value: "val_loss" (the default if there is validation data), "loss" (the default without), or a
         metric such as "val_accuracy".
@@ -230,18 +230,18 @@ class Checkpoint(Monitor):
 
 
 class ReduceOnPlateau(Monitor):
-    """Multiply the learning rate by a factor when a recorded value has not become better for some epochs.
+    """Multiply the learning rate by a factor when a recorded value has not improved for some epochs.
 
     Parameters
     ----------
     factor : float
         In (0, 1).
     patience : int
-        Epochs in a row without improvement before the rate falls, positive.
+        Number of epochs without improvement before the rate falls, positive.
     min_lr : float
         The rate does not fall below.
     min_delta : float
-        By how much the value must become better.
+        How much better the value must be to count as an improvement.
     monitor : str, optional
         A recorded value: "val_loss" (the default if there is validation data), "loss" (the default without), or a
         metric such as "val_accuracy".
@@ -286,6 +286,6 @@ class ReduceOnPlateau(Monitor):
         return {**super().state_dict(), "waited": self._waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take them over."""
+        """Restore them."""
         super().load_state_dict(state)
         self._waited = state["waited"]

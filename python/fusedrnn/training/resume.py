@@ -35,7 +35,7 @@ class Record:
     FileNotFoundError
         If the folder is missing.
     ValueError
-        If the file is no such state, or not whole.
+        If the file is not such a state, or not whole.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -76,7 +76,7 @@ class Record:
         callbacks: tuple[Callback, ...],
         rng: np.random.Generator,
     ) -> None:
-        """Take the state over, if there is one."""
+        """Restore the state, if there is one."""
         state = self.state
         if state is None:
             return
@@ -133,7 +133,7 @@ def described_run(
     start: Any,
     **sizes: Any,
 ) -> dict[str, Any]:
-    """Return what must be alike for a run to go on."""
+    """Return what must be the same for a run to go on."""
     return {
         "model": {name: list(array.shape) for name, array in training.model.params.items()},
         "optimizer": training.optimizer.op,

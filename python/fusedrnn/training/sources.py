@@ -22,7 +22,7 @@ class BatchSource:
         DataLoader), and goes on where it stopped if it is an iterator. A callable gets the epoch, from 0, and returns
         an iterable.
     steps : int, optional
-        Batches an epoch. None: until the source ends.
+        Batches per epoch. None: until the source ends.
     op : str
         For messages.
 
@@ -45,7 +45,7 @@ class BatchSource:
 
     @property
     def goes_on(self) -> bool:
-        """Whether an epoch goes on where the one before stopped."""
+        """Whether an epoch continues where the one before stopped."""
         return isinstance(self._source, Iterator)
 
     @property

@@ -31,7 +31,7 @@ class SourceSamples:
 
 
 def is_share(data: Any) -> bool:
-    """Say whether validation data is a share of the samples; ValueError for a number that is none."""
+    """Return whether validation data is a share of the samples; ValueError for a number that is none."""
     if isinstance(data, bool) or not isinstance(data, (int, float, np.integer, np.floating)):
         return False
     if not 0 < data < 1:

@@ -36,7 +36,7 @@ def cross_entropy(
     ignore_index : int
         For padding.
     weight : array_like (C,), optional
-        Of the classes; the mean is the weighted one, as in torch.
+        Weights of the classes; the mean is the weighted one, as in torch.
     sample_weight : array_like, optional
         How much the elements count, shaped as leading axes of ``target``; the mean is the weighted one.
     normalizer : float, optional
@@ -109,7 +109,7 @@ def _softmax_losses(
 
 
 def class_weights(target: Any, classes: int | None = None, *, ignore_index: int = IGNORE_INDEX) -> Array:
-    """Return the ``weight`` of ``cross_entropy`` that makes all classes count alike: N / (classes * N of the class).
+    """Return the ``weight`` of ``cross_entropy`` that makes all classes count equally: N / (classes * N of the class).
 
     Parameters
     ----------
