@@ -106,12 +106,31 @@ def test_one_series(series: Any) -> None:
     assert np.allclose(np.asarray(model.forecast(6, series[:100])), model.predict(series)[100 - 24], atol=1e-5)
 
 
-def test_the_scale_is_inside() -> None:
+@pytest.mark.parametrize("standardize", ["auto", True])
+def test_the_scale_is_inside(standardize: Any) -> None:
     """Units change nothing but the numbers: a model of kilowatts says what one of watts says."""
-    one = RecurrentRegressor(window=24, horizon=6, epochs=2, **SMALL).fit(LOAD)
-    other = RecurrentRegressor(window=24, horizon=6, epochs=2, **SMALL).fit(1000 * LOAD + 5e5)
+    options: dict[str, Any] = {"window": 24, "horizon": 6, "epochs": 2, "standardize": standardize, **SMALL}
+    one = RecurrentRegressor(**options).fit(LOAD)
+    other = RecurrentRegressor(**options).fit(1000 * LOAD + 5e5)
     assert np.allclose(other.forecast(), 1000 * one.forecast() + 5e5, rtol=1e-5)
     assert np.allclose(one.x_scaler_.mean, LOAD.mean()) and np.allclose(one.y_scaler_.scale, LOAD.std())
+
+
+def test_a_series_may_drift(tmp_path: Path) -> None:
+    """Measured from the level of each window, a trend goes on; from the mean of all, the forecast stays behind."""
+    months = np.arange(260)
+    series = 5.0 * months + 20 * np.sin(2 * np.pi * months / 12)
+    errors = {}
+    for standardize in ("auto", "window", True):
+        model = RecurrentRegressor(window=24, horizon=12, epochs=30, standardize=standardize, **SMALL).fit(series[:200])
+        errors[standardize] = np.abs(model.forecast(60) - series[200:]).max()
+    assert errors["auto"] == errors["window"] <= 25 and errors[True] >= 60
+    model = RecurrentRegressor(window=24, horizon=12, epochs=1, **SMALL).fit(series)
+    assert np.allclose(
+        model.predict(series + 1e4), model.predict(series) + 1e4, atol=0.5
+    )  # the level is all that moved
+    model.save(tmp_path / "file")
+    assert np.array_equal(load(tmp_path / "file").forecast(30), model.forecast(30))
 
 
 def test_the_last_rows_validate_with_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +217,11 @@ def options(**changed: Any) -> RecurrentRegressor:
         (lambda: options().fit(TABLE, LOAD), "y is given together with window=; expected None"),
         (lambda: options(window=0).fit(TABLE), "window is 0; expected a positive integer"),
         (lambda: options(horizon=0).fit(TABLE), "horizon is 0"),
+        (
+            lambda: options(standardize="all").fit(TABLE),
+            "standardize is 'all'; expected 'auto', True, False or 'window'",
+        ),
+        (lambda: RecurrentRegressor(standardize="window").fit([[1, 2]], [3]), "or 'window' with window="),
         (lambda: options(target="power").fit(TABLE), "target is 'power'; expected a column: 'load', 'weekend'"),
         (lambda: options(known="holiday").fit(TABLE), "known is 'holiday'; expected a column"),
         (lambda: options(known="load").fit(TABLE), "expected a target that is not known ahead"),

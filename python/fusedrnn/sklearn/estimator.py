@@ -37,7 +37,7 @@ class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
     validation_fraction: float = 0.0
     validation: str = "auto"
     patience: int = 10
-    standardize: bool = True
+    standardize: bool | str = "auto"
     warm_start: bool = False
     random_state: Any = None
     verbose: bool = False

@@ -34,7 +34,7 @@ class SequenceReader:
         Of numbers, where they are standardized.
     """
 
-    standardize: bool
+    standardize: bool | str
     window_shape_: tuple[Any, ...]
     vocabulary_: Vocabulary | None
     x_scaler_: Scaler | None
@@ -109,7 +109,12 @@ class SequenceReader:
 
     def _learn_scale(self, sequences: Sequences) -> None:
         """Note mean and deviation of each feature over all samples and steps; ids have none."""
-        wanted = self.standardize and self.vocabulary_ is None
+        if self.standardize not in (True, False, "auto"):
+            raise ValueError(
+                f"{type(self).__name__}: standardize is {self.standardize!r}; expected 'auto', True or False, or "
+                "'window' with window="
+            )
+        wanted = bool(self.standardize) and self.vocabulary_ is None
         self.x_scaler_ = Scaler().fit(sequences) if wanted else None
 
     def _scaled(self, sequences: Sequences) -> Sequences:

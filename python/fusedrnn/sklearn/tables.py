@@ -31,7 +31,7 @@ class TableForecaster:
     target: Any
     known: Any
     if TYPE_CHECKING:
-        standardize: bool
+        standardize: bool | str
         model_: Layer
         window_shape_: tuple[Any, ...]
         x_scaler_: Scaler | None
@@ -53,7 +53,7 @@ class TableForecaster:
         check_even(op, table)
         if fresh:
             self._learn_table(op, table)
-        inputs, outputs = self._samples(op, self._scaled_rows(table.values))
+        inputs, outputs, _ = self._samples(op, self._scaled_rows(table.values))
         weight = None
         if sample_weight is not None:
             rows = np.asarray(sample_weight, np.float64)
@@ -86,10 +86,16 @@ class TableForecaster:
             self.feature_names_in_ = np.array(table.columns, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
+        if self.standardize not in (True, False, "auto", "window"):
+            raise ValueError(f"{op}: standardize is {self.standardize!r}; expected 'auto', True, False or 'window'")
         self.x_scaler_ = self.y_scaler_ = None
         if self.standardize:
             self.x_scaler_ = Scaler().fit(table.values)
             self.y_scaler_ = Scaler().fit(table.values[:, self._targets_at])
+        self._spread = None
+        if self.standardize in ("auto", "window"):
+            x, _ = cut(op, "X", self._scaled_rows(table.values), int(self.window or 0), self.horizon, self._targets_at)
+            self._spread = Scaler().fit(x[..., self._targets_at] - self._level(x)).scale
 
     def _read_table(self, x: Any, *, reset: bool = False) -> Table:
         op = type(self).__name__
@@ -109,14 +115,30 @@ class TableForecaster:
         scaled = values if self.x_scaler_ is None else self.x_scaler_.transform(values)
         return scaled.astype(np.float32)
 
-    def _samples(self, op: str, rows: Array) -> tuple[Array, Array]:
-        """Return what the model reads (N, T, F) and should predict of scaled rows, (N, horizon * K) or (N, T, K)."""
+    def _samples(self, op: str, rows: Array) -> tuple[Array, Array, Array]:
+        """Return what the model reads (N, T, F) of scaled rows, its targets (N, horizon K) or (N, T, K), and levels."""
         window, horizon = int(self.window or 0), self.horizon
         x, y = cut(op, "X", rows, window, horizon, self._targets_at)
+        x, level = self._from_level(x)
+        if self._spread is not None:
+            y = ((y - level) / self._spread).astype(np.float32)
         if not self._known:
-            return x, y.reshape(len(y), -1)
+            return x, y.reshape(len(y), -1), level
         ahead = cut(op, "X", rows, window, horizon, self._known)[1]
-        return self._with_known(x, ahead), y
+        return self._with_known(x, ahead), y, level
+
+    def _level(self, x: Array) -> Array:
+        """Return the mean of the targets over each window (N, T, F), (N, 1, K)."""
+        level: Array = x[..., self._targets_at].mean(axis=1, keepdims=True)
+        return level
+
+    def _from_level(self, x: Array) -> tuple[Array, Array]:
+        """Return windows whose targets are measured from their level if that is wished, and the level, else 0."""
+        if self._spread is None:
+            return x, np.zeros((1, 1, 1), np.float32)
+        x, level = x.copy(), self._level(x)
+        x[..., self._targets_at] = (x[..., self._targets_at] - level) / self._spread
+        return x, level
 
     def _with_known(self, x: Array, ahead: Array) -> Array:
         """Return windows (N, T, F) followed by rows of which only the known columns (N, horizon, K) are known."""
@@ -145,11 +167,11 @@ class TableForecaster:
 
         return of_the_horizon
 
-    def _ahead(self, inputs: Array) -> Array:
+    def _ahead(self, inputs: Array, level: Array) -> Array:
         """Return what the model predicts of each sample, (N, horizon, K), in the units of the table."""
         made = self._run(inputs)
         made = made[:, -self.horizon :] if self._known else made.reshape(len(made), self.horizon, -1)
-        values: Array = self._unscaled(made)
+        values: Array = self._unscaled(made if self._spread is None else made * self._spread + level)
         return values
 
     def _predict_table(self, x: Any) -> Array:
@@ -157,12 +179,10 @@ class TableForecaster:
         table = self._read_table(x)
         check_even(op, table)
         rows = self._scaled_rows(table.values)
-        if self._known:
-            inputs = self._samples(op, rows)[0]
-        else:  # the last windows may have nothing behind them in the table
-            free = np.concatenate((rows, np.zeros((self.horizon, rows.shape[1]), np.float32)))
-            inputs = cut(op, "X", free, int(self.window or 0), self.horizon, self._targets_at)[0]
-        values = self._ahead(inputs)
+        if not self._known:  # the last windows may have nothing behind them in the table
+            rows = np.concatenate((rows, np.zeros((self.horizon, rows.shape[1]), np.float32)))
+        inputs, _, level = self._samples(op, rows)
+        values = self._ahead(inputs, level)
         return values[..., 0] if len(self._targets_at) == 1 else values
 
     def _score_table(self, x: Any, y: Any) -> float:
@@ -197,10 +217,10 @@ class TableForecaster:
         values = table.values[-window:]
         for first in range(0, len(future), horizon):
             ahead = future[first : first + horizon]
-            read = self._scaled_rows(values[np.newaxis, -window:])
+            read, level = self._from_level(self._scaled_rows(values[np.newaxis, -window:]))
             if self._known:
                 read = self._with_known(read, self._scaled_rows(ahead)[np.newaxis][..., self._known])
-            ahead[:, self._targets_at] = self._ahead(read)[0]
+            ahead[:, self._targets_at] = self._ahead(read, level)[0]
             values = np.concatenate((values, ahead))
         return table.like(future[:steps, self._targets_at], self._targets_at, index)
 
