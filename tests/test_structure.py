@@ -148,6 +148,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sklearn": {"arrays", "layers", "models", "training", "data", "serialization", "threadpools"},
     "interop": {"arrays", "allocation", "layers", "models"},
     "onnx": {"arrays", "layers", "models", "interop"},
+    "keras": {"arrays", "layers", "models", "interop"},
 }
 # What a function or an annotation may name of a higher floor: conveniences of a class for what is done with it.
 LATER = {

@@ -78,7 +78,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what few programs need when it is first asked for: looking at a model, and other packages' files."""
-    if name in ("diagnostics", "onnx"):
+    if name in ("diagnostics", "keras", "onnx"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

@@ -135,6 +135,11 @@ CASES: dict[str, ModelCase] = {
         lambda rng: (tokens(rng, 7),),
         per_step=False,
     ),
+    "masked": ModelCase(lambda d: models.Masked(fr.LSTM(3, 5, bidirectional=True, dtype=d, seed=1), 7.0), X),
+    "masked tokens": ModelCase(
+        lambda d: models.Masked(fr.Sequential(embedding(d), fr.GRU(4, 5, dtype=d, seed=1)), 2),
+        lambda rng: (tokens(rng, 7),),
+    ),
     "vec2seq": ModelCase(
         lambda d: models.VectorToSequence(
             fr.LSTM(4, 5, 2, dtype=d, seed=1), TOKENS, vector_size=3, embedding=embedding(d), seed=2

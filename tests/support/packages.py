@@ -44,7 +44,6 @@ def _archive(requirement: str) -> tuple[Path | None, str]:
             "pip",
             "download",
             "--no-deps",
-            "--no-build-isolation",
             "-q",
             "-d",
             str(folder),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 
 from ..layers import Activation, Embedding, Layer, Recurrent, Sequential
 from ..models import SequenceToVector
+from .cells import CellSpec, recurrent_layer, same_but_for_weights
 
 
 class Pool(Enum):
@@ -18,8 +19,31 @@ class Pool(Enum):
     MAX = "the maximum of y over time"
 
 
-def assemble(pieces: Sequence[Layer | Pool]) -> Layer:
-    """Return the model of a chain: a layer alone, a Sequential, or one with a SequenceToVector where time ends."""
+def assemble(pieces: Sequence[Layer | CellSpec | Pool], *, batch_first: bool = True) -> Layer:
+    """Return the model of a chain: a layer alone, a Sequential, or one with a SequenceToVector where time ends.
+
+    Recurrent layers that follow each other and are alike become one stacked layer.
+    """
+    return _assembled(list(_stacked(pieces, batch_first)))
+
+
+def _stacked(pieces: Sequence[Layer | CellSpec | Pool], batch_first: bool) -> Iterator[Layer | Pool]:
+    stack: list[CellSpec] = []
+    for piece, following in zip(pieces, (*pieces[1:], None), strict=True):
+        if not isinstance(piece, CellSpec):
+            yield piece
+            continue
+        stack.append(piece)
+        if not (isinstance(following, CellSpec) and _stacks(piece, following)):
+            yield recurrent_layer(stack, batch_first=batch_first)
+            stack = []
+
+
+def _stacks(below: CellSpec, above: CellSpec) -> bool:
+    return below.direction == above.direction != "reverse" and same_but_for_weights(below, above)
+
+
+def _assembled(pieces: list[Layer | Pool]) -> Layer:
     at = next((index for index, piece in enumerate(pieces) if isinstance(piece, Pool)), None)
     if at is None:
         return _chain([piece for piece in pieces if isinstance(piece, Layer)])

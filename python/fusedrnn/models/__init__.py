@@ -9,6 +9,7 @@ from .attention import Attention
 from .bridge import Bridge
 from .decoder import Decoder, shift_right
 from .encoder_decoder import EncoderDecoder
+from .masked import Masked
 from .residual import Residual
 from .search import Generated
 from .sequence_autoencoder import SequenceAutoencoder
@@ -24,6 +25,7 @@ __all__ = [
     "EncoderDecoder",
     "GaussianNoise",
     "Generated",
+    "Masked",
     "Residual",
     "SequenceAutoencoder",
     "SequenceToSequence",

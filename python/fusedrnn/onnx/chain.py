@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..interop import CellSpec, Pool, assemble, recurrent_layer, same_but_for_weights, with_weights
+from ..interop import Pool, assemble, with_weights
 from ..layers import Activation, Embedding, Layer, Linear
 from .graph import Model, NotConstant, Place, Source, label
 from .operators import OPERATORS, Call, Known, Unknown
@@ -188,28 +188,16 @@ def _assembled(value: Value) -> Layer:
         text = f"{_OP}: the graph reads {value.source!r} time first; the model reads it batch first, (B, T, ...)"
         warnings.warn(text, UserWarning, stacklevel=3)
         batch_first = True
-    pieces: list[Layer | Pool] = []
-    stack: list[CellSpec] = []
-    for index, step in enumerate(steps):
-        if isinstance(step, Cells):
-            stack.append(step.spec)
-            following = steps[index + 1] if index + 1 < len(steps) else None
-            if not (isinstance(following, Cells) and _stacks(step.spec, following.spec)):
-                pieces.append(recurrent_layer(stack, batch_first=batch_first))
-                stack = []
-        else:
-            pieces.append(step if isinstance(step, Pool) else _layer(step))
+    pieces = [
+        step.spec if isinstance(step, Cells) else step if isinstance(step, Pool) else _layer(step) for step in steps
+    ]
     if sum(isinstance(piece, Pool) for piece in pieces) > 1:
         raise ValueError(f"{_OP}: the graph goes from sequences to vectors more than once; see fusedrnn.onnx.layers")
-    return assemble(pieces)
+    return assemble(pieces, batch_first=batch_first)
 
 
 def _single(side: Side) -> Cells:
     return replace(side.cells, spec=side.cells.spec.only(side.direction))
-
-
-def _stacks(below: CellSpec, above: CellSpec) -> bool:
-    return below.direction == above.direction != "reverse" and same_but_for_weights(below, above)
 
 
 def _batch_first(value: Value, cells: list[Cells]) -> bool:
