@@ -10,7 +10,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 MODULES = (
-    "",
+    "layers",
     "models",
     "training",
     "training.schedules",
@@ -18,8 +18,8 @@ MODULES = (
     "diagnostics",
     "init",
     "functional",
-    "layers",
     "cuda",
+    "",
 )
 NAME = re.compile(r"(?:fr\.|fusedrnn\.)?((?:[a-z]+\.)*)([A-Za-z_]\w*)(?:\(\))?")
 # Words of the language and of other libraries that happen to be names of ours.

@@ -51,7 +51,7 @@ def load(path: Source) -> Layer:
     Raises
     ------
     ValueError
-        If the file is no model, or the graph no such chain: the message names the first node that does not fit.
+        If the file is not a model, or the graph not such a chain: the message names the first node that does not fit.
         ``fusedrnn.onnx.layers`` reads the recurrent layers of any graph.
     """
     model = Model(_OP, path)
@@ -112,7 +112,7 @@ def _results(model: Model, place: Place, env: dict[str, Known], ranks: dict[str,
 
 
 def _is_zero(model: Model, place: Place, env: dict[str, Known]) -> bool:
-    """Say whether a node whose shape is not constant returns zeros."""
+    """Return whether a node whose shape is not constant returns zeros."""
     node = place.node
     if node.op_type == "ConstantOfShape":
         values = [onnx.numpy_helper.to_array(each.t) for each in node.attribute if each.name == "value"]

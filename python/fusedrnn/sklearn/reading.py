@@ -27,11 +27,11 @@ class SequenceReader:
     Attributes
     ----------
     window_shape_ : tuple
-        Of a window; its first size is None for sequences of unequal length and texts.
+        Shape of a window; its first size is None for sequences of unequal length and texts.
     vocabulary_ : Vocabulary or None
-        Of texts.
+        Vocabulary of the texts.
     x_scaler_ : Scaler or None
-        Of numbers, where they are standardized.
+        Scaler of the numbers, where they are standardized.
     """
 
     standardize: bool | str

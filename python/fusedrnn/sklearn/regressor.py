@@ -25,7 +25,7 @@ from .tables import TableForecaster
 class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  # type: ignore[misc]
     """Predict numbers with an RNN, LSTM or GRU, from windows, sequences, texts or a table: last state to a linear head.
 
-    With ``window=``, X is a series, a table with one row a time step, and the estimator cuts its windows by itself:
+    With ``window=``, X is a series, a table with one row per time step, and the estimator cuts its windows by itself:
     ``RecurrentRegressor(window=48, horizon=24, target="load").fit(table).forecast()``. Without, each sample of X is a
     window, a sequence or a text. The loss is the squared error.
 
@@ -36,11 +36,11 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
     hidden_size, num_layers : int
         Their size and number.
     window, horizon : int
-        Of a table: time steps to read, and time steps to predict from them. None: X is no table.
+        For a table: time steps to read, and time steps to predict from them. None: X is not a table.
     target : str, int or list of those, optional
-        Of a table: the columns to predict; all by default.
+        For a table: the columns to predict; all by default.
     known : str, int or list of those
-        Of a table: columns that are known ahead, such as the hour or a holiday; the model reads them over the horizon,
+        For a table: columns that are known ahead, such as the hour or a holiday; the model reads them over the horizon,
         too.
     vocabulary : Vocabulary, optional
         How texts are cut; it learns its tokens anew in ``fit``. By default words in lower case.
@@ -51,9 +51,9 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
     dropout : float
         Between the layers and before the head.
     learning_rate : float
-        Of Adam.
+        Learning rate of Adam.
     epochs, batch_size : int
-        Passes over the samples, and samples a step.
+        Passes over the samples, and samples per step.
     clip_norm : float or None
         Largest global norm of the gradients.
     validation_fraction : float
@@ -72,7 +72,7 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
     warm_start : bool
         Whether a second ``fit`` goes on from the weights of the first one, with its scale.
     random_state : int, RandomState or None
-        Of weights, order and dropout. An int gives the same bits again.
+        Seed for weights, order and dropout. An int gives the same bits again.
     verbose : bool
         Whether to show a progress bar.
 
@@ -140,13 +140,13 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
         return self._fit(X, y, sample_weight, anew=not self.warm_start, epochs=self.epochs)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> RecurrentRegressor:
-        """Train for one epoch on more samples or rows; the scale is that of the first call. Arguments as of ``fit``."""
+        """Train for one epoch on more samples or rows; the scale is that of the first call. Arguments as in ``fit``."""
         return self._fit(X, y, sample_weight, anew=False, epochs=1, validate=False)
 
     def predict(self, X: Any) -> Array:
         """Return predictions (samples,) or (samples, outputs), as y was, in float64.
 
-        Of a table what follows each of its windows, (windows, horizon), or (windows, horizon, targets) for several:
+        For a table, what follows each of its windows, (windows, horizon), or (windows, horizon, targets) for several:
         those after the rows [i, i + window). With ``known``, only windows with the horizon in the table count.
         """
         check_is_fitted(self, "model_")
@@ -164,7 +164,7 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
     def forecast(self, steps: int | None = None, X: Any = None, *, known: Any = None) -> Any:
         """Continue series.
 
-        Of a table: the rows after its last one. Of windows: predict, append the prediction to the window, and so on,
+        For a table: the rows after its last one. For windows: predict, append the prediction to the window, and so on,
         for targets that were the next value of the series, its next k values (samples, k), or the next values of all
         features (samples, features).
 
@@ -181,8 +181,8 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
         Returns
         -------
         ndarray, or what X of ``fit`` was
-            Of a table its targets with its index or column of times continued: a Series for one target, else a
-            DataFrame; for NumPy (steps,) or (steps, targets). Of windows (samples, steps), or (samples, steps,
+            For a table, its targets with its index or column of times continued: a Series for one target, else a
+            DataFrame; for NumPy (steps,) or (steps, targets). For windows, (samples, steps), or (samples, steps,
             features) for X with a third axis; without X that of one sample, (steps,) or (steps, features).
 
         Raises

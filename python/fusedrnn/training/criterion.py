@@ -112,7 +112,7 @@ class Criterion:
         return Verdict(value * counted, counted, d_pred, mask, batch.weight)
 
     def is_label(self, pred: Array, y: Array) -> bool:
-        """Say whether the target is the numbers of classes, of which some may be padding."""
+        """Return whether the target is the numbers of classes, of which some may be padding."""
         return y.dtype.kind in "iu" and y.ndim < pred.ndim
 
     def count(self, y: Array, labels: bool, mask: Any, weight: Any) -> float:
