@@ -33,6 +33,8 @@ class Batch:
         Valid time steps of the prediction.
     weight : ndarray (B,) or (B, T), or None
         How much each sample, or each time step, counts.
+    rows : ndarray of int (B,) or None
+        Which row of the batch before each row goes on with; -1 for one that begins, None for all.
 
     Lengths and weights are NumPy arrays always; ``for_layer`` puts x and y where a model computes.
     """
@@ -42,6 +44,7 @@ class Batch:
     lengths: Any
     y_lengths: NDArray[np.int64] | None
     weight: Array | None = None
+    rows: NDArray[np.intp] | None = None
 
     @property
     def inputs(self) -> tuple[Array, ...]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arrays.checks import positive_int
 from .batching import bucketed_order, pieces
 from .data import Batch, Samples, cut, make_samples
+from .segments import SegmentFeed
 from .sources import BatchSource
 
 Count: TypeAlias = Callable[[Samples], float]  # the number of labels of a data set
@@ -18,28 +20,17 @@ _SPARED = 0.5  # of the padding, by another piece of a batch
 _SPARED_BUCKETED = 0.05  # who asks for buckets asks for little padding
 
 
-class Feed(Protocol):
-    """What ``fit`` trains on."""
-
-    @property
-    def steps(self) -> int | None:
-        """Batches per epoch; None if that is not known."""
-
-    def epoch(self, epoch: int) -> Iterator[list[Batch]]:
-        """Yield the batches of an epoch, from 0, each in pieces that are padded apart."""
-
-    def labels_per_sample(self, step: Callable[[], tuple[float, int]], count: Count) -> float:
-        """Return how many labels a sample has on average. ``step`` returns the labels and samples of this step."""
-
-
 @dataclass
 class SampleFeed:
-    """Samples in a new order each epoch; if ``bucketed``, such that a batch holds similar lengths."""
+    """Samples in a new order each epoch; if ``bucketed``, such that a batch holds similar lengths.
+
+    With ``rng`` None they come as they are, and each row of a batch goes on with that of the batch before.
+    """
 
     samples: Samples
     batch_size: int
     bucketed: bool
-    rng: np.random.Generator
+    rng: np.random.Generator | None
     _labels: float | None = None
 
     @property
@@ -50,6 +41,11 @@ class SampleFeed:
     def epoch(self, epoch: int) -> Iterator[list[Batch]]:
         """Yield the batches of an epoch."""
         order: Any
+        if self.rng is None:
+            for start in range(0, len(self.samples), self.batch_size):
+                rows = np.arange(self.batch_size) if start else None
+                yield [replace(self.samples.batch(slice(start, start + self.batch_size)), rows=rows)]
+            return
         if self.bucketed:
             order = bucketed_order(self.samples.time_steps, self.batch_size, self.rng)
         else:
@@ -74,11 +70,13 @@ class SourceFeed:
 
     source: BatchSource
     step_rank: int
+    stateful: bool = False
+    samples: None = None
     seen: list[float] = field(default_factory=lambda: [0.0, 0.0])  # labels and samples
 
     def __post_init__(self) -> None:
         found = self.source.all
-        self._all = None if found is None else [make_samples(*item, step_rank=self.step_rank) for item in found]
+        self._all = None if found is None else [self._made(item) for item in found]
 
     @property
     def steps(self) -> int | None:
@@ -87,18 +85,46 @@ class SourceFeed:
 
     def epoch(self, epoch: int) -> Iterator[list[Batch]]:
         """Yield the batches of an epoch, each checked and padded."""
-        made = self._all or (make_samples(*item, step_rank=self.step_rank) for item in self.source.epoch(epoch))
-        for samples in made:
-            yield in_pieces(samples, slice(None))
+        before = 0
+        for samples, begins in self._all or map(self._made, self.source.epoch(epoch)):
+            if not self.stateful:
+                yield in_pieces(samples, slice(None))
+                continue
+            if before and len(samples) != before:
+                raise ValueError(f"fit: stateful: a batch has {len(samples)} rows; expected {before}, as before it")
+            rows = np.where(begins, -1, np.arange(len(samples))) if before else None
+            before = len(samples)
+            yield [replace(samples.batch(slice(None)), rows=rows)]
 
     def labels_per_sample(self, step: Callable[[], tuple[float, int]], count: Count) -> float:
         """Return the mean over the source, or over what it has given."""
         if self._all is not None:
             if not self.seen[1]:
-                self.seen = [sum(map(count, self._all)), float(sum(map(len, self._all)))]
+                made = [samples for samples, _ in self._all]
+                self.seen = [sum(map(count, made)), float(sum(map(len, made)))]
         else:
             self.seen = [before + now for before, now in zip(self.seen, step(), strict=True)]
         return self.seen[0] / self.seen[1]
+
+    def _made(self, item: tuple[Any, ...]) -> tuple[Samples, NDArray[np.bool_]]:
+        """Return a batch, and which of its rows begin anew."""
+        samples = make_samples(*item[:4], step_rank=self.step_rank)
+        if len(item) < 5:
+            return samples, np.zeros(len(samples), bool)
+        if not self.stateful:
+            raise ValueError("fit: the source gave resets, but stateful is False; expected stateful=True")
+        begins = np.asarray(item[4])
+        if begins.dtype != np.bool_ or begins.shape != (len(samples),):
+            raise ValueError(
+                f"fit: resets has dtype {begins.dtype} and shape {begins.shape}; expected booleans (rows,) = "
+                f"({len(samples)},)"
+            )
+        return samples, begins
+
+
+# What ``fit`` trains on. ``epoch`` yields batches, each in pieces that are padded apart; ``labels_per_sample`` is a
+# mean over the epoch, for which it may ask how many labels and samples this step has; of a source ``samples`` is None.
+Feed: TypeAlias = SampleFeed | SegmentFeed | SourceFeed
 
 
 def in_pieces(samples: Samples, chosen: Any, spared: float = _SPARED) -> list[Batch]:
@@ -122,7 +148,8 @@ def make_feed(
     steps_per_epoch: int | None,
     rng: np.random.Generator,
     step_rank: int = 3,
-) -> SampleFeed | SourceFeed:
+    stateful: bool | int = False,
+) -> Feed:
     """Return the feed that the arguments of ``fit`` describe; ValueError if some do not go together."""
     if y is not None:
         if steps_per_epoch is not None:
@@ -132,6 +159,16 @@ def make_feed(
         samples = make_samples(x, y, lengths, sample_weight, step_rank=step_rank)
         if bucket_by_length and samples.time_steps is None:
             raise ValueError("fit: bucket_by_length is set without lengths; expected ragged sequences, or lengths")
+        if bucket_by_length and stateful:
+            raise ValueError("fit: bucket_by_length is set with stateful, which decides what meets; expected one")
+        if not isinstance(stateful, bool):
+            return SegmentFeed(samples, batch_size, positive_int("fit", "stateful", stateful), rng)
+        if stateful and len(samples) % batch_size:
+            raise ValueError(
+                f"fit: stateful is set with {len(samples)} samples and batch_size {batch_size}; expected a multiple"
+            )
+        if stateful:
+            return SampleFeed(samples, batch_size, False, None)
         return SampleFeed(samples, batch_size, bucket_by_length, rng)
     if isinstance(x, np.ndarray):
         raise ValueError("fit: y is None and x an array; expected targets, or as x a source of batches")
@@ -144,4 +181,6 @@ def make_feed(
             parts = "(x, y, lengths, sample_weight)" if name == "sample_weight" else "(x, y, lengths)"
             raise ValueError(f"fit: {name} is given with a source of batches; expected batches {parts} from it")
     steps = None if steps_per_epoch is None else positive_int("fit", "steps_per_epoch", steps_per_epoch)
-    return SourceFeed(BatchSource(x, steps), step_rank)
+    if not isinstance(stateful, bool):
+        raise ValueError(f"fit: stateful is {stateful} with a source of batches, which are segments; expected True")
+    return SourceFeed(BatchSource(x, steps), step_rank, stateful)

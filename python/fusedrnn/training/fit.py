@@ -12,9 +12,10 @@ from ..arrays.checks import flag, positive_int, random_generator
 from ..layers.base import Layer
 from .arguments import check_inputs, check_model, check_monitors, check_recorded, clipping, several
 from .callbacks import Callback, Training
+from .carrying import Carrier
 from .criterion import Criterion, rank_of_steps
 from .data import Samples
-from .feeds import SampleFeed, make_feed
+from .feeds import make_feed
 from .history import History
 from .loop import Loop, judged, show
 from .losses import Loss
@@ -51,6 +52,7 @@ def fit(
     check_finite: bool = True,
     ignore_nan: bool = False,
     validation: str = "random",
+    stateful: bool | int = False,
 ) -> History:
     """Train a layer or model.
 
@@ -124,6 +126,13 @@ def fit(
     validation : {"random", "last"}
         Which samples are held out where ``validation_data`` is a share. "last" are those that come last, as the future
         of a series does; windows that overlap are better cut apart by hand.
+    stateful : bool or int
+        Truncated backpropagation through time, for models of recurrent layers of one direction. A number: the samples
+        are long sequences, of which ``batch_size`` at a time go on side by side, so many steps a batch; the next one
+        takes the row of one that ends. True: a batch goes on where the one before ended, row by row; samples are not
+        shuffled, and a source may give (x, y, lengths, sample_weight, resets), booleans (B,) of rows that begin anew.
+        States are carried as values, without a gradient, and begin with zeros in each epoch. Validation data is judged
+        whole.
 
     Returns
     -------
@@ -173,20 +182,22 @@ def fit(
         steps_per_epoch=steps_per_epoch,
         rng=rng,
         step_rank=step_rank,
+        stateful=stateful,
     )
     judge_on: Iterable[Samples] | None = None
     if is_share(validation_data):
-        if not isinstance(feed, SampleFeed):
+        if feed.samples is None:
             raise ValueError("fit: validation_data is a share with a source of batches; expected data or a source")
         feed.samples, rest = held_out(feed.samples, validation_data, validation, rng)
         judge_on = [rest]
     elif validation_data is not None:
         judge_on = make_validation(validation_data, step_rank)
-    if isinstance(feed, SampleFeed):
+    if feed.samples is not None:
         check_inputs("fit", type(model), len(feed.samples.inputs))
     elif record is not None and feed.source.goes_on:
         raise ValueError("fit: resume is given with an iterator, which cannot start again; expected a function or list")
-    criterion = Criterion(loss, class_weight, ignore_nan, feed.samples if isinstance(feed, SampleFeed) else None)
+    carrier = Carrier(model) if stateful else None
+    criterion = Criterion(loss, class_weight, ignore_nan, feed.samples)
     metrics, callbacks = several("metrics", metrics), several("callbacks", callbacks)
     names = check_recorded(RunningMetrics(metrics).values(), judge_on is not None)
     check_monitors(callbacks, names)
@@ -194,8 +205,9 @@ def fit(
     training = Training(model, get_optimizer(optimizer, model), History())
     if seed is not None:
         model.reseed(seed)
-    loop = Loop(training, feed, criterion, clip, accumulate, check_finite, callbacks)
+    loop = Loop(training, feed, criterion, clip, accumulate, check_finite, callbacks, carrier)
     sizes = {"batch_size": batch_size, "accumulate": accumulate, "bucket_by_length": bucket_by_length}
+    sizes["stateful"] = stateful
     run = described_run(training, feed, start, **sizes) if record is not None else {}
     if record is not None:
         record.check(callbacks, run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,10 +14,11 @@ from ..layers.base import Layer
 from ..layers.calling import call_inputs, forward_inputs
 from .arguments import check_inputs
 from .callbacks import Callback, Training
+from .carrying import Carrier
 from .criterion import Criterion
 from .data import Batch, Samples, check_steps
 from .faults import not_finite, wrong_gradient
-from .feeds import Feed, SampleFeed, in_pieces
+from .feeds import Feed, in_pieces
 from .metrics import RunningMetrics
 
 
@@ -59,6 +61,8 @@ class Loop:
         Whether a loss that is not finite ends training.
     callbacks : tuple of Callback
         Called in this order.
+    carrier : Carrier, optional
+        Of the states that go on from batch to batch.
     """
 
     training: Training
@@ -68,6 +72,7 @@ class Loop:
     accumulate: int
     check_finite: bool
     callbacks: tuple[Callback, ...]
+    carrier: Carrier | None = None
 
     def run_epoch(self, metrics: RunningMetrics, bar: Any) -> None:
         """Make the steps of the next epoch, and leave the results in ``training.values``."""
@@ -75,6 +80,8 @@ class Loop:
         for callback in self.callbacks:
             callback.on_epoch_begin(training)
         done = 0
+        if self.carrier is not None:
+            self.carrier.forget()
         for batches in grouped(self.feed.epoch(training.epoch), self.accumulate):
             for callback in self.callbacks:
                 callback.on_step_begin(training)
@@ -95,7 +102,8 @@ class Loop:
         normalizer: float | None = None
         for piece in pieces:
             batch = piece.for_layer(model)
-            pred, tape = forward_inputs(model, batch.inputs, batch.lengths)
+            with nullcontext() if self.carrier is None else self.carrier.carried(batch.rows):
+                pred, tape = forward_inputs(model, batch.inputs, batch.lengths)
             if normalizer is None:
                 normalizer = self._normalizer(pred, pieces)
             verdict = self.criterion.judge(pred, batch, normalizer)
@@ -114,13 +122,12 @@ class Loop:
     def _refuse(self, what: str, batch: Batch, done: int) -> None:
         training = self.training
         place = f"{what} in epoch {training.epoch}, batch {done} (step {training.step}, from 0)"
-        samples = self.feed.samples if isinstance(self.feed, SampleFeed) else None
-        raise not_finite(place, training.model, batch, samples, self.criterion.ignore_nan)
+        raise not_finite(place, training.model, batch, self.feed.samples, self.criterion.ignore_nan)
 
     def _normalizer(self, pred: Any, pieces: list[Batch]) -> float:
         """Return how many labels so many samples have on average, which a step's gradient is divided by."""
         criterion, first = self.criterion, pieces[0]
-        if isinstance(self.feed, SampleFeed):
+        if self.feed.samples is not None:
             check_steps("fit", self.feed.samples, pred.ndim >= 3)
         samples = sum(map(len, pieces))
         a_sample = self.feed.labels_per_sample(

@@ -13,7 +13,7 @@ from ..arrays.checks import Array
 from ..layers.base import Layer
 from ..serialization import atomic, container
 from .callbacks import Callback, Training
-from .feeds import SampleFeed, SourceFeed
+from .feeds import Feed, SourceFeed
 
 _STATE, _CHECKSUM = "fusedrnn.training", "sha256"
 _FORMAT = 1
@@ -48,7 +48,7 @@ class Record:
     def save(
         self,
         training: Training,
-        feed: SampleFeed | SourceFeed,
+        feed: Feed,
         callbacks: tuple[Callback, ...],
         rng: np.random.Generator,
         arguments: dict[str, Any],
@@ -61,7 +61,7 @@ class Record:
             "stopped": training.history.stopped,
             "history": dict(training.history),
             "order": rng.bit_generator.state,
-            "seen": None if isinstance(feed, SampleFeed) else feed.seen,
+            "seen": feed.seen if isinstance(feed, SourceFeed) else None,
             "layers": [_random_state(layer) for layer in training.model.layers()],
             "model": training.model.state_dict(),
             "optimizer": training.optimizer.state_dict(),
@@ -72,7 +72,7 @@ class Record:
     def restore(
         self,
         training: Training,
-        feed: SampleFeed | SourceFeed,
+        feed: Feed,
         callbacks: tuple[Callback, ...],
         rng: np.random.Generator,
     ) -> None:
@@ -129,7 +129,7 @@ class Record:
 
 def described_run(
     training: Training,
-    feed: SampleFeed | SourceFeed,
+    feed: Feed,
     start: Any,
     **sizes: Any,
 ) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def described_run(
     return {
         "model": {name: list(array.shape) for name, array in training.model.params.items()},
         "optimizer": training.optimizer.op,
-        "samples": len(feed.samples) if isinstance(feed, SampleFeed) else None,
+        "samples": None if feed.samples is None else len(feed.samples),
         "start": start,
         **sizes,
     }

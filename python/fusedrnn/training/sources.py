@@ -8,7 +8,7 @@ from typing import Any
 from ..arrays.checks import positive_int
 
 _END = object()  # not None: a source may give that, by mistake
-_FORMS = "(x, y), (x, y, lengths) or (x, y, lengths, sample_weight)"
+_FORMS = "(x, y), (x, y, lengths), (x, y, lengths, sample_weight) or these and resets"
 
 
 class BatchSource:
@@ -69,7 +69,7 @@ class BatchSource:
             batch: Any = next(batches, _END)
             if batch is _END:
                 break
-            if not isinstance(batch, (tuple, list)) or not 2 <= len(batch) <= 4:
+            if not isinstance(batch, (tuple, list)) or not 2 <= len(batch) <= 5:
                 got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
                 raise ValueError(f"{self._op}: the source gave {got}; expected {_FORMS}")
             made += 1

@@ -26,7 +26,7 @@ class SourceSamples:
 
     def __iter__(self) -> Iterator[Samples]:
         for item in self.source.epoch(self.epochs):
-            yield make_samples(*item, op=_OP, step_rank=self.step_rank)
+            yield make_samples(*item[:4], op=_OP, step_rank=self.step_rank)
         self.epochs += 1
 
 
