@@ -10,7 +10,7 @@
 
 #include "core/error.h"
 #include "core/memory.h"
-#include "core/problem.h"
+#include "core/row_order.h"
 #include "core/sequence.h"
 
 namespace fusedrnn {
@@ -162,6 +162,25 @@ inline std::vector<int64_t> read_lengths(const std::string& op, const py::handle
   }
   const auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast>(array);
   return {wide.data(), wide.data() + wide.size()};
+}
+
+// Where the state starts again: bool, of any strides, (B, T) or (T, B) by batch_first.
+inline py::array read_resets(const Problem& p, const py::handle& object) {
+  const py::array a = py::array::ensure(object);
+  if (!a) {
+    PyErr_Clear();
+    throw TypeMismatch(p.op + ": resets is no array; expected bool");
+  }
+  if (!py::dtype::of<bool>().equal(a.dtype()))
+    throw TypeMismatch(p.op + ": resets has dtype " + dtype_name(a) + "; expected bool");
+  const Shape expected = p.batch_first ? Shape{p.B, p.T} : Shape{p.T, p.B};
+  if (shape_of(a) != expected)
+    fail(p.op, "resets", "has shape " + to_string(shape_of(a)),
+         std::string(p.batch_first ? "(batch, time)" : "(time, batch)") + " = " + to_string(expected));
+  return a;
+}
+inline RestartMarks restart_marks(const py::array& a, bool batch_first) {
+  return {static_cast<const uint8_t*>(a.data()), a.strides(batch_first ? 1 : 0), a.strides(batch_first ? 0 : 1)};
 }
 
 }  // namespace fusedrnn

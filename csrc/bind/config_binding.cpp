@@ -6,6 +6,7 @@
 #include "bind/register.h"
 #include "core/error.h"
 #include "cpu/isa.h"
+#include "cpu/threads/openmp.h"
 #include "cpu/threads/thread_pool.h"
 #include "system/system.h"
 
@@ -48,6 +49,12 @@ void register_config(py::module_& m) {
   m.def("available_threads", &available_threads);
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("set_thread_source", [](bool openmp) {
+    if (openmp && !openmp_is_loaded()) return false;
+    set_thread_source(openmp ? ThreadSource::openmp : ThreadSource::own);
+    return true;
+  });
+  m.def("thread_source", [] { return thread_source() == ThreadSource::openmp ? "openmp" : "own"; });
   m.def("wait_for_workers", &wait_for_workers, py::arg("always"));
   m.def(
       "fma_peak",

@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, m) {
   fusedrnn::isa();  // an unusable FUSEDRNN_ISA is reported by the import
   fusedrnn::register_config(m);
   fusedrnn::register_stack(m);
+  fusedrnn::register_addresses(m);
 }

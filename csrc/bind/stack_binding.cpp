@@ -2,6 +2,7 @@
 // return.
 #include <pybind11/stl.h>
 
+#include "bind/problem_of_stack.h"
 #include "bind/register.h"
 #include "bind/stream.h"
 #include "bind/tape.h"
@@ -14,7 +15,8 @@ class Stack {
  public:
   virtual ~Stack() = default;
   virtual py::tuple forward(py::sequence weights, py::object x, py::object h0, py::object c0, py::object lengths,
-                            bool batch_first, bool training, int64_t serial) = 0;
+                            bool batch_first, bool training, int64_t serial, py::object resets, py::object h_restart,
+                            py::object c_restart) = 0;
   virtual std::unique_ptr<Stream> stream(py::sequence weights, int64_t batch_size) = 0;
   virtual std::string plan(int64_t T, int64_t B) = 0;
 };
@@ -28,7 +30,8 @@ template <class T> class StackOf : public Stack {
   }
 
   py::tuple forward(py::sequence weights, py::object x, py::object h0, py::object c0, py::object lengths,
-                    bool batch_first, bool training, int64_t serial) override {
+                    bool batch_first, bool training, int64_t serial, py::object resets, py::object h_restart,
+                    py::object c_restart) override {
     auto tape = std::make_unique<TapeOf<T>>();
     ForwardCall<T>& call = tape->call;
     Problem& p = call.problem;
@@ -37,16 +40,13 @@ template <class T> class StackOf : public Stack {
     const py::array in = readable<T>(p.op, "x", x, [&](const Shape& shape) { p.set_input(shape); });
     tape->arrays.push_back(in);
     call.x = sequence_view<T>(in, batch_first);
-    if (lengths.is_none()) {
-      call.rows = full_rows(p);
-    } else {
-      const std::vector<int64_t> values = read_lengths(p.op, lengths);
-      call.rows = std::make_shared<RowOrder>(p, &values);
-    }
+    call.rows = lengths.is_none() && resets.is_none() ? full_rows(p) : rows_of(p, lengths, resets);
     call.slabs.resize(static_cast<size_t>(p.slabs()));
     initial_state("h0", h0, training, *tape, &Slab::h0);
     p.check_cell_state("c0", !c0.is_none());
     initial_state("c0", c0, training, *tape, &Slab::c0);
+    initial_state("h of reset_state", h_restart, training, *tape, &Slab::h_restart);
+    initial_state("c of reset_state", c_restart, training, *tape, &Slab::c_restart);
     const py::tuple given(weights);  // nobody else can change it
     std::vector<py::array> copies;   // until they are packed
     const std::vector<WeightArrays<T>> arrays = weight_arrays(given, copies);
@@ -102,6 +102,15 @@ template <class T> class StackOf : public Stack {
   std::shared_ptr<const RowOrder> full_rows(const Problem& p) {
     if (!full_rows_ || !full_rows_->is_full_of(p)) full_rows_ = std::make_shared<RowOrder>(p, nullptr);
     return full_rows_;
+  }
+
+  std::shared_ptr<const RowOrder> rows_of(const Problem& p, const py::object& lengths, const py::object& resets) {
+    std::vector<int64_t> ends;
+    if (!lengths.is_none()) ends = read_lengths(p.op, lengths);
+    if (resets.is_none()) return std::make_shared<RowOrder>(p, &ends);
+    const py::array marks = read_resets(p, resets);
+    const RestartMarks restarts = restart_marks(marks, p.batch_first);
+    return std::make_shared<RowOrder>(p, lengths.is_none() ? nullptr : &ends, &restarts);
   }
 
   // Pointers into the given arrays; those that cannot be read as they are are copied.
@@ -171,17 +180,10 @@ py::array row_products(const py::array& x, const py::array& weight) {
 std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
                                   int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
                                   bool bias, const std::string& compute_dtype) {
-  Problem p = problem_of(cell, input_size, hidden_size, num_layers, num_directions, reverse, bias);
-  p.bfloat16 = compute_dtype == "bfloat16";
-  if (!compute_dtype.empty() && compute_dtype != dtype && !(p.bfloat16 && dtype == "float32"))
-    throw TypeMismatch(p.op + ": compute_dtype is " + compute_dtype + " with dtype " + dtype +
-                       "; expected the same, or bfloat16 with float32");
-  if (p.bfloat16 && !bfloat16_kernels().cell)
-    throw std::runtime_error(p.op + ": compute_dtype is bfloat16; expected float32 on this instruction set (" +
-                             isa().name + ")");
+  const Problem p =
+      problem_of_stack(cell, dtype, input_size, hidden_size, num_layers, num_directions, reverse, bias, compute_dtype);
   if (dtype == "float32") return std::make_unique<StackOf<float>>(p);
-  if (dtype == "float64") return std::make_unique<StackOf<double>>(p);
-  throw TypeMismatch(p.op + ": dtype is " + dtype + "; expected float32 or float64");
+  return std::make_unique<StackOf<double>>(p);
 }
 
 }  // namespace
@@ -203,7 +205,8 @@ void register_stack(py::module_& m) {
            py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"),
            py::arg("compute_dtype") = "")
       .def("forward", &Stack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
-           py::arg("lengths"), py::arg("batch_first"), py::arg("training"), py::arg("serial") = 0)
+           py::arg("lengths"), py::arg("batch_first"), py::arg("training"), py::arg("serial") = 0,
+           py::arg("resets") = py::none(), py::arg("h_restart") = py::none(), py::arg("c_restart") = py::none())
       .def("stream", &Stack::stream, py::arg("weights"), py::arg("batch_size"))
       .def("plan", &Stack::plan, py::arg("time"), py::arg("batch"));
 }

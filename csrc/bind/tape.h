@@ -50,10 +50,16 @@ template <class T> class TapeOf : public Tape {
     }
     py::array dh0 = new_array<T>(p.state_shape());
     if (p.layout.has_cell_state) dc0 = new_array<T>(p.state_shape());
+    py::object dh_restart = py::none(), dc_restart = py::none();
+    const auto& given = call.slabs.front();
+    if (given.h_restart.data) dh_restart = new_array<T>(p.state_shape());
+    if (given.c_restart.data) dc_restart = new_array<T>(p.state_shape());
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       auto& gradient = back.slabs[static_cast<size_t>(slab)];
       gradient.dh0 = writable_slab_view<T>(dh0, slab);
       if (p.layout.has_cell_state) gradient.dc0 = writable_slab_view<T>(dc0, slab);
+      if (given.h_restart.data) gradient.dh_restart = writable_slab_view<T>(dh_restart, slab);
+      if (given.c_restart.data) gradient.dc_restart = writable_slab_view<T>(dc_restart, slab);
     }
     const ExclusiveUse use(busy_, p.op);
     without_gil([&] {
@@ -61,7 +67,7 @@ template <class T> class TapeOf : public Tape {
       consumed = true;
       run_backward(call, back, python_interrupted);
     });
-    return py::make_tuple(dx, dh0, dc0);
+    return py::make_tuple(dx, dh0, dc0, dh_restart, dc_restart);
   }
 
   py::object gates(int64_t slab) override {

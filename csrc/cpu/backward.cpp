@@ -2,6 +2,7 @@
 #include <mutex>
 
 #include "cpu/run_plan.h"
+#include "cpu/segments.h"
 #include "system/system.h"
 
 namespace fusedrnn {
@@ -22,11 +23,12 @@ std::mutex& adding_to_gradients() {
 template <class T>
 void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Interrupt& interrupt) {
   const Problem& p = call.problem;
-  const Ragged& ragged = call.rows->ragged();
   const Plan plan = plan_for(call, Pass::backward);
   const CellKernels<T>& cell = cell_kernels<T>(p);
   const int64_t units = unit_blocks<T>(p), lanes = kernels<T>().lanes, D = p.num_directions, G = p.layout.gates;
   Layers<T> layers(call);
+  SegmentStates<T> segments(call);
+  segments.attach(call, layers.slabs());
   const auto spaces = attach_workspace(plan.gradient_threads, false, layers, p);
 
   std::vector<Buffer<T>> storage;
@@ -34,10 +36,11 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
     storage.emplace_back(size);
     return storage.back().get();
   };
+  const int64_t places = call.rows->is_packed() ? call.rows->rows() : p.T * p.B;
   TimeMajorView<const T> dy = grad.dy;
   for (int64_t l = p.num_layers - 1; l >= 0; --l) {
     TimeMajorView<T> dx = grad.dx;
-    if (l > 0) dx = {allocate(p.T * p.B * D * p.hidden_size), p.B * D * p.hidden_size, D * p.hidden_size};
+    if (l > 0) dx = {allocate(places * D * p.hidden_size), p.B * D * p.hidden_size, D * p.hidden_size};
     for (int64_t d = 0; d < D; ++d) {
       const size_t slab = static_cast<size_t>(l * D + d);
       Sequence<T>& seq = layers.slabs()[slab];
@@ -53,6 +56,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
     }
     dy = {dx.data, dx.step, dx.batch};
   }
+  segments.attach_gradients(grad, layers.slabs());
 
   std::unique_lock<std::mutex> adding(adding_to_gradients(), std::defer_lock);
   run_plan(plan, plan.gradient_threads, interrupt, [&](Thread& thread, const Plan& actual) {
@@ -62,11 +66,12 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       if (!run_layer(actual, layers[l], units, thread, cell.backward) || !meet()) return;
       for (const Sequence<T>& seq : layers[l]) {
         if (!seq.dx.data) break;
-        if (!seq.add_to_dx && !call.rows->full()) clear_padding(ragged, p, seq.dx, seq.I, thread.rank, thread.size);
+        if (!seq.add_to_dx && !call.rows->full()) clear_padding(*call.rows, p, seq.dx, seq.I, thread.rank, thread.size);
         if (!cell.input_gradient(seq, everyone) || !meet()) return;
       }
-      for (const Sequence<T>& seq : layers[l])
-        if (!cell.weight_gradient(seq, everyone)) return;
+      for (size_t d = 0; d < layers[l].size(); ++d)
+        if (grad.slabs[l * layers[l].size() + d].wants_weights() && !cell.weight_gradient(layers[l][d], everyone))
+          return;
       if (l == 0 && thread.rank == 0) adding.lock();  // for all threads of this call
       if (!meet()) return;
     }
@@ -74,6 +79,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
     for (size_t slab = 0; slab < grad.slabs.size(); ++slab) {
       const Sequence<T>& seq = layers.slabs()[slab];
       const auto& to = grad.slabs[slab];
+      if (!to.wants_weights()) continue;
       const auto inputs = everyone.part_of(seq.I + 1), units_of_h = everyone.part_of(seq.H + 1);
       const Blocks shape(seq.H, G, lanes, p.bfloat16 ? 2 : 1);
       add_unpacked(seq.dw, p.layout, p.layout.input_order, shape, seq.H, seq.I, inputs.begin, inputs.end, to.weight_ih,
@@ -82,6 +88,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
                    to.weight_hh, to.bias_hh);
     }
   });
+  segments.store_gradients(grad, layers.slabs());
 }
 
 template void run_backward(ForwardCall<float>&, const BackwardCall<float>&, const Interrupt&);

@@ -1,4 +1,5 @@
 #include "cpu/run_plan.h"
+#include "cpu/segments.h"
 #include "system/system.h"
 
 namespace fusedrnn {
@@ -21,27 +22,59 @@ void follow_layers(Layers<T>& layers, int64_t units, std::vector<Progress>& prog
   }
 }
 
+// Elements of what a slab keeps for backward.
+template <class T> struct SavedSizes {
+  int64_t gates, cells;
+  explicit SavedSizes(const ForwardCall<T>& call) {
+    const Problem& p = call.problem;
+    const int64_t vectors = unit_blocks<T>(p) * call.rows->rows(), lanes = kernels<T>().lanes;
+    gates = vectors * p.layout.slots * lanes;
+    cells = p.layout.has_cell_state ? vectors * lanes : 0;
+  }
+};
+
 }  // namespace
 
 template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass) {
-  return make_plan(call.problem, call.rows->rows(), kernels<T>().lanes, sizeof(T),
-                   {num_threads(), private_cache_bytes()}, pass);
+  const Machine machine{call.threads ? call.threads : num_threads(), private_cache_bytes()};
+  const auto plan = [&](const Problem& p) {
+    return make_plan(p, call.rows->rows(), kernels<T>().lanes, sizeof(T), machine, pass);
+  };
+  if (!call.rows->segmented()) return plan(call.problem);
+  Problem segments = call.problem;
+  segments.B = call.rows->ragged().batch;
+  segments.T = call.rows->ragged().steps;
+  return plan(segments);
 }
 
 template <class T> void keep_for_backward(ForwardCall<T>& call) {
-  const Problem& p = call.problem;
-  const int64_t vectors = unit_blocks<T>(p) * call.rows->rows(), lanes = kernels<T>().lanes;
+  const SavedSizes<T> size(call);
   for (auto& slab : call.slabs) {
-    slab.gates = Buffer<T>(vectors * p.layout.slots * lanes);
-    if (p.layout.has_cell_state) slab.cells = Buffer<T>(vectors * lanes);
+    slab.gates = Buffer<T>(size.gates);
+    if (size.cells) slab.cells = Buffer<T>(size.cells);
   }
+}
+
+template <class T> void keep_for_backward(ForwardCall<T>& call, T* memory) {
+  const SavedSizes<T> size(call);
+  for (auto& slab : call.slabs) {
+    slab.gates = Buffer<T>::borrowed(memory);
+    if (size.cells) slab.cells = Buffer<T>::borrowed(memory + size.gates);
+    memory += size.gates + size.cells;
+  }
+}
+
+template <class T> int64_t saved_size(const ForwardCall<T>& call) {
+  const SavedSizes<T> size(call);
+  return call.problem.slabs() * (size.gates + size.cells);
 }
 
 template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& interrupt) {
   const Problem& p = call.problem;
-  const Ragged& ragged = call.rows->ragged();
   const Plan plan = plan_for(call);
   Layers<T> layers(call);
+  SegmentStates<T> segments(call);
+  segments.attach(call, layers.slabs());
   const bool layers_overlap = plan.scheme == Scheme::by_layer;
   const auto spaces = attach_workspace(plan.threads, layers_overlap, layers, p);
   std::vector<Progress> progress(layers_overlap ? layers.size() : 0);
@@ -49,7 +82,7 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
   run_plan(plan, plan.threads, interrupt, [&](Thread& thread, const Plan& actual) {
     if (!call.rows->full())
       for (size_t l = 0; l < layers.size(); ++l)
-        clear_padding(ragged, p, call.y[l], p.num_directions * p.hidden_size, thread.rank, actual.threads);
+        clear_padding(*call.rows, p, call.y[l], p.num_directions * p.hidden_size, thread.rank, actual.threads);
     if (actual.scheme == Scheme::by_layer)
       return follow_layers(layers, units, progress, thread, cell_kernels<T>(p).forward);
     for (size_t l = 0; l < layers.size(); ++l) {
@@ -58,11 +91,14 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
       if (actual.scheme != Scheme::by_sample && l + 1 < layers.size() && !thread.region->meet_all(thread.rank)) return;
     }
   });
+  segments.store_final(call, layers.slabs());
 }
 
-#define FUSEDRNN_INSTANTIATE(T)                        \
-  template Plan plan_for(const ForwardCall<T>&, Pass); \
-  template void keep_for_backward(ForwardCall<T>&);    \
+#define FUSEDRNN_INSTANTIATE(T)                         \
+  template Plan plan_for(const ForwardCall<T>&, Pass);  \
+  template void keep_for_backward(ForwardCall<T>&);     \
+  template void keep_for_backward(ForwardCall<T>&, T*); \
+  template int64_t saved_size(const ForwardCall<T>&);   \
   template void run_forward(ForwardCall<T>&, const Interrupt&);
 FUSEDRNN_INSTANTIATE(float)
 FUSEDRNN_INSTANTIATE(double)

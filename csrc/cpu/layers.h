@@ -83,11 +83,10 @@ std::vector<Buffer<T>> attach_workspace(int threads, bool layers_overlap, Layers
 }
 
 // Zeros past each sample's end; samples are dealt out to the threads.
-template <class T> void clear_padding(const Ragged& ragged, const Problem& p, TimeMajorView<T> y, int64_t features,
-                                      int rank, int size) {
-  for (int64_t j = rank; j < ragged.batch; j += size)
-    for (int64_t t = ragged.length[j]; t < p.T; ++t)
-      std::fill_n(y.data + t * y.step + ragged.sample[j] * y.batch, features, T(0));
+template <class T>
+void clear_padding(const RowOrder& order, const Problem& p, TimeMajorView<T> y, int64_t features, int rank, int size) {
+  for (int64_t b = rank; b < p.B; b += size)
+    for (int64_t t = order.end(b); t < p.T; ++t) std::fill_n(y.data + t * y.step + b * y.batch, features, T(0));
 }
 
 }  // namespace fusedrnn

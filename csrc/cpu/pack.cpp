@@ -158,7 +158,7 @@ void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[
   each_block(layout, order, H, blocks.lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
     const T* from = packed + u * (K + 1) * blocks.gates * blocks.lanes + g * blocks.distance(u);
     const int64_t step = row_width(blocks, u);
-    kernels<T>().add_transposed(from + begin * step, step, used, columns, grad + row * K + begin, K);
+    if (grad) kernels<T>().add_transposed(from + begin * step, step, used, columns, grad + row * K + begin, K);
     if (bias && end > K)
       for (int64_t i = 0; i < used; ++i) bias[row + i] += from[K * step + i];
   });
@@ -170,7 +170,7 @@ void unpack_saved(const Problem& p, const Ragged& ragged, bool reverse, int64_t 
   std::fill_n(to, slots * p.T * p.B * H, T(0));
   for (int64_t s = 0; s < ragged.steps; ++s)
     for (int64_t row = ragged.first[s]; row < ragged.first[s + 1]; ++row) {
-      const int64_t j = row - ragged.first[s], t = time_of(s, ragged.length[j], reverse);
+      const int64_t j = row - ragged.first[s], t = ragged.begin[j] + time_of(s, ragged.length[j], reverse);
       for (int64_t slot = 0; slot < slots; ++slot)
         for (int64_t h = 0; h < H; ++h)
           to[((slot * p.T + t) * p.B + ragged.sample[j]) * H + h] =

@@ -48,8 +48,8 @@ template <class T> class WeightCache {
   bool serves(bool training) const { return packed_ && (!training || packed_->input_t.get()); }
 };
 
-// grad += columns [begin, end) of the packed gradient (U, K + 1, G, lanes) of a matrix (G*H, K); column K goes to bias
-// (may be null).
+// grad += columns [begin, end) of the packed gradient (U, K + 1, G, lanes) of a matrix (G*H, K); column K goes to bias.
+// Either may be null.
 template <class T>
 void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], const Blocks& blocks, int64_t H,
                   int64_t K, int64_t begin, int64_t end, T* grad, T* bias);

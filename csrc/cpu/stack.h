@@ -16,11 +16,13 @@ namespace fusedrnn {
 template <class T> struct ForwardCall {
   struct Slab {
     std::shared_ptr<const PackedWeights<T>> weights;
-    StateView<const T> h0{}, c0{};  // data may be null
+    StateView<const T> h0{}, c0{};                // data may be null
+    StateView<const T> h_restart{}, c_restart{};  // what segments but the first start from; data may be null
     StateView<T> hn{}, cn{};
     Buffer<T> gates, cells;  // for backward; null in inference
   };
   Problem problem;
+  int threads = 0;  // at most so many; 0: num_threads()
   std::shared_ptr<const RowOrder> rows;
   TimeMajorView<const T> x;
   std::vector<TimeMajorView<T>> y;  // by layer: (T, B, directions*H)
@@ -31,7 +33,9 @@ template <class T> struct BackwardCall {
   struct Slab {
     StateView<const T> dhn{}, dcn{};  // data may be null
     StateView<T> dh0{}, dc0{};
-    T *weight_ih, *weight_hh, *bias_ih, *bias_hh;  // gradients, added to; those of biases may be null
+    StateView<T> dh_restart{}, dc_restart{};       // data may be null: not wanted
+    T *weight_ih, *weight_hh, *bias_ih, *bias_hh;  // gradients, added to; may be null: not wanted
+    bool wants_weights() const { return weight_ih || weight_hh || bias_ih || bias_hh; }
   };
   TimeMajorView<const T> dy;  // data may be null
   TimeMajorView<T> dx;        // data may be null: not wanted
@@ -42,6 +46,9 @@ template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass = Pass::f
 
 // Room for the saved gates of every slab: makes the call a training call.
 template <class T> void keep_for_backward(ForwardCall<T>& call);
+// The same in memory of the caller's, at a cache line: saved_size(call) elements.
+template <class T> void keep_for_backward(ForwardCall<T>& call, T* memory);
+template <class T> int64_t saved_size(const ForwardCall<T>& call);
 
 // Both throw Interrupted if the user stopped them; the outputs are then incomplete.
 template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& interrupt);

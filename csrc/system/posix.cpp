@@ -1,6 +1,8 @@
+#include <dlfcn.h>
 #include <pthread.h>
 #include <unistd.h>
 #if defined(__linux__)
+#include <link.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -10,6 +12,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
 #include "system/system.h"
 
@@ -53,6 +56,34 @@ void* system_memory(std::size_t size, std::size_t alignment) {
 void free_system_memory(void* memory) { std::free(memory); }
 
 void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)()) { pthread_atfork(before, in_parent, in_child); }
+
+// First among the names that all libraries see. Extension modules load theirs apart, and wheels bring them under names
+// of their own (libgomp-a34b3233.so.1), so then in each file that is called like one.
+AnyFunction loaded_function(const char* name) {
+  void* found = dlsym(RTLD_DEFAULT, name);
+#if defined(__linux__)
+  struct Search {
+    const char* name;
+    void* found;
+  } search{name, found};
+  if (!found) {
+    const auto look = [](dl_phdr_info* library, size_t, void* data) {
+      Search& s = *static_cast<Search*>(data);
+      const std::string_view path = library->dlpi_name;
+      const std::string_view file = path.substr(path.rfind('/') + 1);
+      if (!file.starts_with("libgomp") && !file.starts_with("libomp") && !file.starts_with("libiomp")) return 0;
+      void* handle = dlopen(library->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+      if (!handle) return 0;
+      s.found = dlsym(handle, s.name);
+      dlclose(handle);
+      return s.found ? 1 : 0;
+    };
+    dl_iterate_phdr(look, &search);
+    found = search.found;
+  }
+#endif
+  return reinterpret_cast<AnyFunction>(found);
+}
 
 void wait_for_ever() {
   for (;;) pause();

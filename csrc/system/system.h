@@ -43,6 +43,10 @@ void free_system_memory(void* memory);
 // Functions to be called before a fork, after it in the parent, and after it in the child; each may be null.
 void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
 
+// A function of an OpenMP library that the process has loaded, or null; nothing is loaded.
+using AnyFunction = void (*)();
+AnyFunction loaded_function(const char* name);
+
 // The calling thread does nothing any more, until the process ends.
 [[noreturn]] void wait_for_ever();
 

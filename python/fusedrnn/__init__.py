@@ -8,8 +8,10 @@ from .arrays.lengths import pad_sequences
 from .configuration import (
     config,
     get_num_threads,
+    get_thread_pool,
     read_environment,
     set_num_threads,
+    set_thread_pool,
     show_config,
 )
 from .layers import GRU, LSTM, RNN, Activation, Bidirectional, Dropout, Embedding, Layer, Linear, Sequential
@@ -63,6 +65,7 @@ __all__ = [
     "fit",
     "functional",
     "get_num_threads",
+    "get_thread_pool",
     "init",
     "layers",
     "load",
@@ -71,6 +74,7 @@ __all__ = [
     "predict",
     "save",
     "set_num_threads",
+    "set_thread_pool",
     "show_config",
     "training",
 ]

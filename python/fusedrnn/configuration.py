@@ -40,6 +40,36 @@ def get_num_threads() -> int:
     return _core.num_threads()
 
 
+def set_thread_pool(name: str) -> None:
+    """Choose whose threads the kernels run on. Results do not depend on it.
+
+    A library that works with OpenMP (PyTorch) lets its threads spin for some time after each operation, and threads of
+    our own would have to share the processors with them. On "openmp" both work with the same ones.
+
+    Parameters
+    ----------
+    name : {"own", "openmp"}
+        Our own workers, the default; or those of the OpenMP library that the process has loaded already, which
+        ``fusedrnn.torch`` takes unless told otherwise here. A forked child keeps to our own.
+
+    Raises
+    ------
+    ValueError
+        If ``name`` is another.
+    RuntimeError
+        If no OpenMP library has been loaded.
+    """
+    if name not in ("own", "openmp"):
+        raise ValueError(f"set_thread_pool: name is {name!r}; expected 'own' or 'openmp'")
+    if not _core.set_thread_source(name == "openmp"):
+        raise RuntimeError("set_thread_pool: name is 'openmp'; expected 'own', or a library that brings OpenMP (torch)")
+
+
+def get_thread_pool() -> str:
+    """Return "own" or "openmp": whose threads layers on NumPy arrays use."""
+    return _core.thread_source()
+
+
 def config() -> dict[str, Any]:
     """Return what decides where and how fast the kernels run.
 

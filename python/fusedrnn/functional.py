@@ -6,7 +6,8 @@ then of that library, ready in the caller's current stream. Another dtype raises
 array whose last axis is not dense is copied once. Shapes: ``x`` (B, T, I), or (T, B, I) with ``batch_first=False``;
 states (B, H); weights as torch's, (G*H, I) and (G*H, H) with G = 1 (RNN), 4 (LSTM: i, f, g, o) or 3 (GRU: r, z, n);
 ``lengths`` (B,) integers in [0, T], in any order. Outputs past a sample's end are 0, its final state is the one at its
-true end, and ``reverse`` walks its valid steps from the last to the first.
+true end, and ``reverse`` walks its valid steps from the last to the first. ``resets``, bool and laid out as x, (B, T),
+marks steps before which the state is zero again; on the cpu.
 
 With ``training=True`` a tape comes back too. The backward function reads the inputs, the weights and y again: leave
 them as they are until then (y is read-only for that reason).
@@ -97,6 +98,7 @@ def lstm(
     c0: Array | None = None,
     *,
     lengths: Any = None,
+    resets: Any = None,
     reverse: bool = False,
     batch_first: bool = True,
     training: bool = False,
@@ -123,7 +125,7 @@ def lstm(
         For a wrong shape or length; the message names the argument, what was got and what was expected.
     """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    return _forward("lstm", x, weights, h0, c0, lengths, reverse, batch_first, training)
+    return _forward("lstm", x, weights, h0, c0, lengths, resets, reverse, batch_first, training)
 
 
 def gru(
@@ -135,6 +137,7 @@ def gru(
     h0: Array | None = None,
     *,
     lengths: Any = None,
+    resets: Any = None,
     reverse: bool = False,
     batch_first: bool = True,
     training: bool = False,
@@ -145,7 +148,7 @@ def gru(
     ``h(t) = (1-z) n + z h(t-1)``. Returns (y, h), and the tape with ``training``; errors as :func:`lstm`.
     """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    y, h, _, *tape = _forward("gru", x, weights, h0, None, lengths, reverse, batch_first, training)
+    y, h, _, *tape = _forward("gru", x, weights, h0, None, lengths, resets, reverse, batch_first, training)
     return (y, h, *tape)
 
 
@@ -159,6 +162,7 @@ def rnn(
     *,
     nonlinearity: str = "tanh",
     lengths: Any = None,
+    resets: Any = None,
     reverse: bool = False,
     batch_first: bool = True,
     training: bool = False,
@@ -169,7 +173,7 @@ def rnn(
     """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     cell = rnn_cell("RNN", nonlinearity)
-    y, h, _, *tape = _forward(cell, x, weights, h0, None, lengths, reverse, batch_first, training)
+    y, h, _, *tape = _forward(cell, x, weights, h0, None, lengths, resets, reverse, batch_first, training)
     return (y, h, *tape)
 
 
@@ -214,6 +218,7 @@ def _forward(
     h0: Array | None,
     c0: Array | None,
     lengths: Any,
+    resets: Any,
     reverse: bool,
     batch_first: bool,
     training: bool,
@@ -237,7 +242,8 @@ def _forward(
         reverse=reverse,
         bias=len(given) == 4,
     )
-    y, h, c, tape = stack.forward(given, x, _slab(h0), _slab(c0), lengths, batch_first, training)
+    marks = {} if resets is None else {"resets": _marks(op, resets, x)}
+    y, h, c, tape = stack.forward(given, x, _slab(h0), _slab(c0), lengths, batch_first, training, **marks)
     out = (y, h[0], None if c is None else c[0])
     return (*out, KernelTape(op, tape, tuple(given), out[1], backend)) if training else out
 
@@ -250,7 +256,7 @@ def _backward(op: str, tape: KernelTape, dy: Array | None, dh: Array | None, dc:
     for name, state in (("dh", dh), ("dc", dc)):
         _check(f"{op}_backward", name, state, tape.h, "batch, hidden", tuple(tape.h.shape))
     gradients = [tape.backend.zeros(w) for w in tape.weights]
-    dx, dh0, dc0 = tape.core.backward(dy, _slab(dh), _slab(dc), gradients)
+    dx, dh0, dc0, *_ = tape.core.backward(dy, _slab(dh), _slab(dc), gradients)
     weight_ih, weight_hh, *biases = map(tape.backend.result, gradients)
     bias_ih, bias_hh = biases if biases else (None, None)
     return Gradients(dx, weight_ih, weight_hh, bias_ih, bias_hh, dh0[0], None if dc0 is None else dc0[0])
@@ -325,6 +331,12 @@ def _check_kind(op: str, name: str, array: Any, like: Array) -> None:
 
 def _kind(like: Array) -> str:
     return "a numpy array" if isinstance(like, np.ndarray) else f"an array on a device, as x, a {type(like).__name__}"
+
+
+def _marks(op: str, resets: Any, x: Array) -> Any:
+    if not isinstance(x, np.ndarray):
+        raise RuntimeError(f"{op}: resets is given for an array on a device; expected one on the cpu")
+    return np.asarray(resets)
 
 
 def _slab(state: Array | None) -> Array | None:

@@ -22,7 +22,7 @@ using GruShape = CellShape<3, 4, 1, 0, false>;
 template <class Shape, class T, class E> void parts_are_apart(int64_t H, int64_t B, int64_t I, int threads,
                                                               bool training) {
   constexpr int64_t L = Vec<T>::lanes, values = Operand<E>::values;
-  const Ragged ragged{3, B, nullptr, nullptr, nullptr};
+  const Ragged ragged{3, B, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   Sequence<T> seq{};
   seq.I = I, seq.H = H, seq.widest_input = I, seq.ragged = &ragged;
   T here{};

@@ -64,7 +64,7 @@ template <class C, class T, class E> struct BackwardPass {
           if (run1 < a.runs)
             dh.store(carry);
           else if (a.step < 0)
-            store_within(dh, seq.dh0.data + seq.ragged->sample[j0 + r] * seq.dh0.stride, (at.unit + u) * L, seq.H);
+            store_within(dh, seq.dh0.data + seq.ragged->state[j0 + r] * seq.dh0.stride, (at.unit + u) * L, seq.H);
         }
       if (run1 < a.runs || a.step < 0) return;
       each_group<Rows * Units>([&](int N, int i) FUSEDRNN_BODY { a.finish[N](a, t.acc + i, j0, at.unit, i, Units); });

@@ -89,7 +89,7 @@ template <class C, class T, class E> struct BackwardCell {
     T* saved[N];
     each<N>([&](auto n) FUSEDRNN_BODY {
       const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
-      const int64_t b = ragged.sample[j], here = unit * a.total_rows + ragged.first[a.step] + j;
+      const int64_t b = ragged.state[j], here = unit * a.total_rows + ragged.first[a.step] + j;
       at[n] = j * a.row + unit * L;
       saved[n] = seq.gates + here * S * L;
       dh.v[n] = acc[n];

@@ -6,13 +6,16 @@ namespace fusedrnn::FUSEDRNN_ISA {
 
 template <class P, class T>
 FUSEDRNN_INLINE P* row_of(const TimeMajorView<P>& view, const Sequence<T>& seq, int64_t step, int64_t j) {
-  return view.data + time_of(step, seq.ragged->length[j], seq.reverse) * view.step + seq.ragged->sample[j] * view.batch;
+  const Ragged& ragged = *seq.ragged;
+  const int64_t t = ragged.begin[j] + time_of(step, ragged.length[j], seq.reverse), b = ragged.sample[j];
+  if (ragged.packed) return view.data + (ragged.packed[t] + b) * view.batch;
+  return view.data + t * view.step + b * view.batch;
 }
 
 // h before a step: the output of the step before it, or h0; null stands for zeros.
 template <class T> FUSEDRNN_INLINE const T* previous_h(const Sequence<T>& seq, int64_t step, int64_t j) {
   if (step > 0) return row_of(seq.y, seq, step - 1, j);
-  return seq.h0.data ? seq.h0.data + seq.ragged->sample[j] * seq.h0.stride : nullptr;
+  return seq.h0.data ? seq.h0.data + seq.ragged->state[j] * seq.h0.stride : nullptr;
 }
 
 // Passes over rows in their order: (step, j) of consecutive rows.

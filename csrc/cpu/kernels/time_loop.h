@@ -35,12 +35,12 @@ template <class Body> FUSEDRNN_INLINE void each_sample(int64_t begin, int64_t en
 template <class T>
 FUSEDRNN_INLINE Vec<T> read_state(const Sequence<T>& seq, const StateView<const T>& from, int64_t j, int64_t unit) {
   if (!from.data) return Vec<T>(T(0));
-  return load_within(from.data + seq.ragged->sample[j] * from.stride, unit * Vec<T>::lanes, seq.H);
+  return load_within(from.data + seq.ragged->state[j] * from.stride, unit * Vec<T>::lanes, seq.H);
 }
 template <class T>
 FUSEDRNN_INLINE void write_state(const Sequence<T>& seq, const StateView<T>& to, int64_t j, int64_t unit,
                                  Vec<T> state) {
-  store_within(state, to.data + seq.ragged->sample[j] * to.stride, unit * Vec<T>::lanes, seq.H);
+  store_within(state, to.data + seq.ragged->state[j] * to.stride, unit * Vec<T>::lanes, seq.H);
 }
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "cpu/threads/flush_subnormals.h"
+#include "cpu/threads/openmp.h"
 #include "cpu/threads/waiting.h"
 #include "system/system.h"
 
@@ -14,12 +15,15 @@ namespace fusedrnn {
 namespace {
 
 std::atomic<bool> always_wait{false};
+std::atomic<int> source_set{-1};
+thread_local int preferring_openmp = 0;
 
 class Pool {
  public:
   bool run(int size, int64_t patience_ns, const std::function<void(int)>& body) {
     std::unique_lock<std::mutex> lock(busy_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
+    if (thread_source() == ThreadSource::openmp && openmp_is_loaded()) return run_openmp(size, body);
     while (started_ < size - 1) {
       if (static_cast<int>(workers_.size()) == started_)
         workers_.emplace_back();  // else: last time there was no thread
@@ -167,6 +171,17 @@ int num_threads() {
 }
 
 void set_num_threads(int n) { thread_count = n; }
+
+void set_thread_source(ThreadSource source) { source_set = static_cast<int>(source); }
+
+ThreadSource thread_source() {
+  const int set = source_set.load(std::memory_order_relaxed);
+  if (set >= 0) return static_cast<ThreadSource>(set);
+  return preferring_openmp > 0 ? ThreadSource::openmp : ThreadSource::own;
+}
+
+PreferOpenMP::PreferOpenMP() { ++preferring_openmp; }
+PreferOpenMP::~PreferOpenMP() { --preferring_openmp; }
 
 void wait_for_workers(bool always) { always_wait = always; }
 

@@ -15,6 +15,21 @@ void set_num_threads(int n);
 // on a busy machine any time. Survives fork: the child starts workers of its own.
 bool run_parallel(int size, int64_t patience_ns, const std::function<void(int rank)>& body);
 
+// Whose threads they are: our own, or those of the OpenMP library that another library has loaded. As set; otherwise
+// our own, or OpenMP's where the caller prefers them and they are there.
+enum class ThreadSource { own, openmp };
+void set_thread_source(ThreadSource source);
+ThreadSource thread_source();
+
+// Inside, calls of this thread prefer OpenMP's threads.
+class PreferOpenMP {
+ public:
+  PreferOpenMP();
+  ~PreferOpenMP();
+  PreferOpenMP(const PreferOpenMP&) = delete;
+  PreferOpenMP& operator=(const PreferOpenMP&) = delete;
+};
+
 // For tests that are about several threads: patience has no end.
 void wait_for_workers(bool always);
 

@@ -112,7 +112,7 @@ def _shadow(path: str, layer: Recurrent, calls: list[Call]) -> None:
         calls.append(Call(name, layer, x, state, lengths, tape))
         return outputs, tape
 
-    def recording_backward(tape: Tape, dy: Any, dstate: Any = None) -> tuple[Array, Any]:
+    def recording_backward(tape: Tape, dy: Any, dstate: Any = None) -> Any:
         call = next(call for call in calls if call.tape is tape)
         call.dy, call.dstate = dy, dstate
         return backward(tape, dy, dstate)

@@ -20,6 +20,7 @@ from .base import Layer, Tape
 from .dropout import dropout_mask
 from .parameters import serial_of
 from .protocol import Shape
+from .restarts import Restarts, restarts_of
 from .states import StateSize, StateSizes, state_arrays
 from .stream import Stream
 
@@ -163,7 +164,9 @@ class Recurrent(Layer):
         layer = cls(**arguments)
         return layer._set_reverse() if reverse is True else layer
 
-    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Any]:
+    def __call__(
+        self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None, reset_state: Any = None
+    ) -> tuple[Array, Any]:
         """Compute the outputs in inference mode: nothing is kept, dropout is inactive.
 
         Parameters
@@ -174,6 +177,13 @@ class Recurrent(Layer):
             Initial state h0, or (h0, c0) of an LSTM, each (num_layers*num_directions, B, H); zeros by default.
         lengths : array_like of int (B,), optional
             Valid steps of each sample, in any order, 0 allowed.
+        resets : array_like of bool, optional
+            Laid out as x, (B, T): before a marked step the state is zero again, or ``reset_state``, in one call and
+            with the bits of a call for each piece. ``state`` is where a sample begins: a mark at its first step
+            replaces it. A reverse direction starts again where it enters the steps before a marked one, and a mark
+            at the first step says nothing to it. On the cpu.
+        reset_state : array_like or pair, optional
+            The state after a reset, of each layer, direction and sample, shaped as ``state``; zeros by default.
 
         Returns
         -------
@@ -188,11 +198,16 @@ class Recurrent(Layer):
             For wrong shapes, lengths and dtypes; the message names the argument, what was got and what was expected.
         """
         x, h0, c0, batched = self._inputs(x, state, lengths)
+        again = self._restarts(x, resets, reset_state, batched)
         serial = serial_of(self)  # first: a list of the arrays holds them
-        y, h, c, _ = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, False, serial)
+        y, h, c, _ = self._stack.forward(
+            self._weights, x, h0, c0, lengths, self.batch_first, False, serial, **again.of()
+        )
         return self._outputs(y, h, c, batched)
 
-    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[tuple[Array, Any], Tape]:
+    def forward(
+        self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None, reset_state: Any = None
+    ) -> tuple[tuple[Array, Any], Tape]:
         """Compute ((y, state), tape) in training mode; arguments as in ``__call__``.
 
         The tape refers to x and y: leave both as they are until ``backward`` (y is read-only). It has copies of the
@@ -202,9 +217,12 @@ class Recurrent(Layer):
         x, h0, c0, batched = self._inputs(x, state, lengths)
         if self.device != "cpu":  # there the kernels copy it
             h0, c0 = (None if each is None else each.copy() for each in (h0, c0))
+        again = self._restarts(x, resets, reset_state, batched)
         serial = serial_of(self)
         if not self.dropout or self.num_layers == 1:
-            y, h, c, core = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, True, serial)
+            y, h, c, core = self._stack.forward(
+                self._weights, x, h0, c0, lengths, self.batch_first, True, serial, **again.of()
+            )
             outputs = self._outputs(y, h, c, batched)
             return outputs, Tape(self, ((core,), (), batched, outputs[0].shape))
         y = x
@@ -229,6 +247,7 @@ class Recurrent(Layer):
                 self.batch_first,
                 True,
                 serial,
+                **again.of(slabs),
             )
             tapes.append(core)
             states.append(state_l)
@@ -236,7 +255,7 @@ class Recurrent(Layer):
         outputs = self._outputs(y, h, c, batched)
         return outputs, Tape(self, (tuple(tapes), tuple(masks), batched, outputs[0].shape))
 
-    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> tuple[Array, Any]:
+    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
         """Add the gradients of the parameters into ``grads``; return those of the inputs.
 
         Parameters
@@ -254,6 +273,8 @@ class Recurrent(Layer):
             Shaped as x; 0 past a sample's end.
         dstate0 : ndarray or tuple
             dh0, or (dh0, dc0), of the initial state.
+        dreset_state : ndarray or tuple
+            The same of ``reset_state``; only if the forward call had one.
         """
         cores, masks, batched, y_shape = self._saved(tape)
         if dy is None and dstate is None:
@@ -266,7 +287,7 @@ class Recurrent(Layer):
         dh, dc = state_arrays(self, "dstate", ("dh", "dc"), dstate, batched)
         grads = self._in_order(self._grads)
         if len(cores) == 1:
-            d, dh0, dc0 = cores[0].backward(dy, dh, dc, grads)
+            d, *dstates = cores[0].backward(dy, dh, dc, grads)
         else:
             d = dy
             states: list[list[Any]] = []
@@ -278,8 +299,13 @@ class Recurrent(Layer):
                 states.insert(0, dstate_l)
                 if index:
                     d = d * masks[index - 1]
-            dh0, dc0 = self._joined(states)
-        return self._outputs(d, dh0, dc0, batched)
+            dstates = self._joined(states)
+        dh0, dc0, *dagain = dstates
+        dx, dstate0 = self._outputs(d, dh0, dc0, batched)
+        if not any(each is not None for each in dagain):
+            return dx, dstate0
+        _, dreset_state = self._outputs(d, dagain[0], dagain[1], batched)
+        return dx, dstate0, dreset_state
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a :class:`Stream`: one time step a call, with the weights as they are now.
@@ -380,10 +406,13 @@ class Recurrent(Layer):
         count = len(arrays) // self.num_layers
         return arrays[layer * count : (layer + 1) * count]
 
-    def _joined(self, states: list[list[Any]]) -> tuple[Any, Any]:
-        """Return the (h, c) of all layers from those of each; c is None for cells without one."""
-        h, c = zip(*states, strict=True)
-        return self.xp.concatenate(h), None if c[0] is None else self.xp.concatenate(c)
+    def _joined(self, states: list[list[Any]]) -> list[Any]:
+        """Return the states of all layers, h and c and more, from those of each; None for what a cell has not."""
+        parts = zip(*states, strict=True)
+        return [None if part[0] is None else self.xp.concatenate(part) for part in parts]
+
+    def _restarts(self, x: Array, resets: Any, reset_state: Any, batched: bool) -> Restarts:
+        return restarts_of(self, x, resets, reset_state, batched)
 
     def _batch_of(self, shape: tuple[int, ...]) -> int:
         return shape[0 if self.batch_first else 1]

@@ -1,0 +1,100 @@
+#include "cpu/threads/openmp.h"
+
+#include <atomic>
+#include <cstdint>
+
+#include "cpu/threads/flush_subnormals.h"
+#include "system/system.h"
+
+namespace fusedrnn {
+namespace {
+
+struct Job {
+  const std::function<void(int)>* body;
+  int size;
+  std::atomic<bool> ran{false};
+};
+
+// What the entries of an OpenMP library look like. LLVM's and Intel's have GNU's too, but where they do not.
+struct Library {
+  int (*thread_number)();
+  int (*team_size)();
+  void (*parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);  // GOMP_parallel
+  int32_t (*global_thread)(void*);                                             // __kmpc_...
+  void (*push_threads)(void*, int32_t thread, int32_t threads);
+  void (*fork_call)(void*, int32_t count, void (*)(int32_t*, int32_t*, ...), ...);
+
+  Library() {
+    find(thread_number, "omp_get_thread_num");
+    find(team_size, "omp_get_num_threads");
+    find(parallel, "GOMP_parallel");
+    find(global_thread, "__kmpc_global_thread_num");
+    find(push_threads, "__kmpc_push_num_threads");
+    find(fork_call, "__kmpc_fork_call");
+  }
+  bool usable() const {
+    return thread_number && team_size && (parallel || (global_thread && push_threads && fork_call));
+  }
+
+ private:
+  template <class F> static void find(F& function, const char* name) {
+    function = reinterpret_cast<F>(loaded_function(name));
+  }
+};
+
+// The first that is found stays; none is looked for again, because it may be loaded later.
+const Library* library() {
+  static std::atomic<const Library*> found{nullptr};
+  if (const Library* known = found.load(std::memory_order_acquire)) return known;
+  const Library now;
+  if (!now.usable()) return nullptr;
+  const Library* fresh = new Library(now);  // never destroyed: its threads outlive static destruction
+  const Library* none = nullptr;
+  if (found.compare_exchange_strong(none, fresh)) return fresh;
+  delete fresh;
+  return none;
+}
+
+std::atomic<bool> forked{false};
+
+void work(void* data) {
+  Job& job = *static_cast<Job*>(data);
+  const Library& openmp = *library();
+  if (openmp.team_size() != job.size) return;
+  const int rank = openmp.thread_number();
+  if (rank == 0) job.ran = true;
+  const FlushSubnormals flush;
+  (*job.body)(rank);
+}
+
+void work_of_kmp(int32_t*, int32_t*, void* data) { work(data); }
+
+}  // namespace
+
+bool openmp_is_loaded() {
+  static const bool watched = [] {
+    at_fork(nullptr, nullptr, [] { forked = true; });
+    return true;
+  }();
+  return watched && !forked.load(std::memory_order_relaxed) && library();
+}
+
+bool run_openmp(int size, const std::function<void(int)>& body) {
+  const Library& openmp = *library();
+  Job job{&body, size};
+  if (openmp.parallel) {
+    openmp.parallel(work, &job, static_cast<unsigned>(size), 0);
+  } else {
+    // The struct that a compiler makes of a place in the source (ident_t).
+    static char place[] = ";unknown;unknown;0;0;;";
+    static struct {
+      int32_t reserved1, flags, reserved2, reserved3;
+      const char* source;
+    } where{0, 2, 0, 0, place};
+    openmp.push_threads(&where, openmp.global_thread(&where), size);
+    openmp.fork_call(&where, 1, reinterpret_cast<void (*)(int32_t*, int32_t*, ...)>(work_of_kmp), &job);
+  }
+  return job.ran;
+}
+
+}  // namespace fusedrnn
