@@ -149,6 +149,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interop": {"arrays", "allocation", "layers", "models"},
     "onnx": {"arrays", "layers", "models", "interop"},
     "keras": {"arrays", "layers", "models", "interop"},
+    "torch": set(),
 }
 # What a function or an annotation may name of a higher floor: conveniences of a class for what is done with it.
 LATER = {
@@ -158,6 +159,7 @@ LATER = {
     "serialization": {"fusedrnn"},  # the version
     "onnx": {"fusedrnn"},  # the version
     "threadpools": {"fusedrnn"},  # the version
+    "torch": {"fusedrnn"},  # the namespace of its operators
 }
 COMPILED = {"_core", "_cuda"}
 MODULES = {
