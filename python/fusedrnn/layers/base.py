@@ -6,13 +6,14 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
 from ..allocation import Extent, check_extent
-from ..arrays.checks import Array, described, parse_device, parse_dtype, seed_sequence
+from ..arrays.checks import Array, described, flag, parse_device, parse_dtype, seed_sequence
 from ..arrays.namespace import from_host, host_copy, namespace, to_host
 from .parameters import LoadedNames, Parameters, ReadOnly, load_values
 from .protocol import LayerProtocol
@@ -61,6 +62,7 @@ class Layer(LayerProtocol):
     op: ClassVar[str] = "Layer"
     preprocessing: Mapping[str, Preprocessor] = MappingProxyType({})
     xp: Any = np  # of the class: a layer on the cpu holds no module
+    _trainable: bool = True
     _fixed: ClassVar[frozenset[str]] = frozenset()  # attributes that only the constructor may set
     _not_pickled: ClassVar[frozenset[str]] = frozenset()  # those that __setstate__ makes from the others
 
@@ -135,6 +137,48 @@ class Layer(LayerProtocol):
     @property
     def _extent(self) -> Extent:
         return self._inside._replace(names=self._inside.names + len(self._params))
+
+    @property
+    def trainable(self) -> bool:
+        """Whether optimizers change the parameters of this layer; may be set, for all layers inside as well.
+
+        Of frozen layers in front of the first one that learns, ``Sequential`` and the models keep nothing in training,
+        and compute no gradient.
+        """
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        value = flag(self.op, "trainable", value)
+        for layer in self.layers():
+            layer._trainable = value
+
+    def freeze(self, *names: str) -> None:
+        """Set ``trainable`` of the layers inside with these names, such as "encoder" or "0", to False.
+
+        Parameters
+        ----------
+        *names : str
+            Shell patterns of names, in which a dot stands before a layer inside: "layer.*". None: all layers.
+
+        Raises
+        ------
+        ValueError
+            If a name fits no layer.
+        """
+        self._set_trainable(False, names)
+
+    def unfreeze(self, *names: str) -> None:
+        """Set ``trainable`` of the layers inside with these names to True; the arguments are those of ``freeze``."""
+        self._set_trainable(True, names)
+
+    def frozen_names(self) -> frozenset[str]:
+        """Return the names of the parameters that are not trainable."""
+        if all(layer._trainable for layer in self.layers()):
+            return frozenset()
+        own = () if self._trainable else self._params
+        inside = (f"{name}.{each}" for name, child in self._children.items() for each in child.frozen_names())
+        return frozenset((*own, *inside))
 
     def zero_grad(self) -> None:
         """Fill all gradients with 0."""
@@ -264,6 +308,20 @@ class Layer(LayerProtocol):
         )
         return {"device": device, "xp": xp, "_params": Parameters(own), "_grads": grads}
 
+    def _set_trainable(self, value: bool, names: tuple[str, ...]) -> None:
+        if not names:
+            self.trainable = value
+        named = dict(_named_layers(self, ""))
+        for pattern in names:
+            fitting = [layer for name, layer in named.items() if fnmatchcase(name, pattern)]
+            if not fitting:
+                raise ValueError(f"{self.op}: no layer is named {pattern!r}; expected one of {', '.join(named)}")
+            for layer in fitting:
+                layer.trainable = value
+        for layer in reversed(list(self.layers())):  # a composite is frozen if all inside it is
+            if layer._children and not layer._params:
+                layer._trainable = any(child._trainable for child in layer._children.values())
+
     def _needs_cpu(self, what: str) -> None:
         """Raise the RuntimeError of what has no CUDA version, unless the layer is on the cpu."""
         if self.device != "cpu":
@@ -299,3 +357,9 @@ class Layer(LayerProtocol):
             got = f"a tape of {tape.owner.op}" if isinstance(tape, Tape) else f"a {type(tape).__name__}"
             raise ValueError(f"{self.op}: tape is {got}; expected the tape that this layer's forward returned")
         return tape.saved
+
+
+def _named_layers(layer: Layer, prefix: str) -> Iterator[tuple[str, Layer]]:
+    for name, child in layer._children.items():
+        yield f"{prefix}{name}", child
+        yield from _named_layers(child, f"{prefix}{name}.")

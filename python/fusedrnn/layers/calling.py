@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..arrays.checks import as_array
@@ -62,6 +63,25 @@ def clean_input(op: str, layer: LayerProtocol, x: Any, lengths: Any, *, time_maj
     if time_major:
         return without_padding(op, array.swapaxes(0, 1), lengths).swapaxes(0, 1)
     return without_padding(op, array, lengths)
+
+
+def frozen_bottom(layers: Sequence[Any]) -> int:
+    """Return how many of the first layers of a chain need no backward: frozen ones, up to the first that learns.
+
+    0 if none learns, as then the gradient of the input is all that a backward can be for, or if none is frozen.
+    """
+    if all(layer.trainable for layer in layers):
+        return 0
+    learning = [bool(layer.params.keys() - layer.frozen_names()) for layer in layers]
+    if True not in learning:
+        return 0
+    bottom = learning.index(True)
+    return bottom if any(layer.params for layer in layers[:bottom]) else 0
+
+
+def runs_in_training(layer: Any, frozen: bool) -> bool:
+    """Say whether a layer is called with ``forward`` in training: a frozen one if it draws, or is being watched."""
+    return not frozen or any(each._rng is not None or "forward" in vars(each) for each in layer.layers())
 
 
 def first(outputs: Any) -> Any:

@@ -101,8 +101,9 @@ class Linear(Layer):
         dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
         rows = dy.reshape(-1, self.out_features)
-        add_to(self._grads["weight"], rows.T @ x.reshape(-1, self.in_features))
-        if self.bias:
+        if self.trainable:
+            add_to(self._grads["weight"], rows.T @ x.reshape(-1, self.in_features))
+        if self.bias and self.trainable:
             add_to(self._grads["bias"], rows.sum(axis=0))
         dx: Array = (rows @ self._params["weight"]).reshape(x.shape)
         return dx

@@ -96,6 +96,8 @@ class Embedding(Layer):
         (ids,) = self._saved(tape)
         dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., embedding_dim", (*ids.shape, self.embedding_dim))
+        if not self.trainable:
+            return
         if self.padding_idx is not None:
             kept = ids != self.padding_idx
             ids, dy = ids[kept], dy[kept]

@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from ..arrays.checks import Array, brief, described
 from .base import Layer, Tape
-from .calling import call_layer, clean_input, first, forward_layer
+from .calling import call_layer, clean_input, first, forward_layer, frozen_bottom, runs_in_training
 from .protocol import Shape, is_time_major, output_of
 from .registry import layer_from_spec, layer_spec, register_layer
 
@@ -100,16 +100,21 @@ class Sequential(Layer):
     def forward(self, x: Any, lengths: Any = None) -> tuple[Any, Tape]:
         """Compute (y, tape) in training mode; arguments as in ``__call__``."""
         x = self._clean(x, lengths)
-        tapes = []
-        for layer in self:
-            x, tape = forward_layer(layer, x, lengths)
-            tapes.append(tape)
+        layers, tapes = list(self), []
+        bottom = frozen_bottom(layers)
+        for index, layer in enumerate(layers):
+            frozen = index < bottom
+            run = forward_layer if runs_in_training(layer, frozen) else _call_without_tape
+            x, tape = run(layer, x, lengths)
+            tapes.append(None if frozen else tape)
         return x, Tape(self, tuple(tapes))
 
     def backward(self, tape: Tape, dy: Any) -> Array | None:
-        """Return dx for dy, shaped as the last layer's y; None if x has no gradient (the first layer embeds)."""
+        """Return dx for dy, shaped as the last layer's y; None if x has none: the first layer embeds, or is frozen."""
         d = dy
         for layer, child_tape in zip(reversed(list(self)), reversed(self._saved(tape)), strict=True):
+            if child_tape is None:
+                return None
             d = first(layer.backward(child_tape, d))
         dx: Array | None = d
         return dx
@@ -140,3 +145,7 @@ class Sequential(Layer):
         if "lengths" in reads.takes:
             return x
         return clean_input(self.op, reads, x, lengths, time_major=any(map(is_time_major, self.layers())))
+
+
+def _call_without_tape(layer: Layer, x: Any, lengths: Any) -> tuple[Any, None]:
+    return call_layer(layer, x, lengths), None

@@ -11,7 +11,7 @@ from ..arrays.checks import Array, flag, seed_sequence
 from ..arrays.lengths import without_padding
 from ..arrays.namespace import on_gpu
 from ..layers import Embedding, Layer, Tape, register_layer
-from ..layers.calling import run
+from ..layers.calling import run, runs_in_training
 from ..layers.protocol import Shape
 from ..layers.registry import layer_spec
 from .attention import Attention
@@ -147,11 +147,14 @@ class EncoderDecoder(TaughtModel):
         return self._run(True, source, inputs, lengths)
 
     def backward(self, tape: Tape, dy: Any) -> tuple[Array | None, Array | None]:
-        """Return (dsource, dinputs) for dy (B, T, O); None for tokens."""
+        """Return (dsource, dinputs) for dy (B, T, O); None for tokens, and above a frozen encoder."""
         embed_tape, encoder_tape, bridge_tape, decoder_tape, memory_shape, source_lengths = self._saved(tape)
         dinputs, dstate, _, dmemory = self.decoder.backward(decoder_tape, dy)
         if self.bridge is not None:
             dv = self.bridge.backward(bridge_tape, dstate)
+        if encoder_tape is None:
+            return None, dinputs
+        if self.bridge is not None:
             dlast, dstate = self.encoder.final_output_backward(dv, memory_shape, source_lengths)
             if dlast is not None:
                 dmemory = dlast if dmemory is None else dmemory + dlast
@@ -294,7 +297,12 @@ class EncoderDecoder(TaughtModel):
         """Return the decoder's initial state, the encoder's outputs (B, S, M), and the tapes."""
         self._check_source(source)
         x, embed_tape = embed(self.source_embedding, training, source, lengths)
-        (memory, state), encoder_tape = run(self.encoder, training, x, lengths=lengths)
+        chain = self.source_embedding, self.encoder, self.bridge, self.decoder
+        frozen = self._frozen_bottom(*chain)[1]
+        learns = training and runs_in_training(self.encoder, frozen)
+        (memory, state), encoder_tape = run(self.encoder, learns, x, lengths=lengths)
+        if frozen:
+            encoder_tape = None
         bridge_tape = None
         if self.bridge is not None:
             state, bridge_tape = run(self.bridge, training, self.encoder.final_output(memory, state, lengths))

@@ -12,7 +12,7 @@ from ..arrays.checks import as_array, as_integer, as_lengths, described, integer
 from ..arrays.lengths import without_padding
 from ..arrays.namespace import on_gpu
 from ..layers import Embedding, Layer, Linear
-from ..layers.calling import run
+from ..layers.calling import frozen_bottom, run
 from ..layers.protocol import Shape, features_of, is_time_major, known_size, output_of
 from ..layers.registry import layer_from_spec, layer_spec
 from ..layers.states import StateSizes
@@ -46,6 +46,12 @@ class Model(Layer):
         """Return the shape of the last child's y."""
         name, last = list(self.child_inputs(x).items())[-1]
         return output_of(self._children[name], last)
+
+    def _frozen_bottom(self, *chain: Layer | None) -> tuple[bool, ...]:
+        """Return for each child of a chain whether it needs no backward, as it and all before it are frozen."""
+        present = [child for child in chain if child is not None]
+        bottom = {id(child) for child in present[: frozen_bottom(present)]}
+        return tuple(child is not None and id(child) in bottom for child in chain)
 
     def _child(self, name: str) -> Layer | None:
         return self._children.get(name)

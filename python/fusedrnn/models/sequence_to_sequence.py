@@ -12,7 +12,7 @@ from ..arrays.lengths import without_padding
 from ..arrays.namespace import to_host
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
-from ..layers.calling import clean_input, first, run_layer
+from ..layers.calling import clean_input, first, run_layer, runs_in_training
 from ..layers.protocol import Shape, output_of
 from .decoder import Decoder
 from .generation import write_sentences
@@ -76,11 +76,13 @@ class SequenceToSequence(Model):
         return self._run(True, x, lengths)
 
     def backward(self, tape: Tape, dy: Any) -> Array | None:
-        """Return dx for dy (B, T, O); None for tokens. Values of dy past a sample's end are not read."""
+        """Return dx for dy (B, T, O); None for tokens or a frozen layer. dy past a sample's end is not read."""
         embed_tape, layer_tape, head_tape, lengths = self._saved(tape)
         dh = self.head.backward(
             head_tape, without_padding(self.op, as_real(self.op, "dy", dy, self.dtype, self.xp), lengths)
         )
+        if layer_tape is None:
+            return None
         dx: Array | None = unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh)))
         return dx
 
@@ -144,6 +146,9 @@ class SequenceToSequence(Model):
         lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)
         x = clean_input(self.op, self.layer, x, lengths)
-        h, _, layer_tape = run_layer(self.layer, training, x, lengths)
+        _, frozen, _ = self._frozen_bottom(self.embedding, self.layer, self.head)
+        h, _, layer_tape = run_layer(self.layer, training and runs_in_training(self.layer, frozen), x, lengths)
         y, _, head_tape = run_layer(self.head, training, h, None)
-        return without_padding(self.op, y, lengths), Tape(self, (embed_tape, layer_tape, head_tape, lengths))
+        return without_padding(self.op, y, lengths), Tape(
+            self, (embed_tape, None if frozen else layer_tape, head_tape, lengths)
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from ..arrays.checks import Array
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
-from ..layers.calling import clean_input, first, run_layer
+from ..layers.calling import clean_input, first, run_layer, runs_in_training
 from ..layers.protocol import Shape, output_of
 from .model import (
     Model,
@@ -101,9 +101,11 @@ class SequenceToVector(Model):
         return self._run(True, x, lengths)
 
     def backward(self, tape: Tape, dy: Any) -> Array | None:
-        """Return dx for dy (B, O); None for tokens."""
+        """Return dx for dy (B, O); None for tokens, or above a frozen layer."""
         embed_tape, layer_tape, pool_tape, head_tape, shape, lengths = self._saved(tape)
         d = first(self.head.backward(head_tape, dy))
+        if layer_tape is None:
+            return None
         dstate: dict[str, Any] = {}
         dh: Array | None
         if self.pooling == "mean":
@@ -136,7 +138,8 @@ class SequenceToVector(Model):
         lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)
         x = clean_input(self.op, self.layer, x, lengths)
-        h, state, layer_tape = run_layer(self.layer, training, x, lengths)
+        _, frozen, _ = self._frozen_bottom(self.embedding, self.layer, self.head)
+        h, state, layer_tape = run_layer(self.layer, training and runs_in_training(self.layer, frozen), x, lengths)
         pool_tape: Any = None
         if self.pooling == "mean":
             pooled = mean_steps(self.op, h, lengths)
@@ -145,4 +148,4 @@ class SequenceToVector(Model):
         else:
             pooled = self.layer.final_output(h, state, lengths)
         y, _, head_tape = run_layer(self.head, training, pooled, None)
-        return y, Tape(self, (embed_tape, layer_tape, pool_tape, head_tape, np.shape(h), lengths))
+        return y, Tape(self, (embed_tape, None if frozen else layer_tape, pool_tape, head_tape, np.shape(h), lengths))

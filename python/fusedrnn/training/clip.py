@@ -29,7 +29,7 @@ def clip_grad_norm(layer: Layer, max_norm: float) -> float:
         If it is not a number.
     """
     max_norm = positive("clip_grad_norm", "max_norm", max_norm)
-    grads, xp = unique_arrays(layer.grads), layer.xp
+    grads, xp = trainable_arrays(layer, layer.grads), layer.xp
     norm = math.sqrt(sum([square_sum(xp, grad) for grad in grads.values()]))
     scale = max_norm / (norm + 1e-6)
     if scale < 1 and math.isfinite(norm):
@@ -42,7 +42,7 @@ def clip_grad_value(layer: Layer, limit: float) -> None:
     """Clip every gradient element to [-limit, limit] in place; ValueError unless ``limit`` is positive."""
     limit = positive("clip_grad_value", "limit", limit)
     clip = layer.xp.clip
-    for grad in layer.grads.values():
+    for grad in trainable_arrays(layer, layer.grads).values():
         clip(grad, -limit, limit, out=grad)
 
 
@@ -50,3 +50,9 @@ def unique_arrays(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return the arrays without those that an earlier name has, too: a layer that occurs twice in a model."""
     names: dict[int, str] = {}
     return {name: array for name, array in arrays.items() if names.setdefault(id(array), name) == name}
+
+
+def trainable_arrays(layer: Layer, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the parameters or gradients of a layer that are not frozen, each once."""
+    frozen = layer.frozen_names()
+    return unique_arrays({name: array for name, array in arrays.items() if name not in frozen} if frozen else arrays)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arrays.namespace import on_gpu
 from ..layers.base import Layer
+from .clip import trainable_arrays
 from .data import Batch, Samples
 
 
@@ -35,7 +36,7 @@ def not_finite(
 def wrong_gradient(model: Layer) -> str:
     """Return the name of a gradient that is not finite, or nothing."""
     xp = model.xp
-    for name, grad in model.grads.items():
+    for name, grad in trainable_arrays(model, model.grads).items():
         # A sum is faster than a look at each element. One that overflows proves nothing.
         if not math.isfinite(float(grad.sum())) and not _finite(xp, grad):
             return name

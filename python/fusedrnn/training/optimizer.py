@@ -77,7 +77,9 @@ class Optimizer(ABC):
                 f"{self.op}: the layer has moved from {self._device} to {self.layer.device}: make the optimizer after "
                 "that (its load_state_dict takes the old one's state_dict)"
             )
-        params = unique_arrays(self.layer.params)
+        every = unique_arrays(self.layer.params)
+        frozen = self.layer.frozen_names()
+        params = {name: param for name, param in every.items() if name not in frozen} if frozen else every
         grads = self.layer.grads
         xp = self.layer.xp
         if self.check_finite:
@@ -85,7 +87,7 @@ class Optimizer(ABC):
                 if not xp.isfinite(grads[name]).all():
                     raise FloatingPointError(f"{self.op}: the gradient of {name} is not finite")
         for buffers in self._buffers.values():
-            if buffers.keys() != params.keys():
+            if buffers.keys() != every.keys():
                 raise ValueError(f"{self.op}: the layer has other parameters than when the optimizer was made")
         check_writeable(self.op, params)
         self.steps += 1
