@@ -104,6 +104,11 @@ def test_texts(form: Any, tmp_path: Path) -> None:
 
 
 def test_texts_are_cut_as_is_wished() -> None:
+    cut = [["so", "bad"], ["good"], [], ["bad"]] * 4
+    opinions = RecurrentClassifier("gru", epochs=20, **SMALL).fit(cut, [0, 1, 1, 0] * 4)
+    assert opinions.predict([["bad"], [], ["good", "?"]]).tolist() == [0, 1, 1] and opinions.predict([""]).tolist() == [
+        1
+    ]
     model = RecurrentRegressor(vocabulary=Vocabulary("character"), epochs=1, embedding_size=5, **SMALL)
     model.fit(["abc", "b"], [1.0, 2.0])
     assert model.vocabulary_.tokens == ["<unknown>", "b", "a", "c"] and model.model_.embedding.embedding_dim == 5

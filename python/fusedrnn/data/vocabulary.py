@@ -162,10 +162,16 @@ class Vocabulary(Preprocessor):
 
 
 def is_text(data: Any) -> bool:
-    """Return whether data is a list, array or column of texts."""
+    """Say whether data is a list, array or column of texts, cut or not."""
     if isinstance(data, (str, bytes)) or not hasattr(data, "__len__") or not len(data):
         return False
-    return getattr(data, "ndim", 1) == 1 and all(isinstance(each, str) for each in data)
+    if getattr(data, "ndim", 1) != 1 or not all(isinstance(each, str) or _is_cut(each) for each in data):
+        return False
+    return any(isinstance(each, str) or len(each) for each in data)  # lists of nothing may be sequences of numbers
+
+
+def _is_cut(text: Any) -> bool:
+    return isinstance(text, (list, tuple)) and all(isinstance(token, str) for token in text)
 
 
 def _texts(data: Any) -> list[Any]:
@@ -173,8 +179,6 @@ def _texts(data: Any) -> list[Any]:
         raise TypeError(f"Vocabulary: data is {described(data)}; expected a list of texts")
     texts = list(data)
     for index, text in enumerate(texts):
-        if not isinstance(text, str) and not (
-            isinstance(text, (list, tuple)) and all(isinstance(t, str) for t in text)
-        ):
+        if not isinstance(text, str) and not _is_cut(text):
             raise TypeError(f"Vocabulary: data[{index}] is {described(text)}; expected a str, or a list of str")
     return texts

@@ -48,7 +48,8 @@ def load_as(classes: Mapping[str, type[SequenceEstimator]], path: str | os.PathL
             setattr(estimator, name, _decoded(value))
     except Exception as error:  # the file chooses the arguments, so anything may be raised
         raise ValueError(f"load: {os.fspath(path)}: {type(error).__name__}: {error}") from error
-    estimator.model_, estimator._random, estimator._optimizer = model, np.random.default_rng(), None
+    estimator.model_, estimator._optimizer = model, None
+    estimator._random = np.random.default_rng(estimator.random_state)  # of later epochs, not those of this training
     return estimator
 
 
