@@ -138,9 +138,10 @@ def test_the_last_rows_validate_with_a_gap(monkeypatch: pytest.MonkeyPatch) -> N
 
     seen: dict[str, Any] = {}
 
-    def watched(model: Any, x: Any, y: Any, **kwargs: Any) -> Any:
-        seen.update(learnt=y, judged=kwargs["validation_data"][1])
-        return fr.fit(model, x, y, **kwargs)
+    def watched(model: Any, x: Any, **kwargs: Any) -> Any:
+        for name, source in (("learnt", x), ("judged", kwargs["validation_data"])):
+            seen[name] = np.concatenate([y for _, y in source(0)])
+        return fr.fit(model, x, **kwargs)
 
     monkeypatch.setattr(estimator, "fit", watched)
     rows = np.arange(200.0)
@@ -154,10 +155,24 @@ def test_the_last_rows_validate_with_a_gap(monkeypatch: pytest.MonkeyPatch) -> N
     assert "val_loss" in model.history_
 
 
+def test_windows_are_made_a_batch_at_a_time() -> None:
+    """They overlap: all at once they would be window times the table, 40 MB here."""
+    import tracemalloc
+
+    rows = np.sin(np.arange(20_000) / 9)
+    model = RecurrentRegressor("rnn", 2, window=500, horizon=2, epochs=1, batch_size=1000, validation_fraction=0.1)
+    tracemalloc.start()
+    try:
+        model.fit(rows).predict(rows)
+        assert tracemalloc.get_traced_memory()[1] <= 20e6
+    finally:
+        tracemalloc.stop()
+
+
 def test_weights_of_rows() -> None:
     """Half of the rows are another series; those that do not count do not teach."""
     rows = np.r_[np.zeros(100), np.ones(100)]
-    model = RecurrentRegressor(window=3, horizon=1, epochs=30, standardize=False, **SMALL)
+    model = RecurrentRegressor(window=3, horizon=1, epochs=60, standardize=False, **SMALL)
     model.fit(rows, sample_weight=np.r_[np.zeros(100), np.ones(100)])
     assert abs(model.predict(np.zeros(3))[0, 0] - 1) <= 0.05
     with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\); expected \(rows,\) = \(200,\)"):
@@ -239,6 +254,10 @@ def options(**changed: Any) -> RecurrentRegressor:
         (lambda: options().fit(TABLE).forecast(0), "steps is 0"),
         (lambda: options().fit(TABLE).forecast(known=TABLE), "known is given, but there are no such columns"),
         (lambda: options().fit(TABLE).forecast(X=TABLE.iloc[:9]), "X has 9 rows; expected at least window = 24"),
+        (
+            lambda: options().fit(TABLE).predict(TABLE.iloc[:23]),
+            "X has 23 rows; expected at least 24, for one prediction",
+        ),
         (lambda: options().fit(TABLE).predict(TABLE[["load"]]), "X has load; expected load, weekend, as in fit"),
         (lambda: options().fit(TABLE).score(TABLE, LOAD), "y is given together with window="),
         (lambda: options(known="weekend").fit(PAST).forecast(), "known is None; expected the next 6 rows of weekend"),

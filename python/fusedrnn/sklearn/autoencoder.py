@@ -114,8 +114,8 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
     def _targets(self, inputs: Sequences, target: Any, weight: Array | None, fresh: bool) -> Any:
         return inputs
 
-    def _make(self, inputs: Sequences, outputs: Any, seeds: list[int]) -> Layer:
-        features = inputs[0].shape[1]
+    def _make(self, samples: Any, seeds: list[int]) -> Layer:
+        features = samples.x[0].shape[1]
         return SequenceAutoencoder(
             self._recurrent(features, seeds[0]),
             self._recurrent(self.code_size, seeds[1], bidirectional=False),

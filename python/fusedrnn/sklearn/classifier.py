@@ -178,9 +178,9 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
 
         return sum_over_outputs
 
-    def _make(self, inputs: Sequences, outputs: Any, seeds: list[int]) -> Layer:
+    def _make(self, samples: Any, seeds: list[int]) -> Layer:
         embedding = embedding_of(self.vocabulary_, self.embedding_size, seeds[2])
-        layer = self._recurrent(inputs[0].shape[1] if embedding is None else self.embedding_size, seeds[0])
+        layer = self._recurrent(samples.x[0].shape[1] if embedding is None else self.embedding_size, seeds[0])
         features = layer.hidden_size * layer.num_directions
         head = self._head(features, sum(map(len, self._labels)), seeds[1])
         return SequenceToVector(layer, head, embedding=embedding)

@@ -17,7 +17,8 @@ from ..layers import GRU, LSTM, RNN, Dropout, Embedding, Layer, Linear, Sequenti
 from ..training import Adam, EarlyStopping, History, fit
 from ..training.losses import Loss
 from .inputs import Sequences
-from .reading import SequenceReader, batches, counting, take
+from .reading import SequenceReader, batches
+from .samples import ArraySamples, TableWindows, counting
 from .splits import VALIDATION, split, stride_of
 
 CELLS: dict[str, Any] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
@@ -72,8 +73,8 @@ class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "model_")
         save(self, path)
 
-    def _make(self, inputs: Sequences, outputs: Any, seeds: list[int]) -> Layer:
-        """Return a new model for such data."""
+    def _make(self, samples: Any, seeds: list[int]) -> Layer:
+        """Return a new model for such samples."""
         raise NotImplementedError
 
     def _targets(self, inputs: Sequences, target: Any, weight: Array | None, fresh: bool) -> Any:
@@ -111,11 +112,11 @@ class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
         self._note_series(sequences, target)
         inputs = self._scaled(sequences)
         outputs = self._targets(inputs, target, weight, fresh)
-        weight = self._weights(target, weight)
-        return self._train(inputs, outputs, weight, fresh=fresh, epochs=epochs, validate=validate, gap=gap)
+        samples = ArraySamples(inputs, outputs, self._weights(target, weight))
+        return self._train(samples, fresh=fresh, epochs=epochs, validate=validate, gap=gap)
 
     def _train(
-        self: _Self, x: Sequences, y: Any, weight: Array | None, *, fresh: bool, epochs: int, validate: bool, gap: int
+        self: _Self, samples: ArraySamples | TableWindows, *, fresh: bool, epochs: int, validate: bool, gap: int
     ) -> _Self:
         """Train a new model, or the one there is; without a validation part for all epochs.
 
@@ -128,31 +129,32 @@ class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
         if fresh:
             *seeds, order = self._seeds(5)
             self._random = np.random.default_rng(order)
-            model, optimizer = self._make(x, y, seeds), None
+            model, optimizer = self._make(samples, seeds), None
         else:
             model, optimizer = self.model_, getattr(self, "_optimizer", None)
         optimizer = optimizer or Adam(model, lr=self.learning_rate)
         optimizer.lr = self.learning_rate
         kind = self.validation if self.validation != "auto" else "last" if gap else "random"
         fraction = self.validation_fraction if validate else 0.0
-        chosen, held = split(op, len(x), fraction, kind, gap, self._random)
-        options: dict[str, Any] = {} if weight is None else {"sample_weight": weight[chosen]}
+        chosen, held = split(op, len(samples), fraction, kind, gap, self._random)
+        seed = int(self._random.integers(np.iinfo(np.int32).max))
+        data = samples.to_learn(chosen, self.batch_size, seed)
         if len(held):
-            judged = (take(x, held), take(y, held), *(() if weight is None else (None, weight[held])))
-            options |= {"validation_data": judged, "callbacks": EarlyStopping(self.patience)}
+            data |= {
+                "validation_data": samples.to_judge(held, self.batch_size),
+                "callbacks": EarlyStopping(self.patience),
+            }
         with np.errstate(over="ignore", invalid="ignore"):
             self.history_: History = fit(
                 model,
-                take(x, chosen),
-                take(y, chosen),
                 loss=self._loss(),
                 optimizer=optimizer,
                 epochs=epochs,
                 batch_size=self.batch_size,
-                clip_norm=self._clip_norm(weight),
+                clip_norm=self._clip_norm(samples.weight),
                 progress=self.verbose,
-                seed=int(self._random.integers(np.iinfo(np.int32).max)),
-                **options,
+                seed=seed,
+                **data,
             )
         self.model_, self._optimizer = model, optimizer if self.warm_start or not validate else None
         model.preprocessing = self._preprocessing()

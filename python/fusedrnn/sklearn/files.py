@@ -19,7 +19,7 @@ from .estimator import SequenceEstimator
 _FITTED = (
     *("window_shape_", "n_features_in_", "feature_names_in_", "vocabulary_", "x_scaler_", "y_scaler_", "history_"),
     *("flat_target_", "classes_", "_labels", "_several", "_outputs", "_why_no_series", "_last_window", "_stride"),
-    *("_columns", "_known", "_targets_at", "_spread", "_history"),
+    *("_columns", "_known", "_targets_at", "_spread", "_window", "_horizon", "_history"),
 )
 _INDEXES = ("DatetimeIndex", "TimedeltaIndex", "PeriodIndex", "RangeIndex", "Index")
 _KINDS = "OUiufbMm"

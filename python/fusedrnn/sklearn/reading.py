@@ -127,30 +127,21 @@ class SequenceReader:
         return scaled.astype(np.float32)
 
 
-def take(x: Sequences, chosen: NDArray[np.intp]) -> Sequences:
-    """Return the chosen samples."""
-    return [x[index] for index in chosen] if isinstance(x, list) else x[chosen]
-
-
-def counting(x: Sequences, weight: Array | None) -> Sequences:
-    """Return the samples that count, of which the scale is learnt."""
-    return x if weight is None or weight.all() or not weight.any() else take(x, np.flatnonzero(weight))
-
-
 def batches(x: Sequences) -> Iterator[tuple[Any, Array, NDArray[np.int64] | None]]:
     """Yield (which samples, the samples padded, their lengths) such that a batch is small, and so is its padding."""
     if not isinstance(x, list):
-        size = _together(x.shape[1])
+        size = together(x.shape[1])
         for first in range(0, len(x), size):
             yield slice(first, first + size), x[first : first + size], None
         return
     order = np.argsort([len(each) for each in x], kind="stable")[::-1]  # the longest first: it sets the batch's width
     first = 0
     while first < len(order):
-        chosen = order[first : first + _together(len(x[order[first]]))]
+        chosen = order[first : first + together(len(x[order[first]]))]
         yield chosen, *pad_sequences([x[index] for index in chosen])
         first += len(chosen)
 
 
-def _together(steps: int) -> int:
+def together(steps: int) -> int:
+    """Return how many samples of so many steps make a batch of predictions."""
     return int(np.clip(_STEPS_TOGETHER // max(steps, 1), 1, _SAMPLES_TOGETHER))

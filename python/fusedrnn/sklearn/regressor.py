@@ -16,7 +16,7 @@ from ..models import SequenceToVector
 from ..training.losses import Loss
 from .estimator import SequenceEstimator, embedding_of
 from .inputs import Sequences
-from .reading import counting
+from .samples import TableWindows, counting
 from .splits import targets_continue
 from .tables import TableForecaster
 
@@ -254,12 +254,12 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
     def _loss(self) -> str | Loss:
         return super()._loss() if self.window is None else self._loss_of_table()
 
-    def _make(self, inputs: Sequences, outputs: Any, seeds: list[int]) -> Layer:
-        if self.window is not None:
-            return self._make_for_table(inputs[0].shape[1], seeds)
+    def _make(self, samples: Any, seeds: list[int]) -> Layer:
+        if isinstance(samples, TableWindows):
+            return self._make_for_table(samples, seeds)
         embedding = embedding_of(self.vocabulary_, self.embedding_size, seeds[2])
-        layer = self._recurrent(inputs[0].shape[1] if embedding is None else self.embedding_size, seeds[0])
-        head = self._head(layer.hidden_size * layer.num_directions, outputs.shape[1], seeds[1])
+        layer = self._recurrent(samples.x[0].shape[1] if embedding is None else self.embedding_size, seeds[0])
+        head = self._head(layer.hidden_size * layer.num_directions, samples.y.shape[1], seeds[1])
         return SequenceToVector(layer, head, embedding=embedding)
 
     def _unscaled(self, made: Array) -> Array:

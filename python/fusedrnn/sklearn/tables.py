@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.metrics import r2_score
 
 from ..arrays.checks import Array, positive_int
@@ -15,7 +16,11 @@ from ..layers import Layer
 from ..models import SequenceToSequence, SequenceToVector
 from ..training import mse
 from ..training.losses import Loss
+from .reading import together
+from .samples import TableWindows
 
+_TOGETHER = 1 << 18  # values of windows that are looked at together where all have to be
+_FLAT = 1e-6  # a deviation below this share of the scale is rounding
 _REMEMBERED = 32  # last rows of fit that a forecast keeps at least: enough to tell the distance of their times
 
 
@@ -51,9 +56,12 @@ class TableForecaster:
         fresh = anew or not hasattr(self, "model_")
         table = self._read_table(x, reset=fresh)
         check_even(op, table)
+        if len(table) < window + self.horizon:
+            raise ValueError(
+                f"{op}: X has {len(table)} rows; expected at least window + horizon = {window} + {self.horizon}"
+            )
         if fresh:
             self._learn_table(op, table)
-        inputs, outputs, _ = self._samples(op, self._scaled_rows(table.values))
         weight = None
         if sample_weight is not None:
             rows = np.asarray(sample_weight, np.float64)
@@ -62,7 +70,8 @@ class TableForecaster:
                     f"{op}: sample_weight has shape {rows.shape}; expected (rows,) = ({len(table)},), none negative"
                 )
             weight = cut(op, "sample_weight", rows[:, np.newaxis], window, self.horizon, [0])[1].mean(axis=(1, 2))
-        self._train(inputs, outputs, weight, fresh=fresh, epochs=epochs, validate=validate, gap=window)
+        windows = self._windows_of(table.values, weight)
+        self._train(windows, fresh=fresh, epochs=epochs, validate=validate, gap=window)
         self._history = table.tail(max(window, _REMEMBERED))
         return self
 
@@ -81,6 +90,7 @@ class TableForecaster:
                 f"{op}: target is {self.target!r} and known {self.known!r}; expected a target that is not known ahead"
             )
         self._columns, self.vocabulary_ = table.columns, None
+        self._window, self._horizon = int(self.window or 0), self.horizon
         self.n_features_in_, self.window_shape_ = len(every), (self.window, len(every))
         if table.columns is not None:
             self.feature_names_in_ = np.array(table.columns, dtype=object)
@@ -94,8 +104,19 @@ class TableForecaster:
             self.y_scaler_ = Scaler().fit(table.values[:, self._targets_at])
         self._spread = None
         if self.standardize in ("auto", "window"):
-            x, _ = cut(op, "X", self._scaled_rows(table.values), int(self.window or 0), self.horizon, self._targets_at)
-            self._spread = Scaler().fit(x[..., self._targets_at] - self._level(x)).scale
+            self._spread = self._spread_of(self._scaled_rows(table.values)[:, self._targets_at])
+
+    def _spread_of(self, rows: Array) -> Array:
+        """Return the deviation (K,) of scaled targets (T, K) from their mean over each window."""
+        inside = sliding_window_view(rows, self._window, axis=0)
+        total, count = np.zeros(rows.shape[1]), 0
+        size = max(1, _TOGETHER // self._window)
+        for first in range(0, len(inside), size):
+            part = inside[first : first + size].astype(np.float64)
+            total += np.square(part - part.mean(axis=2, keepdims=True)).sum(axis=(0, 2))
+            count += part.shape[0] * part.shape[2]
+        spread = np.sqrt(total / count)
+        return np.where(spread > _FLAT, spread, 1.0)
 
     def _read_table(self, x: Any, *, reset: bool = False) -> Table:
         op = type(self).__name__
@@ -115,44 +136,16 @@ class TableForecaster:
         scaled = values if self.x_scaler_ is None else self.x_scaler_.transform(values)
         return scaled.astype(np.float32)
 
-    def _samples(self, op: str, rows: Array) -> tuple[Array, Array, Array]:
-        """Return what the model reads (N, T, F) of scaled rows, its targets (N, horizon K) or (N, T, K), and levels."""
-        window, horizon = int(self.window or 0), self.horizon
-        x, y = cut(op, "X", rows, window, horizon, self._targets_at)
-        x, level = self._from_level(x)
-        if self._spread is not None:
-            y = ((y - level) / self._spread).astype(np.float32)
-        if not self._known:
-            return x, y.reshape(len(y), -1), level
-        ahead = cut(op, "X", rows, window, horizon, self._known)[1]
-        return self._with_known(x, ahead), y, level
+    def _windows_of(self, values: Array, weight: Array | None = None) -> TableWindows:
+        rows = self._scaled_rows(values)
+        return TableWindows(rows, self._window, self._horizon, self._targets_at, self._known, self._spread, weight)
 
-    def _level(self, x: Array) -> Array:
-        """Return the mean of the targets over each window (N, T, F), (N, 1, K)."""
-        level: Array = x[..., self._targets_at].mean(axis=1, keepdims=True)
-        return level
-
-    def _from_level(self, x: Array) -> tuple[Array, Array]:
-        """Return windows whose targets are measured from their level if that is wished, and the level, else 0."""
-        if self._spread is None:
-            return x, np.zeros((1, 1, 1), np.float32)
-        x, level = x.copy(), self._level(x)
-        x[..., self._targets_at] = (x[..., self._targets_at] - level) / self._spread
-        return x, level
-
-    def _with_known(self, x: Array, ahead: Array) -> Array:
-        """Return windows (N, T, F) followed by rows of which only the known columns (N, horizon, K) are known."""
-        both = np.zeros((len(x), x.shape[1] + ahead.shape[1], x.shape[2]), np.float32)
-        both[:, : x.shape[1]] = x
-        both[:, x.shape[1] :, self._known] = ahead
-        return both
-
-    def _make_for_table(self, features: int, seeds: list[int]) -> Layer:
-        layer = self._recurrent(features, seeds[0])
+    def _make_for_table(self, windows: TableWindows, seeds: list[int]) -> Layer:
+        layer = self._recurrent(windows.rows.shape[1], seeds[0])
         read = layer.hidden_size * layer.num_directions
         if self._known:
             return SequenceToSequence(layer, self._head(read, len(self._targets_at), seeds[1]))
-        return SequenceToVector(layer, self._head(read, self.horizon * len(self._targets_at), seeds[1]))
+        return SequenceToVector(layer, self._head(read, self._horizon * len(self._targets_at), seeds[1]))
 
     def _loss_of_table(self) -> str | Loss:
         """Return the squared error, of the horizon alone."""
@@ -167,29 +160,38 @@ class TableForecaster:
 
         return of_the_horizon
 
-    def _ahead(self, inputs: Array, level: Array) -> Array:
-        """Return what the model predicts of each sample, (N, horizon, K), in the units of the table."""
-        made = self._run(inputs)
-        made = made[:, -self.horizon :] if self._known else made.reshape(len(made), self.horizon, -1)
-        values: Array = self._unscaled(made if self._spread is None else made * self._spread + level)
-        return values
+    def _ahead(self, windows: TableWindows) -> Array:
+        """Return what the model predicts of each window, (N, horizon, K), in the units of the table."""
+        values = np.empty((len(windows), self._horizon, len(self._targets_at)))
+        size = together(windows.steps)
+        for first in range(0, len(windows), size):
+            chosen = slice(first, first + size)
+            inputs, level = windows.inputs(chosen)
+            made = self._run(inputs)
+            made = made[:, -self._horizon :] if self._known else made.reshape(len(made), self._horizon, -1)
+            values[chosen] = made if self._spread is None else made * self._spread + level
+        unscaled: Array = self._unscaled(values)
+        return unscaled
 
     def _predict_table(self, x: Any) -> Array:
         op = type(self).__name__
         table = self._read_table(x)
         check_even(op, table)
-        rows = self._scaled_rows(table.values)
+        rows = table.values
         if not self._known:  # the last windows may have nothing behind them in the table
-            rows = np.concatenate((rows, np.zeros((self.horizon, rows.shape[1]), np.float32)))
-        inputs, _, level = self._samples(op, rows)
-        values = self._ahead(inputs, level)
+            rows = np.concatenate((rows, np.zeros((self._horizon, rows.shape[1]))))
+        windows = self._windows_of(rows)
+        if len(windows) < 1:
+            needed = self._window + (self._horizon if self._known else 0)
+            raise ValueError(f"{op}: X has {len(table)} rows; expected at least {needed}, for one prediction")
+        values = self._ahead(windows)
         return values[..., 0] if len(self._targets_at) == 1 else values
 
     def _score_table(self, x: Any, y: Any) -> float:
         op = type(self).__name__
         if y is not None:
             raise ValueError(f"{op}: y is given together with window=; expected None: target= names the columns of X")
-        truth = cut(op, "X", self._read_table(x).values, int(self.window or 0), self.horizon, self._targets_at)[1]
+        truth = cut(op, "X", self._read_table(x).values, self._window, self._horizon, self._targets_at)[1]
         made = self._predict_table(x)[: len(truth)]
         return float(r2_score(truth.reshape(len(truth), -1), made.reshape(len(truth), -1)))
 
@@ -197,7 +199,7 @@ class TableForecaster:
         op = type(self).__name__
         steps = positive_int(op, "steps", steps)
         table = self._history if x is None else self._read_table(x)
-        window, horizon = int(self.window or 0), self.horizon
+        window, horizon = self._window, self._horizon
         if len(table) < window:
             raise ValueError(f"{op}: X has {len(table)} rows; expected at least window = {window}")
         others = self.n_features_in_ - len(self._targets_at) - len(self._known)
@@ -214,14 +216,11 @@ class TableForecaster:
             future[steps:, self._known] = future[steps - 1, self._known]  # the rest of the last block is cut off
         elif known is not None:
             raise ValueError(f"{op}: known is given, but there are no such columns; expected None without known= ")
-        values = table.values[-window:]
+        values = np.concatenate((table.values[-window:], future))
         for first in range(0, len(future), horizon):
-            ahead = future[first : first + horizon]
-            read, level = self._from_level(self._scaled_rows(values[np.newaxis, -window:]))
-            if self._known:
-                read = self._with_known(read, self._scaled_rows(ahead)[np.newaxis][..., self._known])
-            ahead[:, self._targets_at] = self._ahead(read, level)[0]
-            values = np.concatenate((values, ahead))
+            block = self._windows_of(values[first : first + window + horizon])
+            values[first + window : first + window + horizon, self._targets_at] = self._ahead(block)[0]
+        future = values[window:]
         return table.like(future[:steps, self._targets_at], self._targets_at, index)
 
     def _known_ahead(self, op: str, table: Table, index: Any, steps: int, known: Any) -> Array:
