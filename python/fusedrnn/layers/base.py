@@ -15,7 +15,7 @@ import numpy as np
 from ..allocation import Extent, check_extent
 from ..arrays.checks import Array, described, flag, parse_device, parse_dtype, seed_sequence
 from ..arrays.namespace import from_host, host_copy, namespace, to_host
-from .parameters import LoadedNames, Parameters, ReadOnly, load_values
+from .parameters import LoadedNames, Parameters, ReadOnly, load_values, renamed
 from .protocol import LayerProtocol
 from .registry import constructor_call
 from .summary import Summary, summarize
@@ -245,7 +245,9 @@ class Layer(LayerProtocol):
         """Return copies of the parameters by name: NumPy arrays, whatever the device."""
         return {name: host_copy(array) for name, array in self.params.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedNames:
+    def load_state_dict(
+        self, state: Mapping[str, Any], strict: bool = True, *, rename: Mapping[str, str | None] | None = None
+    ) -> LoadedNames:
         """Copy values into the parameters; on an error nothing has changed.
 
         Parameters
@@ -254,6 +256,10 @@ class Layer(LayerProtocol):
             Values of any real dtype and device, shaped as the parameters.
         strict : bool
             Whether missing and unexpected names are errors; wrong shapes always are.
+        rename : mapping of str to str or None, optional
+            Other names for those of ``state``: for whole ones, or for what they begin with, up to a dot. Of several
+            that fit, the longest counts. ``{"encoder.rnn": "0", "fc": "1"}`` makes "0.weight_ih_l0" of
+            "encoder.rnn.weight_ih_l0"; None leaves names out, and "" drops a beginning.
 
         Returns
         -------
@@ -267,6 +273,8 @@ class Layer(LayerProtocol):
         TypeError
             If ``state`` is not a mapping, or a value is not real.
         """
+        if rename is not None:
+            state = renamed(self.op, state, rename)
         return load_values(self.op, self.params, state, strict)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -22,6 +22,39 @@ def run_layer(layer: Any, training: bool, x: Any, lengths: Any) -> tuple[Any, An
     return y, state, tape
 
 
+def run_on(layer: Any, training: bool, x: Any, lengths: Any, state: Any) -> tuple[Any, Any, Any]:
+    """Call a layer of any kind from a state on, None for zeros; return (y, state, tape), with None for what is not."""
+    if layer.carried_sizes() is None:
+        return run_layer(layer, training, x, lengths)
+    wanted = {} if layer.state_sizes() is not None else {"return_state": True}
+    (y, state), tape = run(layer, training, x, state=state, **wanted, **options(layer, lengths))
+    return y, state, tape
+
+
+def backward_on(layer: Any, tape: Any, d: Any, dstate: Any) -> tuple[Any, Any]:
+    """Return (dx, dstate0) of what ``run_on`` did; None for d, dstate and either result stands for zeros."""
+    if layer.carried_sizes() is None:
+        return (None if d is None else first(layer.backward(tape, d))), None
+    if d is None and dstate is None:
+        return None, None
+    dx, dstate0 = layer.backward(tape, d, dstate=dstate)
+    return dx, dstate0
+
+
+def check_carried(op: str, layer: LayerProtocol) -> None:
+    """Raise ValueError if there is no state that a call could take or return."""
+    if layer.carried_sizes() is None:
+        raise ValueError(f"{op}: state= and return_state= need a layer with a state inside; there is none")
+
+
+def check_gradients(op: str, carried: bool, dy: Any, dstate: Any) -> None:
+    """Raise ValueError for gradients that do not belong to a composite's tape, ``carried`` if it has return_state."""
+    if dstate is not None and not carried:
+        raise ValueError(f"{op}: dstate is given; expected None for a tape without return_state=True")
+    if carried and dy is None and dstate is None:
+        raise ValueError(f"{op}: dy and dstate are None; expected at least one gradient")
+
+
 def forward_layer(layer: Any, x: Any, lengths: Any) -> tuple[Any, Any]:
     """Call ``layer.forward``, with lengths if it takes them; return (y, tape) without a recurrent layer's state."""
     return forward_inputs(layer, (x,), lengths)

@@ -103,6 +103,30 @@ def load_values(op: str, params: Mapping[str, Array], state: Mapping[str, Any], 
     return names
 
 
+def renamed(op: str, state: Any, rename: Mapping[str, str | None]) -> Any:
+    """Return a state under other names; see ``Layer.load_state_dict``."""
+    if not isinstance(state, Mapping):
+        return state  # which load_values refuses
+    unused = set(rename)
+    result: dict[str, Any] = {}
+    for name, value in state.items():
+        parts = str(name).split(".")
+        prefixes = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        found = next((prefix for prefix in prefixes if prefix in rename), None)
+        new: str | None = str(name)
+        if found is not None:
+            unused.discard(found)
+            to, rest = rename[found], str(name)[len(found) :]
+            new = None if to is None else (to + rest).removeprefix(".")
+        if new in result:
+            raise ValueError(f"{op}: rename gives {new} to two values; expected one for each name")
+        if new is not None:
+            result[new] = value
+    if unused:
+        raise ValueError(f"{op}: rename has {', '.join(sorted(unused))}; the state has no such names")
+    return result
+
+
 def check_writeable(op: str, params: Mapping[str, Array]) -> None:
     """Raise ValueError if one of the arrays is read-only, which only NumPy's can be."""
     for name, array in params.items():

@@ -69,6 +69,15 @@ class LayerProtocol(ABC):
         """
         return None
 
+    def carried_sizes(self) -> StateSizes | None:
+        """Return the sizes of the state that a call can take and return, so that the next one goes on from there.
+
+        By default that of the layer. A composite that returns y alone takes ``state=`` and ``return_state=True``, of
+        which it returns (y, state), nested as here; its ``backward`` of such a tape takes ``dstate`` and returns (dx,
+        dstate0).
+        """
+        return self.state_sizes()
+
     def reads_future(self) -> bool:
         """Return whether y at a step depends on later steps, as it does in a layer of both directions.
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
-from ..arrays.checks import Array, brief, described
+from ..arrays.checks import brief, described
 from .base import Layer, Tape
-from .calling import call_layer, clean_input, first, forward_layer, frozen_bottom, runs_in_training
+from .calling import (
+    backward_on,
+    call_layer,
+    check_carried,
+    check_gradients,
+    clean_input,
+    first,
+    forward_layer,
+    frozen_bottom,
+    run_on,
+    runs_in_training,
+)
 from .protocol import Shape, is_time_major, output_of
 from .registry import layer_from_spec, layer_spec, register_layer
+from .states import StateSizes
+from .stream import ChainStream, check_steps
 
 
 @register_layer
@@ -82,7 +95,7 @@ class Sequential(Layer):
     def __repr__(self) -> str:
         return f"{self.op}({', '.join(map(repr, self))})"
 
-    def __call__(self, x: Any, lengths: Any = None) -> Any:
+    def __call__(self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False) -> Any:
         """Compute the last layer's y in inference mode.
 
         Parameters
@@ -91,15 +104,27 @@ class Sequential(Layer):
             As the first layer takes it.
         lengths : array_like of int (B,), optional
             Valid time steps of each sample, for the layers that take them.
+        state : tuple, optional
+            The initial states of the layers that have one, in their order; None for one, or all, stands for zeros.
+        return_state : bool
+            Return (y, state) with the final states instead, from which another call may go on.
         """
         x = self._clean(x, lengths)
-        for layer in self:
-            x = call_layer(layer, x, lengths)
-        return x
+        if state is None and not return_state:
+            for layer in self:
+                x = call_layer(layer, x, lengths)
+            return x
+        y, final, _ = self._run(False, x, lengths, state)
+        return (y, final) if return_state else y
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Any, Tape]:
-        """Compute (y, tape) in training mode; arguments as in ``__call__``."""
+    def forward(
+        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False
+    ) -> tuple[Any, Tape]:
+        """Compute (y, tape), or ((y, state), tape), in training mode; arguments as in ``__call__``."""
         x = self._clean(x, lengths)
+        if state is not None or return_state:
+            y, final, each = self._run(True, x, lengths, state)
+            return ((y, final) if return_state else y), Tape(self, (each, return_state))
         layers, tapes = list(self), []
         bottom = frozen_bottom(layers)
         for index, layer in enumerate(layers):
@@ -107,17 +132,49 @@ class Sequential(Layer):
             run = forward_layer if runs_in_training(layer, frozen) else _call_without_tape
             x, tape = run(layer, x, lengths)
             tapes.append(None if frozen else tape)
-        return x, Tape(self, tuple(tapes))
+        return x, Tape(self, (tapes, False))
 
-    def backward(self, tape: Tape, dy: Any) -> Array | None:
-        """Return dx for dy, shaped as the last layer's y; None if x has none: the first layer embeds, or is frozen."""
-        d = dy
-        for layer, child_tape in zip(reversed(list(self)), reversed(self._saved(tape)), strict=True):
-            if child_tape is None:
-                return None
-            d = first(layer.backward(child_tape, d))
-        dx: Array | None = d
-        return dx
+    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
+        """Return dx for dy, shaped as the last layer's y; None if x has none: the first layer embeds, or is frozen.
+
+        Of a tape with ``return_state=True``: (dx, dstate0), the latter as the state; ``dstate`` is the gradient of the
+        final states, and dy may be None where that is given. None in either stands for zeros.
+        """
+        tapes, carried = self._saved(tape)
+        check_gradients(self.op, carried, dy, dstate)
+        if not carried:
+            d = dy
+            for layer, child_tape in zip(reversed(list(self)), reversed(tapes), strict=True):
+                if child_tape is None:
+                    return None
+                d = first(layer.backward(child_tape, d))
+            return d
+        d, start = dy, []
+        for layer, child_tape, part in zip(
+            reversed(list(self)), reversed(tapes), reversed(self._parts("dstate", dstate)), strict=True
+        ):
+            d, dstate0 = backward_on(layer, child_tape, d, part)
+            if layer.carried_sizes() is not None:
+                start.append(dstate0)
+        return d, tuple(reversed(start))
+
+    def carried_sizes(self) -> StateSizes | None:
+        """Return the sizes of the states of the layers that have one, in their order; None if none has."""
+        sizes = (layer.carried_sizes() for layer in self)
+        return tuple(each for each in sizes if each is not None) or None
+
+    def stream(self, batch_size: int = 1) -> ChainStream:
+        """Return what computes y one time step a call: step(x), state, reset(state); the same bits as all in one call.
+
+        Raises
+        ------
+        TypeError
+            If no layer has a state.
+        ValueError
+            If one also reads the future.
+        """
+        check_steps(self)
+        return ChainStream(list(self), batch_size, nested=True)
 
     def input_shape(self) -> Shape:
         """Return what the first layer reads."""
@@ -145,6 +202,30 @@ class Sequential(Layer):
         if "lengths" in reads.takes:
             return x
         return clean_input(self.op, reads, x, lengths, time_major=any(map(is_time_major, self.layers())))
+
+    def _run(self, training: bool, x: Any, lengths: Any, state: Any) -> tuple[Any, tuple[Any, ...], list[Any]]:
+        """Return (y, states, tapes)."""
+        check_carried(self.op, self)
+        tapes, states = [], []
+        for layer, part in zip(self, self._parts("state", state), strict=True):
+            x, final, tape = run_on(layer, training, x, lengths, part)
+            tapes.append(tape)
+            if layer.carried_sizes() is not None:
+                states.append(final)
+        return x, tuple(states), tapes
+
+    def _parts(self, name: str, state: Any) -> list[Any]:
+        """Return the state of each layer; None for one that has none."""
+        carry = [layer.carried_sizes() is not None for layer in self]
+        if state is None:
+            return [None] * len(carry)
+        if not isinstance(state, (tuple, list)) or len(state) != sum(carry):
+            got = f"{len(state)} states" if isinstance(state, (tuple, list)) else described(state)
+            raise ValueError(
+                f"{self.op}: {name} is {got}; expected a tuple of {sum(carry)}, one for each layer with one"
+            )
+        rest = iter(state)
+        return [next(rest) if each else None for each in carry]
 
 
 def _call_without_tape(layer: Layer, x: Any, lengths: Any) -> tuple[Any, None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 import numpy as np
 
-from ..arrays.checks import Array, as_real, check_shape
+from ..arrays.checks import Array, as_real, check_shape, described
 from ..arrays.namespace import namespace_of
 
 if TYPE_CHECKING:
@@ -55,6 +55,19 @@ def unflatten_state(flat: Array, sizes: StateSizes) -> Any:
 def map_state(function: Callable[[Array], Array], state: Any) -> Any:
     """Apply a function to every array of a state."""
     return tuple(map_state(function, part) for part in state) if isinstance(state, tuple) else function(state)
+
+
+def add_states(op: str, a: Any, dstate: Any) -> Any:
+    """Return the sum of a state and ``dstate``, another as a user gives it; None in either stands for zeros."""
+    if a is None or dstate is None:
+        return dstate if a is None else a
+    if not isinstance(a, tuple):
+        b = as_real(op, "dstate", dstate, a.dtype, namespace_of(a))
+        check_shape(op, "dstate", b, "num_layers*num_directions, batch, hidden", a.shape)
+        return a + b
+    if not isinstance(dstate, (tuple, list)) or len(dstate) != len(a):
+        raise ValueError(f"{op}: dstate is {described(dstate)}; expected a tuple of {len(a)}")
+    return tuple(add_states(op, x, y) for x, y in zip(a, dstate, strict=True))
 
 
 def state_arrays(

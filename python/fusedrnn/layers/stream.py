@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +76,62 @@ class CallStream:
     def reset(self, state: Any = None) -> None:
         """Set the state; None: zeros."""
         self.state = state
+
+
+class ChainStream:
+    """Single steps of layers one after another: of those with a state by their streams, of the others by calls.
+
+    Made by the ``stream`` of a composite. One stream belongs to one thread at a time.
+
+    Attributes
+    ----------
+    state
+        A copy of the state, as the composite's call takes and returns it.
+    """
+
+    def __init__(self, layers: Sequence[Any], batch_size: int, *, nested: bool) -> None:
+        self.batch_size = batch_size
+        self._nested = nested  # whether the state is a tuple of the layers' states, or that of the only one
+        self._streams = [None if layer.carried_sizes() is None else stepper(layer, batch_size) for layer in layers]
+        self._layers = list(layers)
+
+    def step(self, x: Any) -> Array:
+        """Advance by one time step: x (batch_size, I), or tokens (batch_size,), to y (batch_size, features)."""
+        for layer, stream in zip(self._layers, self._streams, strict=True):
+            if stream is not None:
+                x = stream.step(x)
+            else:
+                x = layer(np.asarray(x)[:, None] if layer.device == "cpu" else x[:, None])[:, 0]
+        y: Array = x
+        return y
+
+    @property
+    def state(self) -> Any:  # noqa: D102 - of the class
+        parts = tuple(stream.state for stream in self._streams if stream is not None)
+        return parts if self._nested else parts[0]
+
+    def reset(self, state: Any = None) -> None:
+        """Set the state; None: zeros. On an error it stays as it is."""
+        streams = [stream for stream in self._streams if stream is not None]
+        parts = state if self._nested and state is not None else [state] * len(streams)
+        if not isinstance(parts, (tuple, list)) or len(parts) != len(streams):
+            raise ValueError(f"stream: state is a {type(state).__name__}; expected a tuple of {len(streams)} states")
+        before = [stream.state for stream in streams]
+        try:
+            for stream, part in zip(streams, parts, strict=True):
+                stream.reset(part)
+        except BaseException:
+            for stream, part in zip(streams, before, strict=True):
+                stream.reset(part)
+            raise
+
+
+def check_steps(layer: Any) -> None:
+    """Raise what ``stream`` of a composite raises where there can be none."""
+    if layer.carried_sizes() is None:
+        raise TypeError(f"{layer.op}: stream needs a layer with a state inside; there is none")
+    if layer.reads_future():
+        raise ValueError(f"{layer.op}: stream needs one forward direction; a layer inside also reads the future")
 
 
 def stepper(layer: Any, batch_size: int) -> Any:

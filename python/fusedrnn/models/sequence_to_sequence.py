@@ -12,8 +12,19 @@ from ..arrays.lengths import without_padding
 from ..arrays.namespace import to_host
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
-from ..layers.calling import clean_input, first, run_layer, runs_in_training
+from ..layers.calling import (
+    backward_on,
+    check_carried,
+    check_gradients,
+    clean_input,
+    first,
+    run_layer,
+    run_on,
+    runs_in_training,
+)
 from ..layers.protocol import Shape, output_of
+from ..layers.states import StateSizes
+from ..layers.stream import ChainStream, check_steps
 from .decoder import Decoder
 from .generation import write_sentences
 from .model import Model, batch_lengths, check_rank, embed, make_head, optional_layer, unembed
@@ -59,7 +70,7 @@ class SequenceToSequence(Model):
         children: dict[str, Any] = {name: optional_layer(config[name]) for name in ("layer", "head", "embedding")}
         return cls(**children)
 
-    def __call__(self, x: Any, lengths: Any = None) -> Array:
+    def __call__(self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False) -> Any:
         """Compute the outputs (B, T, O) in inference mode; 0 past each sample's end.
 
         Parameters
@@ -68,23 +79,37 @@ class SequenceToSequence(Model):
             The input.
         lengths : array_like of int (B,), optional
             Valid time steps of each sample.
+        state : optional
+            The initial state of the layer, as it takes it; zeros by default.
+        return_state : bool
+            Return (y, state) with the final state instead, from which another call may go on.
         """
-        return self._run(False, x, lengths)[0]
+        return self._run(False, x, lengths, state, return_state)[0]
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Tape]:
-        """Compute (y, tape) in training mode; arguments as in ``__call__``."""
-        return self._run(True, x, lengths)
+    def forward(
+        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False
+    ) -> tuple[Any, Tape]:
+        """Compute (y, tape), or ((y, state), tape), in training mode; arguments as in ``__call__``."""
+        return self._run(True, x, lengths, state, return_state)
 
-    def backward(self, tape: Tape, dy: Any) -> Array | None:
-        """Return dx for dy (B, T, O); None for tokens or a frozen layer. dy past a sample's end is not read."""
-        embed_tape, layer_tape, head_tape, lengths = self._saved(tape)
-        dh = self.head.backward(
-            head_tape, without_padding(self.op, as_real(self.op, "dy", dy, self.dtype, self.xp), lengths)
-        )
+    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
+        """Return dx for dy (B, T, O); None for tokens or a frozen layer. dy past a sample's end is not read.
+
+        Of a tape with ``return_state=True``: (dx, dstate0); ``dstate`` is the gradient of the final state, and dy may
+        be None where that is given.
+        """
+        embed_tape, layer_tape, head_tape, lengths, carried = self._saved(tape)
+        check_gradients(self.op, carried, dy, dstate)
+        dh = None
+        if dy is not None:
+            dy = without_padding(self.op, as_real(self.op, "dy", dy, self.dtype, self.xp), lengths)
+            dh = first(self.head.backward(head_tape, dy))
         if layer_tape is None:
             return None
-        dx: Array | None = unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh)))
-        return dx
+        if not carried:
+            return unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh)))
+        dx, dstate0 = backward_on(self.layer, layer_tape, dh, dstate)
+        return unembed(self.embedding, embed_tape, dx), dstate0
 
     def probabilities(self, x: Any, lengths: Any = None) -> Array:
         """Compute softmax of the outputs (B, T, O); 0 past each sample's end."""
@@ -131,6 +156,24 @@ class SequenceToSequence(Model):
         before = np.where(np.arange(time) < ends[:, np.newaxis], written, last[:, np.newaxis])
         return write_sentences(self.op, decoder, last, state, checked, before=before)
 
+    def carried_sizes(self) -> StateSizes | None:
+        """Return the sizes of the layer's state."""
+        return self.layer.carried_sizes()
+
+    def stream(self, batch_size: int = 1) -> ChainStream:
+        """Return what computes y one time step a call, with the same bits as all in one: step(x), state, reset(state).
+
+        Raises
+        ------
+        TypeError
+            If the layer has no state.
+        ValueError
+            If it also reads the future.
+        """
+        check_steps(self)
+        layers = [each for each in (self.embedding, self.layer, self.head) if each is not None]
+        return ChainStream(layers, batch_size, nested=False)
+
     def input_shape(self) -> Shape:
         """Return (B, T) of tokens, or what the layer reads."""
         return ("B", "T") if self.embedding else self.layer.input_shape()
@@ -141,14 +184,20 @@ class SequenceToSequence(Model):
         inputs = {"layer": read, "head": output_of(self.layer, read)}
         return {"embedding": x, **inputs} if self.embedding else inputs
 
-    def _run(self, training: bool, x: Any, lengths: Any) -> tuple[Array, Tape]:
+    def _run(self, training: bool, x: Any, lengths: Any, state: Any, return_state: bool) -> tuple[Any, Tape]:
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
         lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)
         x = clean_input(self.op, self.layer, x, lengths)
-        _, frozen, _ = self._frozen_bottom(self.embedding, self.layer, self.head)
-        h, _, layer_tape = run_layer(self.layer, training and runs_in_training(self.layer, frozen), x, lengths)
+        frozen = False
+        if state is None and not return_state:
+            _, frozen, _ = self._frozen_bottom(self.embedding, self.layer, self.head)
+            in_training = training and runs_in_training(self.layer, frozen)
+            h, final, layer_tape = run_layer(self.layer, in_training, x, lengths)
+        else:
+            check_carried(self.op, self)
+            h, final, layer_tape = run_on(self.layer, training, x, lengths, state)
         y, _, head_tape = run_layer(self.head, training, h, None)
-        return without_padding(self.op, y, lengths), Tape(
-            self, (embed_tape, None if frozen else layer_tape, head_tape, lengths)
-        )
+        y = without_padding(self.op, y, lengths)
+        tape = Tape(self, (embed_tape, None if frozen else layer_tape, head_tape, lengths, return_state))
+        return ((y, final) if return_state else y), tape

@@ -10,8 +10,19 @@ import numpy as np
 from ..arrays.checks import Array
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
-from ..layers.calling import clean_input, first, run_layer, runs_in_training
+from ..layers.calling import (
+    backward_on,
+    check_carried,
+    check_gradients,
+    clean_input,
+    first,
+    run_layer,
+    run_on,
+    runs_in_training,
+)
 from ..layers.protocol import Shape, output_of
+from ..layers.states import StateSizes, add_states
+from ..layers.stream import ChainStream, check_steps
 from .model import (
     Model,
     batch_lengths,
@@ -84,7 +95,7 @@ class SequenceToVector(Model):
         children: dict[str, Any] = {name: optional_layer(config[name]) for name in ("layer", "head", "embedding")}
         return cls(**children, pooling=config["pooling"])
 
-    def __call__(self, x: Any, lengths: Any = None) -> Array:
+    def __call__(self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False) -> Any:
         """Compute the outputs (B, O) in inference mode.
 
         Parameters
@@ -93,34 +104,71 @@ class SequenceToVector(Model):
             The input.
         lengths : array_like of int (B,), optional
             Valid time steps of each sample. Without one, the pooled vector is 0.
+        state : optional
+            The initial state of the layer, as it takes it; zeros by default.
+        return_state : bool
+            Return (y, state) with the final state instead, from which another call may go on.
         """
-        return self._run(False, x, lengths)[0]
+        return self._run(False, x, lengths, state, return_state)[0]
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Tape]:
-        """Compute (y, tape) in training mode; arguments as in ``__call__``."""
-        return self._run(True, x, lengths)
+    def forward(
+        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False
+    ) -> tuple[Any, Tape]:
+        """Compute (y, tape), or ((y, state), tape), in training mode; arguments as in ``__call__``."""
+        return self._run(True, x, lengths, state, return_state)
 
-    def backward(self, tape: Tape, dy: Any) -> Array | None:
-        """Return dx for dy (B, O); None for tokens, or above a frozen layer."""
-        embed_tape, layer_tape, pool_tape, head_tape, shape, lengths = self._saved(tape)
-        d = first(self.head.backward(head_tape, dy))
-        if layer_tape is None:
-            return None
-        dstate: dict[str, Any] = {}
-        dh: Array | None
+    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
+        """Return dx for dy (B, O); None for tokens, or above a frozen layer.
+
+        Of a tape with ``return_state=True``: (dx, dstate0); ``dstate`` is the gradient of the final state, and dy may
+        be None where that is given.
+        """
+        embed_tape, layer_tape, pool_tape, head_tape, shape, lengths, carried = self._saved(tape)
+        check_gradients(self.op, carried, dy, dstate)
+        dh: Array | None = None
+        final: Any = None
+        if dy is not None:
+            d = first(self.head.backward(head_tape, dy))
+            if layer_tape is None:
+                return None
+            dh, final = self._unpooled(d, pool_tape, shape, lengths)
+        if not carried:
+            ends = {} if final is None else {"dstate": final}
+            return unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh, **ends)))
+        dx, dstate0 = backward_on(self.layer, layer_tape, dh, add_states(self.op, final, dstate))
+        return unembed(self.embedding, embed_tape, dx), dstate0
+
+    def _unpooled(self, d: Array, pool_tape: Any, shape: Any, lengths: Any) -> tuple[Array | None, Any]:
+        """Return the gradients of the layer's y and final state from that of the pooled vector."""
         if self.pooling == "mean":
-            dh = mean_steps_backward(self.op, d, shape, lengths)
-        elif self.pooling == "max":
-            dh = max_steps_backward(d, pool_tape, shape)
-        else:
-            dh, final = self.layer.final_output_backward(d, shape, lengths)
-            dstate = {} if final is None else {"dstate": final}
-        dx: Array | None = unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh, **dstate)))
-        return dx
+            return mean_steps_backward(self.op, d, shape, lengths), None
+        if self.pooling == "max":
+            return max_steps_backward(d, pool_tape, shape), None
+        return self.layer.final_output_backward(d, shape, lengths)
 
     def probabilities(self, x: Any, lengths: Any = None) -> Array:
         """Compute softmax of the outputs (B, O)."""
         return softmax(self(x, lengths), self.xp)
+
+    def carried_sizes(self) -> StateSizes | None:
+        """Return the sizes of the layer's state."""
+        return self.layer.carried_sizes()
+
+    def stream(self, batch_size: int = 1) -> ChainStream:
+        """Return what computes at each step what y would be if the sequence ended: step(x), state, reset(state).
+
+        Raises
+        ------
+        TypeError
+            If the layer has no state.
+        ValueError
+            If it also reads the future; or if ``pooling`` is not "last".
+        """
+        check_steps(self)
+        if self.pooling != "last":
+            raise ValueError(f"{self.op}: pooling is {self.pooling!r}; expected 'last' for a stream")
+        layers = [each for each in (self.embedding, self.layer, self.head) if each is not None]
+        return ChainStream(layers, batch_size, nested=False)
 
     def input_shape(self) -> Shape:
         """Return (B, T) of tokens, or what the layer reads."""
@@ -133,19 +181,28 @@ class SequenceToVector(Model):
         inputs: dict[str, Shape] = {"layer": read, "head": ("B", "?" if features is None else features)}
         return {"embedding": x, **inputs} if self.embedding else inputs
 
-    def _run(self, training: bool, x: Any, lengths: Any) -> tuple[Array, Tape]:
+    def _run(self, training: bool, x: Any, lengths: Any, state: Any, return_state: bool) -> tuple[Any, Tape]:
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
         lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)
         x = clean_input(self.op, self.layer, x, lengths)
-        _, frozen, _ = self._frozen_bottom(self.embedding, self.layer, self.head)
-        h, state, layer_tape = run_layer(self.layer, training and runs_in_training(self.layer, frozen), x, lengths)
+        frozen = False
+        if state is None and not return_state:
+            _, frozen, _ = self._frozen_bottom(self.embedding, self.layer, self.head)
+            in_training = training and runs_in_training(self.layer, frozen)
+            h, final, layer_tape = run_layer(self.layer, in_training, x, lengths)
+        else:
+            check_carried(self.op, self)
+            h, final, layer_tape = run_on(self.layer, training, x, lengths, state)
         pool_tape: Any = None
         if self.pooling == "mean":
             pooled = mean_steps(self.op, h, lengths)
         elif self.pooling == "max":
             pooled, pool_tape = max_steps(self.op, h, lengths)
         else:
-            pooled = self.layer.final_output(h, state, lengths)
+            pooled = self.layer.final_output(h, final, lengths)
         y, _, head_tape = run_layer(self.head, training, pooled, None)
-        return y, Tape(self, (embed_tape, None if frozen else layer_tape, pool_tape, head_tape, np.shape(h), lengths))
+        tape = Tape(
+            self, (embed_tape, None if frozen else layer_tape, pool_tape, head_tape, np.shape(h), lengths, return_state)
+        )
+        return ((y, final) if return_state else y), tape

@@ -146,7 +146,7 @@ class StackedAutoencoder(Model):
         corruption_tape, encoder_tape, code, decoder_tape = self._saved(tape)
         dcode = self.decoder.backward(decoder_tape, dy)
         assert dcode is not None
-        dx = self.encoder.backward(encoder_tape, dcode + self._sparsity.gradient(code))
+        dx: Array | None = self.encoder.backward(encoder_tape, dcode + self._sparsity.gradient(code))
         corruption = self._child("corruption")
         if corruption is not None:
             dx = corruption.backward(corruption_tape, dx)
