@@ -1,4 +1,4 @@
-"""The raw kernels: one layer, one direction, one call a sequence. Nothing is converted.
+"""The raw kernels: one layer, one direction, one call per sequence. Nothing is converted.
 
 Arrays are NumPy arrays of one dtype, float32 or float64; or they lie in the memory of a GPU, of any library that
 shares them by DLPack or ``__cuda_array_interface__`` (CuPy, torch, JAX), bfloat16 and float16 included. Results are
@@ -185,7 +185,7 @@ def lstm_backward(
     Parameters
     ----------
     tape : KernelTape
-        Of the forward call. A second call on it gives the same bits and costs another forward.
+        From the forward call. A second call on it gives the same bits and costs another forward.
     dy : ndarray (B, T, H), optional
         dL/dy; what it holds past a sample's end is not read. None: zeros.
     dh, dc : ndarray (B, H), optional

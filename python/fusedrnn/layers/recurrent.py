@@ -120,7 +120,7 @@ class Recurrent(Layer):
         return (size, size) if self._has_cell_state else size
 
     def reads_future(self) -> bool:
-        """Say whether there is a direction that begins at the end."""
+        """Return whether there is a direction that begins at the end."""
         return self.bidirectional or self._reverse
 
     def final_output(self, y: Any, state: Any, lengths: Any) -> Array:
@@ -261,7 +261,7 @@ class Recurrent(Layer):
         Parameters
         ----------
         tape : Tape
-            Of ``forward``.
+            From ``forward``.
         dy : array_like or None
             dL/dy, shaped as y; may be None where dstate is given. Values past a sample's end are not read.
         dstate : array_like or pair, optional
@@ -308,7 +308,7 @@ class Recurrent(Layer):
         return dx, dstate0, dreset_state
 
     def stream(self, batch_size: int = 1) -> Stream:
-        """Return a :class:`Stream`: one time step a call, with the weights as they are now.
+        """Return a :class:`Stream`: one time step per call, with the weights as they are now.
 
         Raises
         ------

@@ -16,12 +16,12 @@ _C: Any = torch._C
 
 
 def is_traced() -> bool:
-    """Say whether a call is being recorded, by torch.compile, torch.export or another tracer of operators."""
+    """Return whether a call is being recorded, by torch.compile, torch.export or another tracer of operators."""
     return torch.compiler.is_compiling() or bool(_C._len_torch_dispatch_stack())
 
 
 def is_ours(x: Any, traced: bool) -> bool:
-    """Say whether a call with this input is ours: a plain tensor of a dtype that the kernels have, on the cpu."""
+    """Return whether a call with this input is ours: a plain tensor of a dtype that the kernels have, on the cpu."""
     if not isinstance(x, Tensor) or x.dtype not in DTYPES or not x.is_cpu or x.layout is not torch.strided:
         return False
     if torch.is_autocast_enabled("cpu"):
@@ -34,7 +34,7 @@ def is_ours(x: Any, traced: bool) -> bool:
 
 
 def are_like(tensors: Any, x: Tensor, shapes: Any, plain: bool) -> bool:
-    """Say whether weights or states are as x and of these shapes; plain tensors on the cpu, if they have to be."""
+    """Return whether weights or states are as x and of these shapes; plain tensors on the cpu, if they have to be."""
     if len(tensors) != len(shapes):
         return False
     dtype = x.dtype

@@ -161,7 +161,7 @@ class FusedBase(Convertible, nn.RNNBase):
         )
 
     def _fits(self, x: Tensor, packed: bool, weights: list[Any], plain: bool) -> bool:
-        """Say whether shapes and dtypes are what they should be."""
+        """Return whether shapes and dtypes are what they should be."""
         rank = x.dim()
         if self.proj_size or x.shape[-1] != self.input_size or (rank != 2 if packed else rank not in (2, 3)):
             return False

@@ -59,8 +59,8 @@ def fit(
     Parameters
     ----------
     model : Layer
-        Batch-major, on any device; a recurrent layer is judged by its y. A method ``penalty(tape)`` is added to the
-        loss; its gradient is the business of the model's ``backward``.
+        Batch-major, on any device; a recurrent layer is judged by its y. The value of a method ``penalty(tape)`` is
+        added to the loss; its gradient comes from the model's ``backward``.
     x : array_like (N, ...) or list of N arrays (T_n, ...), or tuple of those
         Samples; sequences of unequal length are padded to the right, a batch at a time. A tuple holds the inputs of a
         model with several, which is called as ``model(*inputs, lengths=...)``. Without y, a source of batches (x, y),
@@ -81,7 +81,7 @@ def fit(
     epochs : int
         Passes over the samples.
     batch_size : int
-        Samples a step; a batch of an epoch may be smaller. With a source, only the validation data is cut by it.
+        Samples per step; a batch of an epoch may be smaller. With a source, only the validation data is cut by it.
     clip_norm : float, optional
         Largest global norm of the gradients, after ``clip_value``.
     validation_data : tuple, source or float, optional
@@ -106,8 +106,8 @@ def fit(
         "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
         which goes by its ``__name__``.
     class_weight : array_like (C,), dict or "balanced", optional
-        Of the classes in the loss "cross_entropy", for validation, too: an array, or a dictionary in which a class that
-        is not named has weight 1. "balanced" makes all classes of y count alike, its padding left out; see
+        Weights of the classes in the loss "cross_entropy", in validation too: an array, or a dictionary in which a
+        class that is not named has weight 1. "balanced" makes all classes of y count equally, padding left out; see
         ``class_weights``.
     clip_value : float, optional
         Largest absolute value of a gradient's elements.

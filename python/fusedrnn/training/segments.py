@@ -41,7 +41,7 @@ class SegmentFeed:
 
     @property
     def steps(self) -> None:
-        """Batches an epoch, which depend on which sequences meet."""
+        """Batches per epoch, which depend on which sequences meet."""
         return None
 
     def epoch(self, epoch: int) -> Iterator[list[Batch]]:
