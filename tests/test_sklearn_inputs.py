@@ -137,6 +137,12 @@ def test_several_outputs() -> None:
         ["a", "b"],
     ]
     assert model.score(RAGGED, y) == np.mean((predicted == y).all(axis=1))
+    with pytest.raises(ValueError, match="y has 3 outputs; expected 2"):
+        model.partial_fit(RAGGED, y[:, [0, 1, 1]])
+    assert model.fit(RAGGED, y[:, [0, 1, 1]]).predict(RAGGED[:2]).shape == (2, 3)
+    column = pd.DataFrame({"up": y[:, 0]})
+    one = RecurrentClassifier(epochs=1, **SMALL).fit(RAGGED, y[:, 0])
+    assert one.score(RAGGED, column) == np.mean(one.predict(RAGGED) == y[:, 0])
 
 
 def test_weights_of_samples() -> None:
@@ -151,6 +157,12 @@ def test_weights_of_samples() -> None:
     classes = RecurrentClassifier(epochs=60, batch_size=60, **SMALL).fit(x, y, sample_weight=weight)
     assert abs(classes.predict_proba(np.zeros((1, 3)))[0, 1] - 60 / 95) <= 0.03
     assert classes.score(x, y, sample_weight=weight) == pytest.approx(60 / 95)
+
+
+def test_no_weights_at_all() -> None:
+    for estimator in (RecurrentRegressor(), RecurrentClassifier()):
+        with pytest.raises(ValueError, match=r"sample_weight is 0 for all samples|Sample weights must contain"):
+            estimator.fit(RAGGED, SUMS > 0, sample_weight=np.zeros(60))
 
 
 def test_validation_takes_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from ..layers import Layer
 from ..models import SequenceAutoencoder
 from .estimator import SequenceEstimator
 from .inputs import Sequences
+from .reading import NOTHING
 
 
 @dataclass(eq=False, repr=False)
@@ -64,11 +65,11 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
         ValueError
             For wrong shapes, NaN, infinity, a table that is no windows, or an argument outside its range.
         """
-        return self._learn(X, "no_validation", sample_weight, anew=not self.warm_start, epochs=self.epochs)
+        return self._learn(X, NOTHING, sample_weight, anew=not self.warm_start, epochs=self.epochs)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SequenceAutoencoderTransformer:
         """Train for one epoch on more samples; the scale is that of the first call. Arguments are those of ``fit``."""
-        return self._learn(X, "no_validation", sample_weight, anew=False, epochs=1, validate=False)
+        return self._learn(X, NOTHING, sample_weight, anew=False, epochs=1, validate=False)
 
     @property
     def _n_features_out(self) -> int:

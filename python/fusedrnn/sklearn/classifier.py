@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from ..arrays.checks import Array
 from ..data import Labels, Preprocessor, Vocabulary
@@ -125,13 +125,16 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of samples whose label, or whose labels of all outputs, are right."""
-        right = self.predict(X) == np.asarray(y)
-        return float(np.average(right.all(axis=1) if self._several else right, weights=sample_weight))
+        check_is_fitted(self, "model_")
+        if not self._several:
+            return float(super().score(X, y, sample_weight))
+        right = self.predict(X) == check_array(y, dtype=None)
+        return float(np.average(right.all(axis=1), weights=sample_weight))
 
     def _targets(self, inputs: Sequences, target: Any, weight: Array | None, fresh: bool) -> Array:
         check_classification_targets(target)
         if fresh:
-            self._several = target.ndim == 2 and target.shape[1] > 1
+            self._several, self._labels = target.ndim == 2 and target.shape[1] > 1, []
         columns = self._columns(target)
         if fresh:
             coming = getattr(self, "_coming", None)
@@ -150,17 +153,15 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
         outputs = target.shape[1] if target.ndim == 2 else 1
         if not self._several:
             return [column_or_1d(target, warn=True)]
-        if hasattr(self, "_labels") and len(self._labels) != outputs and self._labels:
+        if self._labels and len(self._labels) != outputs:
             raise ValueError(f"{type(self).__name__}: y has {outputs} outputs; expected {len(self._labels)}")
         return list(target.T)
 
     def _weights(self, target: Any, weight: Array | None) -> Array | None:
         if self.class_weight is None:
             return weight
-        columns = self._columns(target)
-        of_class: Array = compute_sample_weight(
-            self.class_weight, np.stack(columns, axis=1) if self._several else columns[0]
-        )
+        labels = target if self._several else self._columns(target)[0]
+        of_class: Array = compute_sample_weight(self.class_weight, labels)
         return of_class if weight is None else of_class * weight
 
     def _loss(self) -> str | Loss:

@@ -126,6 +126,8 @@ class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
         if self.validation not in VALIDATION:
             known = ", ".join(map(repr, VALIDATION))
             raise ValueError(f"{op}: validation is {self.validation!r}; expected one of {known}")
+        if samples.weight is not None and not samples.weight.any():
+            raise ValueError(f"{op}: sample_weight is 0 for all samples; expected some that count")
         if fresh:
             *seeds, order = self._seeds(5)
             self._random = np.random.default_rng(order)

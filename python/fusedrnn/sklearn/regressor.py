@@ -158,6 +158,7 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return R^2 of the predictions, as scikit-learn's regressors; of a table, of windows with a horizon in it."""
         if self.window is not None:
+            check_is_fitted(self, "model_")
             return self._score_table(X, y)
         return float(super().score(X, y, sample_weight))
 
