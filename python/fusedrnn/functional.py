@@ -105,8 +105,7 @@ def lstm(
 ) -> tuple[Any, ...]:
     """Long short-term memory over a whole sequence (Hochreiter & Schmidhuber 1997; forget gate Gers et al. 2000).
 
-    ``i, f, o = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``g = tanh(...)``, ``c(t) = f c(t-1) + i g``,
-    ``h(t) = o tanh(c(t))``. Shapes and dtypes: see the module.
+    The formulas are those of :class:`fusedrnn.layers.LSTM`. Shapes and dtypes: see the module.
 
     Returns
     -------
@@ -144,8 +143,8 @@ def gru(
 ) -> tuple[Any, ...]:
     """Gated recurrent unit over a whole sequence, reset after the product, as torch and cuDNN (Cho et al. 2014).
 
-    ``r, z = sigmoid(b + W_ih x(t) + W_hh h(t-1))``, ``n = tanh(b_in + W_in x(t) + r (W_hn h(t-1) + b_hn))``,
-    ``h(t) = (1-z) n + z h(t-1)``. Returns (y, h), and the tape with ``training``; errors as :func:`lstm`.
+    The formulas are those of :class:`fusedrnn.layers.GRU`. Returns (y, h), and the tape with ``training``; errors as
+    :func:`lstm`.
     """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     y, h, _, *tape = _forward("gru", x, weights, h0, None, lengths, resets, reverse, batch_first, training)
@@ -167,9 +166,10 @@ def rnn(
     batch_first: bool = True,
     training: bool = False,
 ) -> tuple[Any, ...]:
-    """Elman network over a whole sequence: ``h(t) = act(b + W_ih x(t) + W_hh h(t-1))`` (Elman 1990).
+    """Elman network over a whole sequence (Elman 1990).
 
-    ``nonlinearity`` is "tanh" or "relu". Returns (y, h), and the tape with ``training``; errors as :func:`lstm`.
+    The formula is that of :class:`fusedrnn.layers.RNN`. ``nonlinearity`` is "tanh" or "relu". Returns (y, h), and the
+    tape with ``training``; errors as :func:`lstm`.
     """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     cell = rnn_cell("RNN", nonlinearity)

@@ -122,7 +122,7 @@ def normal(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generato
 
 
 def glorot_uniform(shape: tuple[int, int], dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw a (fan_out, fan_in) matrix from U(-a, a) with a = sqrt(6 / (fan_in + fan_out)).
+    r"""Draw a (fan_out, fan_in) matrix from U(-a, a) with :math:`a = \sqrt{6 / (\text{fan in} + \text{fan out})}`.
 
     Glorot & Bengio 2010, equation 16.
     """
@@ -130,7 +130,7 @@ def glorot_uniform(shape: tuple[int, int], dtype: np.dtype[Any], rng: np.random.
 
 
 def torch_uniform(shape: tuple[int, ...], size: int, dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw from U(-1/sqrt(size), 1/sqrt(size)): torch's choice, with the hidden size or the number of inputs."""
+    r"""Draw from U(-a, a) with :math:`a = 1 / \sqrt{n}`, torch's choice, and n the hidden size or number of inputs."""
     return uniform(shape, 1.0 / math.sqrt(size), dtype, rng)
 
 

@@ -162,7 +162,7 @@ class Vocabulary(Preprocessor):
 
 
 def is_text(data: Any) -> bool:
-    """Say whether data is a list, array or column of texts, cut or not."""
+    """Return whether data is a list, array or column of texts, cut or not."""
     if isinstance(data, (str, bytes)) or not hasattr(data, "__len__") or not len(data):
         return False
     if getattr(data, "ndim", 1) != 1 or not all(isinstance(each, str) or _is_cut(each) for each in data):

@@ -142,7 +142,7 @@ class Layer(LayerProtocol):
     def trainable(self) -> bool:
         """Whether optimizers change the parameters of this layer; may be set, for all layers inside as well.
 
-        Of frozen layers in front of the first one that learns, ``Sequential`` and the models keep nothing in training,
+        In training, ``Sequential`` and the models keep nothing for frozen layers in front of the first one that learns,
         and compute no gradient.
         """
         return self._trainable

@@ -113,7 +113,7 @@ def frozen_bottom(layers: Sequence[Any]) -> int:
 
 
 def runs_in_training(layer: Any, frozen: bool) -> bool:
-    """Say whether a layer is called with ``forward`` in training: a frozen one if it draws, or is being watched."""
+    """Return whether a layer is called with ``forward`` in training: a frozen one if it draws, or is being watched."""
     return not frozen or any(each._rng is not None or "forward" in vars(each) for each in layer.layers())
 
 

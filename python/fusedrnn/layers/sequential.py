@@ -137,8 +137,8 @@ class Sequential(Layer):
     def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
         """Return dx for dy, shaped as the last layer's y; None if x has none: the first layer embeds, or is frozen.
 
-        Of a tape with ``return_state=True``: (dx, dstate0), the latter as the state; ``dstate`` is the gradient of the
-        final states, and dy may be None where that is given. None in either stands for zeros.
+        For a tape with ``return_state=True``, return (dx, dstate0), the latter as the state; ``dstate`` is the gradient
+        of the final states, and dy may be None where that is given. None in either stands for zeros.
         """
         tapes, carried = self._saved(tape)
         check_gradients(self.op, carried, dy, dstate)
@@ -164,7 +164,9 @@ class Sequential(Layer):
         return tuple(each for each in sizes if each is not None) or None
 
     def stream(self, batch_size: int = 1) -> ChainStream:
-        """Return what computes y one time step a call: step(x), state, reset(state); the same bits as all in one call.
+        """Return what computes y one time step per call: step(x), state, reset(state).
+
+        The bits are those of all steps in one call.
 
         Raises
         ------

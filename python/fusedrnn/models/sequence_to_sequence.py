@@ -95,8 +95,8 @@ class SequenceToSequence(Model):
     def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
         """Return dx for dy (B, T, O); None for tokens or a frozen layer. dy past a sample's end is not read.
 
-        Of a tape with ``return_state=True``: (dx, dstate0); ``dstate`` is the gradient of the final state, and dy may
-        be None where that is given.
+        For a tape with ``return_state=True``, return (dx, dstate0); ``dstate`` is the gradient of the final state, and
+        dy may be None where that is given.
         """
         embed_tape, layer_tape, head_tape, lengths, carried = self._saved(tape)
         check_gradients(self.op, carried, dy, dstate)
@@ -161,7 +161,9 @@ class SequenceToSequence(Model):
         return self.layer.carried_sizes()
 
     def stream(self, batch_size: int = 1) -> ChainStream:
-        """Return what computes y one time step a call, with the same bits as all in one: step(x), state, reset(state).
+        """Return what computes y one time step per call: step(x), state, reset(state).
+
+        The bits are those of all steps in one call.
 
         Raises
         ------

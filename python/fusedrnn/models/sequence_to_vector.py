@@ -120,8 +120,8 @@ class SequenceToVector(Model):
     def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
         """Return dx for dy (B, O); None for tokens, or above a frozen layer.
 
-        Of a tape with ``return_state=True``: (dx, dstate0); ``dstate`` is the gradient of the final state, and dy may
-        be None where that is given.
+        For a tape with ``return_state=True``, return (dx, dstate0); ``dstate`` is the gradient of the final state, and
+        dy may be None where that is given.
         """
         embed_tape, layer_tape, pool_tape, head_tape, shape, lengths, carried = self._saved(tape)
         check_gradients(self.op, carried, dy, dstate)

@@ -51,7 +51,7 @@ def replace(model: nn.Module, *, compute_dtype: str | None = None) -> Report:
     model : nn.Module
         The model, or a recurrent module itself.
     compute_dtype : {"bfloat16"}, optional
-        Of the layers (not the cells) that are replaced.
+        What the replaced layers (not the cells) multiply.
 
     Returns
     -------

@@ -11,12 +11,18 @@ from .clip import unique_arrays
 
 
 class AverageWeights(Callback):
-    """Keep an exponential moving average of the weights, with which the model is judged and ends.
+    r"""Keep an exponential moving average of the weights, with which the model is judged and ends.
 
-    After step t, ``average = d average + (1 - d) weights`` with d = min(decay, (1 + t) / (10 + t)), so that the first
-    weights are soon forgotten (Polyak & Juditsky 1992). The model has the average from the end of an epoch's steps to
-    the beginning of the next, so during validation and for other callbacks' ``on_epoch_end`` (``Checkpoint`` saves it,
-    ``EarlyStopping`` keeps it), and when training has ended. Put it in front of the other callbacks.
+    After step t, the average becomes
+
+    .. math::
+
+        \bar w \leftarrow d\, \bar w + (1 - d)\, w, \quad d = \min\Bigl(\mathrm{decay}, \frac{1 + t}{10 + t}\Bigr),
+
+    so that the first weights are soon forgotten (Polyak & Juditsky 1992). The model has the average from the end of an
+    epoch's steps to the beginning of the next, so during validation and for other callbacks' ``on_epoch_end``
+    (``Checkpoint`` saves it, ``EarlyStopping`` keeps it), and when training has ended. Put it in front of the other
+    callbacks.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class Loop:
     callbacks : tuple of Callback
         Called in this order.
     carrier : Carrier, optional
-        Of the states that go on from batch to batch.
+        Keeps the states that go on from batch to batch.
     """
 
     training: Training

@@ -24,14 +24,14 @@ def constant(lr: float) -> Schedule:
 
 
 def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
-    """Multiply by ``factor`` after every ``every`` steps: lr * factor^floor(step / every).
+    r"""Multiply by ``factor`` after every n steps: :math:`\mathrm{lr} \cdot \mathrm{factor}^{\lfloor t/n \rfloor}`.
 
     Parameters
     ----------
     lr : float
         Learning rate at the start.
     every : int
-        Steps between changes, positive.
+        n, the steps between changes, positive.
     factor : float
         Factor of each change.
 
@@ -45,7 +45,7 @@ def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
 
 
 def exponential(lr: float, factor: float) -> Schedule:
-    """Multiply by ``factor`` after every step: lr * factor^step.
+    r"""Multiply by ``factor`` after every step: :math:`\mathrm{lr} \cdot \mathrm{factor}^t`.
 
     Parameters
     ----------
@@ -58,7 +58,12 @@ def exponential(lr: float, factor: float) -> Schedule:
 
 
 def cosine(lr: float, steps: int, min_lr: float = 0.0) -> Schedule:
-    """Fall from lr at 0 to ``min_lr`` at ``steps`` along half a cosine, and stay there (Loshchilov & Hutter 2017).
+    r"""Fall from lr at 0 to ``min_lr`` at ``steps`` along half a cosine, and stay there (Loshchilov & Hutter 2017).
+
+    .. math::
+
+        \mathrm{lr}(t) = \mathrm{min} + \tfrac{1}{2} (\mathrm{lr} - \mathrm{min})
+        \bigl(1 + \cos(\pi\, t / \mathrm{steps})\bigr)
 
     Parameters
     ----------
