@@ -18,6 +18,8 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> int:
     options = _arguments()
+    if options.fit:
+        return _fit(options)
     if options.device == "cuda":
         from gpu.run import main as run_on_gpu
 
@@ -55,6 +57,18 @@ def main() -> int:
     return 1 if status or any("error" in record for record in records) else 0
 
 
+def _fit(options: argparse.Namespace) -> int:
+    """Measure whole steps of training in a process for each number of threads."""
+    code = "import sys, torch, fit; torch.set_num_threads({0}); sys.exit(fit.main({1}, {2}, {3}))"
+    status = 0
+    for threads in options.threads:
+        print(f"\n{threads} thread{'s' * (threads > 1)}")
+        call = code.format(threads, 5 if options.quick else 15, options.filter, options.profile)
+        command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(HERE)!r}); {call}"]
+        status |= subprocess.run(command, env=harness.environment(threads, options.isa)).returncode
+    return status
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Time fusedrnn and its peers side by side, after comparing their results."
@@ -77,6 +91,8 @@ def _arguments() -> argparse.Namespace:
         "--random", type=int, default=0, metavar="N", help="N cases of random cells, variants and sizes, not the grid"
     )
     parser.add_argument("--seed", type=int, default=0, help="which random cases")
+    parser.add_argument("--fit", action="store_true", help="whole steps of fit beside PyTorch's loop, not the kernels")
+    parser.add_argument("--profile", action="store_true", help="with --fit: where a step spends its time")
     parser.add_argument("--isa", help="force an ISA (FUSEDRNN_ISA); avx2 also holds the peers to it that can be held")
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: beside torch (cuDNN) on a GPU, see README.md"
