@@ -24,6 +24,10 @@ def main() -> int:
         from gpu.run import main as run_on_gpu
 
         return run_on_gpu(options)
+    if options.torch_module:
+        import torch_module
+
+        return torch_module.main(options.quick, options.threads)
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"warning: other work is running here (load {load:.1f}); these figures are not to be quoted\n")
@@ -96,6 +100,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--isa", help="force an ISA (FUSEDRNN_ISA); avx2 also holds the peers to it that can be held")
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: beside torch (cuDNN) on a GPU, see README.md"
+    )
+    parser.add_argument(
+        "--torch-module", action="store_true", help="fusedrnn.torch beside torch.nn: steps with Adam, packed, resets"
     )
     parser.add_argument("--out", type=Path, help="results file; default bench/results/<date>.jsonl")
     parser.add_argument("--no-plot", dest="plot", action="store_false")

@@ -37,9 +37,13 @@ class Config(NamedTuple):
         return self.cell == "lstm"
 
 
-@lru_cache(maxsize=256)
 def weight_shapes(config: Config) -> tuple[tuple[int, ...], ...]:
     """Return the shapes of all weights in torch's order."""
+    return _weight_shapes.__wrapped__(config) if torch.compiler.is_compiling() else _weight_shapes(config)
+
+
+@lru_cache(maxsize=256)
+def _weight_shapes(config: Config) -> tuple[tuple[int, ...], ...]:
     rows = {"lstm": 4, "gru": 3}.get(config.cell, 1) * config.hidden_size
     shapes: list[tuple[int, ...]] = []
     for layer in range(config.num_layers):

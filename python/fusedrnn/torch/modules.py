@@ -150,7 +150,9 @@ class FusedBase(Convertible, nn.RNNBase):
         return weights
 
     def _config(self, dtype: torch.dtype) -> Config:
-        return _config_of(
+        # torch's compiler warns of a cache, through which it looks.
+        make = _config_of.__wrapped__ if torch.compiler.is_compiling() else _config_of
+        return make(
             self.mode,
             self.input_size,
             self.hidden_size,
