@@ -175,6 +175,10 @@ def test_weights_of_rows() -> None:
     model = RecurrentRegressor(window=3, horizon=1, epochs=60, standardize=False, **SMALL)
     model.fit(rows, sample_weight=np.r_[np.zeros(100), np.ones(100)])
     assert abs(model.predict(np.zeros(3))[0, 0] - 1) <= 0.05
+    first = np.r_[np.ones(100), np.zeros(100)]
+    noise = rows + np.sin(np.arange(200) ** 2)
+    assert model.score(noise, sample_weight=first) != model.score(noise)
+    assert model.score(noise, sample_weight=np.ones(200)) == pytest.approx(model.score(noise))
     with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\); expected \(rows,\) = \(200,\)"):
         model.fit(rows, sample_weight=np.ones(3))
 

@@ -159,7 +159,7 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
         """Return R^2 of the predictions, as scikit-learn's regressors; of a table, of windows with a horizon in it."""
         if self.window is not None:
             check_is_fitted(self, "model_")
-            return self._score_table(X, y)
+            return self._score_table(X, y, sample_weight)
         return float(super().score(X, y, sample_weight))
 
     def forecast(self, steps: int | None = None, X: Any = None, *, known: Any = None) -> Any:

@@ -62,15 +62,7 @@ class TableForecaster:
             )
         if fresh:
             self._learn_table(op, table)
-        weight = None
-        if sample_weight is not None:
-            rows = np.asarray(sample_weight, np.float64)
-            if rows.shape != (len(table),) or not (np.isfinite(rows) & (rows >= 0)).all():
-                raise ValueError(
-                    f"{op}: sample_weight has shape {rows.shape}; expected (rows,) = ({len(table)},), none negative"
-                )
-            weight = cut(op, "sample_weight", rows[:, np.newaxis], window, self.horizon, [0])[1].mean(axis=(1, 2))
-        windows = self._windows_of(table.values, weight)
+        windows = self._windows_of(table.values, self._weight_of(op, sample_weight, len(table)))
         self._train(windows, fresh=fresh, epochs=epochs, validate=validate, gap=window)
         self._history = table.tail(max(window, _REMEMBERED))
         return self
@@ -105,6 +97,19 @@ class TableForecaster:
         self._spread = None
         if self.standardize in ("auto", "window"):
             self._spread = self._spread_of(self._scaled_rows(table.values)[:, self._targets_at])
+
+    def _weight_of(self, op: str, sample_weight: Any, count: int) -> Array | None:
+        """Return the weight (N,) of each window: the mean of those of the rows that it predicts."""
+        if sample_weight is None:
+            return None
+        rows = np.asarray(sample_weight, np.float64)
+        if rows.shape != (count,) or not (np.isfinite(rows) & (rows >= 0)).all():
+            raise ValueError(
+                f"{op}: sample_weight has shape {rows.shape}; expected (rows,) = ({count},), none negative"
+            )
+        ahead = cut(op, "sample_weight", rows[:, np.newaxis], self._window, self._horizon, [0])[1]
+        weight: Array = ahead.mean(axis=(1, 2))
+        return weight
 
     def _spread_of(self, rows: Array) -> Array:
         """Return the deviation (K,) of scaled targets (T, K) from their mean over each window."""
@@ -187,13 +192,15 @@ class TableForecaster:
         values = self._ahead(windows)
         return values[..., 0] if len(self._targets_at) == 1 else values
 
-    def _score_table(self, x: Any, y: Any) -> float:
+    def _score_table(self, x: Any, y: Any, sample_weight: Any) -> float:
         op = type(self).__name__
         if y is not None:
             raise ValueError(f"{op}: y is given together with window=; expected None: target= names the columns of X")
-        truth = cut(op, "X", self._read_table(x).values, self._window, self._horizon, self._targets_at)[1]
+        table = self._read_table(x)
+        truth = cut(op, "X", table.values, self._window, self._horizon, self._targets_at)[1]
         made = self._predict_table(x)[: len(truth)]
-        return float(r2_score(truth.reshape(len(truth), -1), made.reshape(len(truth), -1)))
+        weight = self._weight_of(op, sample_weight, len(table))
+        return float(r2_score(truth.reshape(len(truth), -1), made.reshape(len(truth), -1), sample_weight=weight))
 
     def _forecast_table(self, steps: int, x: Any, known: Any) -> Any:
         op = type(self).__name__
@@ -206,7 +213,7 @@ class TableForecaster:
         if steps > horizon and others:
             raise ValueError(
                 f"{op}: steps is {steps}; expected at most horizon = {horizon}, as {others} columns are neither "
-                "predicted nor known ahead"
+                f"predicted nor known ahead: fit with horizon={steps}"
             )
         index = table.following(op, steps)
         blocks = -(-steps // horizon)
