@@ -1,5 +1,5 @@
-// Arrays on a device as Python hands them over: a pointer with shape and strides. python/fusedrnn/cuda/arrays.py makes
-// them from the arrays of any library.
+// Arrays on a device as Python hands them over: a pointer with shape and strides. Python makes them
+// from the arrays of any library (python/fusedrnn/cuda/array_libraries.py).
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -20,7 +20,7 @@ struct View {
   std::string dtype;     // float32, float64, bfloat16, float16
   int device;            // ordinal, or on_the_cpu
   bool read_only;
-  std::shared_ptr<void> owner;  // what must live as long as the view, if that is not Python's business
+  std::shared_ptr<void> owner;  // what must live as long as the view, if Python does not see to it
 };
 
 // Judges the arrays of one call: all of one dtype, on one device.

@@ -20,12 +20,12 @@ template <class T> class SegmentStates {
   void attach(const ForwardCall<T>& call, std::span<Sequence<T>> slabs) {
     if (!order_.segmented()) return;
     for (size_t i = 0; i < slabs.size(); ++i) {
-      Sequence<T>& q = slabs[i];
+      Sequence<T>& seq = slabs[i];
       const auto& slab = call.slabs[i];
-      q.h0 = initial(slab.h0, slab.h_restart, q.reverse);
-      q.c0 = initial(slab.c0, slab.c_restart, q.reverse);
-      q.hn = fresh();
-      if (slab.cn.data) q.cn = fresh();
+      seq.h0 = initial(slab.h0, slab.h_restart, seq.reverse);
+      seq.c0 = initial(slab.c0, slab.c_restart, seq.reverse);
+      seq.hn = fresh();
+      if (slab.cn.data) seq.cn = fresh();
     }
   }
 
@@ -40,11 +40,11 @@ template <class T> class SegmentStates {
   void attach_gradients(const BackwardCall<T>& grad, std::span<Sequence<T>> slabs) {
     if (!order_.segmented()) return;
     for (size_t i = 0; i < slabs.size(); ++i) {
-      Sequence<T>& q = slabs[i];
-      q.dhn = at_exit(grad.slabs[i].dhn, q.reverse);
-      q.dcn = at_exit(grad.slabs[i].dcn, q.reverse);
-      q.dh0 = fresh();
-      if (grad.slabs[i].dc0.data) q.dc0 = fresh();
+      Sequence<T>& seq = slabs[i];
+      seq.dhn = at_exit(grad.slabs[i].dhn, seq.reverse);
+      seq.dcn = at_exit(grad.slabs[i].dcn, seq.reverse);
+      seq.dh0 = fresh();
+      if (grad.slabs[i].dc0.data) seq.dc0 = fresh();
     }
   }
 
