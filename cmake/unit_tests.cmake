@@ -2,9 +2,10 @@
 file(GLOB unit_tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/tests/cpp/*.cpp)
 add_executable(unit_tests EXCLUDE_FROM_ALL ${unit_tests}
   csrc/core/cell.cpp csrc/core/memory.cpp csrc/core/plan.cpp csrc/core/problem.cpp csrc/core/row_order.cpp
-  csrc/cpu/threads/flush_subnormals.cpp csrc/cpu/threads/region.cpp csrc/cpu/threads/thread_pool.cpp
+  csrc/cpu/threads/flush_subnormals.cpp csrc/cpu/threads/openmp.cpp csrc/cpu/threads/region.cpp
+  csrc/cpu/threads/thread_pool.cpp
   csrc/cuda/path_plan.cpp csrc/system/posix.cpp)
-target_link_libraries(unit_tests PRIVATE fusedrnn_flags Threads::Threads)
+target_link_libraries(unit_tests PRIVATE fusedrnn_flags Threads::Threads ${CMAKE_DL_LIBS})
 target_include_directories(unit_tests PRIVATE tests/cpp)
 # Of what is compiled per instruction set, the parts that are not about vectors.
 target_compile_definitions(unit_tests PRIVATE FUSEDRNN_ISA=baseline FUSEDRNN_VECTOR_BYTES=16)
