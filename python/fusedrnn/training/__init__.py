@@ -23,8 +23,7 @@ from .losses import (
 )
 from .metrics import RunningMetrics, accuracy, mean_absolute_error, perplexity
 from .monitors import Checkpoint, EarlyStopping, ReduceOnPlateau
-from .optimizer import Optimizer
-from .optimizers import SGD, Adam, AdamW, RMSprop
+from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from .sources import BatchSource
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..layers.base import Layer
 from .history import History
-from .optimizer import Optimizer
+from .optimizers import Optimizer
 from .schedules import Schedule
 
 

@@ -20,8 +20,7 @@ from .history import History
 from .loop import Loop, judged, show
 from .losses import Loss
 from .metrics import Metric, RunningMetrics
-from .optimizer import Optimizer
-from .optimizers import MakeOptimizer, get_optimizer
+from .optimizers import MakeOptimizer, Optimizer, get_optimizer
 from .resume import Record, described_run
 from .validation import held_out, is_share, make_validation
 

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..arrays.checks import Array, as_real, integer, number
-from ..arrays.namespace import assign, host_copy, take_host
-from ..layers.base import Layer
-from ..layers.parameters import check_writeable
-from .clip import unique_arrays
+from ...arrays.checks import Array, as_real, integer, number
+from ...arrays.namespace import assign, host_copy, take_host
+from ...layers.base import Layer
+from ...layers.parameters import check_writeable
+from ..clip import unique_arrays
+
+_CACHED = 1 << 17  # elements of a parameter that go through all passes of an update together
 
 
 class Optimizer(ABC):
@@ -57,7 +59,8 @@ class Optimizer(ABC):
         # Two rows of each dtype, shared by all parameters.
         largest: dict[np.dtype[Any], int] = {}
         for array in params.values():
-            largest[array.dtype] = max(array.size, largest.get(array.dtype, 0))
+            size = min(array.size, _CACHED) if xp is np and array.flags.c_contiguous else array.size
+            largest[array.dtype] = max(size, largest.get(array.dtype, 0))
         self._scratch = {dtype: [xp.empty((size,), dtype=dtype) for _ in range(2)] for dtype, size in largest.items()}
 
     def step(self) -> None:
@@ -93,10 +96,25 @@ class Optimizer(ABC):
         self.steps += 1
         for name, param in params.items():
             buffers = {buffer: arrays[name] for buffer, arrays in self._buffers.items()}
-            spare0, spare1 = (row[: param.size].reshape(param.shape) for row in self._scratch[param.dtype])
-            self._update(xp, param, self._decayed(xp, param, grads[name], spare0), buffers, spare0, spare1)
+            self._update_pieces(xp, param, grads[name], buffers)
         for constrain in self.constraints:
             constrain()
+
+    def _update_pieces(self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array]) -> None:
+        """Change a parameter: on the cpu a piece at a time, which stays in a core's cache from one pass to the next."""
+        pieces = [slice(None)]
+        if xp is np and param.size > _CACHED and all(each.flags.c_contiguous for each in (param, grad)):
+            param, grad = param.reshape(-1), grad.reshape(-1)
+            buffers = {name: array.reshape(-1) for name, array in buffers.items()}
+            pieces = [slice(start, start + _CACHED) for start in range(0, param.size, _CACHED)]
+        rows = self._scratch[param.dtype]
+        if param[pieces[0]].size > len(rows[0]):  # an array in another order, put in the place of an earlier one
+            rows = [xp.empty((param.size,), dtype=param.dtype) for _ in range(2)]
+        for piece in pieces:
+            part = param[piece]
+            spare0, spare1 = (row[: part.size].reshape(part.shape) for row in rows)
+            decayed = self._decayed(xp, part, grad[piece], spare0)
+            self._update(xp, part, decayed, {name: array[piece] for name, array in buffers.items()}, spare0, spare1)
 
     @abstractmethod
     def _update(
