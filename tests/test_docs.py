@@ -11,10 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from packages import package_file
+
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 PROMISE = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 IMAGE = re.compile(r"(?:^```\{image\} |^:img-bottom: |!\[[^]]*\]\()([^\s)]+\.png)", re.MULTILINE)
+# Files that pages read, and the packages that they are in.
+FILES = {
+    "silero_vad_16k_sequence.onnx": ("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k_sequence.onnx"),
+    "test-audio.raw": ("webrtcvad==2.0.10", "test-audio.raw"),
+    "textgenrnn_weights.hdf5": ("textgenrnn==2.0.0", "textgenrnn/textgenrnn_weights.hdf5"),
+}
 COLUMN = 100  # characters of code that a page shows without a scroll bar
 
 
@@ -43,6 +51,10 @@ def test_code_of_page(
     names: dict[str, Any] = {}
     for match in BLOCK.finditer(text):
         code, output = match.groups()
+        for name, (package, member) in FILES.items():
+            if name in code:
+                pytest.importorskip("h5py" if name.endswith("hdf5") else "onnx")
+                (tmp_path / name).write_bytes(package_file(package, member).read_bytes())
         if "import torch" in code and find_spec("torch") is None:
             pytest.skip("the rest of the page needs torch, which is not installed")
         line = text.count("\n", 0, match.start(1))
