@@ -212,3 +212,10 @@ def test_what_is_not_finite_survives_a_file(tmp_path: Path) -> None:
     fr.fit(make(), X, Y, epochs=1, callbacks=Record(), **options)
     history = fr.fit(make(), X, Y, epochs=1, callbacks=Record(), **options)
     assert math.isnan(history["odd"][0]) and history["odd"][1:] == [math.inf, -math.inf, 0.1 + 0.2]
+
+
+def test_the_bar_goes_on_as_well(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for epochs in (1, 3):
+        fr.fit(make(), X, Y, epochs=epochs, batch_size=12, seed=0, resume=tmp_path / "run")
+    err = capfd.readouterr().err
+    assert "2/2" in err and "6/6" in err and "2/6" in err and "0/6" not in err

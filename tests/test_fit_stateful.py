@@ -164,6 +164,17 @@ def test_a_long_memory_is_learned_from_short_segments() -> None:
     assert losses[0] <= 0.05 and losses[1] >= 0.5
 
 
+def test_a_share_is_held_out_of_long_sequences() -> None:
+    x = [np.full((n, 2), float(n)) for n in (9, 4, 7, 12, 3, 10, 6, 5)]
+    model = Watched(2, 2, seed=1)
+    fit(model, x, x, batch_size=2, stateful=4, validation_data=0.5, optimizer=still)
+    seen = {float(inputs[row, 0, 0]) for inputs, _, _ in model.__dict__["calls"] for row in range(len(inputs))}
+    steps = sum(
+        inputs.shape[1] * len(inputs) if given is None else sum(given) for inputs, _, given in model.__dict__["calls"]
+    )
+    assert len(seen) == 4 and steps == sum(seen)
+
+
 def test_a_stateful_run_resumes_to_the_same_bits(tmp_path: Any) -> None:
     x = [RNG.standard_normal((n, 2)) for n in (9, 4, 7, 12)]
     y = [each[:, :1] for each in x]

@@ -211,7 +211,8 @@ def fit(
     if record is not None:
         record.check(callbacks, run)
 
-    bar = _progress_bar(None if feed.steps is None else epochs * feed.steps) if progress else nullcontext()
+    finished = 0 if record is None else record.epochs
+    bar = _progress_bar(feed.steps, epochs, finished) if progress else nullcontext()
     begun: list[Callback] = []
     try:
         for callback in callbacks:
@@ -255,8 +256,9 @@ def _end(callbacks: list[Callback], training: Training) -> None:
             stack.callback(callback.on_train_end, training)
 
 
-def _progress_bar(steps: int | None) -> Any:
-    """Return a bar of so many batches, or one that only counts them."""
+def _progress_bar(steps: int | None, epochs: int, finished: int) -> Any:
+    """Return a bar of so many batches an epoch, some finished in an earlier run; or one that only counts them."""
     from tqdm import tqdm
 
-    return tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True)
+    total, initial = (None, 0) if steps is None else (epochs * steps, finished * steps)
+    return tqdm(total=total, initial=initial, unit="step", file=sys.stderr, dynamic_ncols=True)

@@ -122,6 +122,11 @@ class Record:
         return pairs
 
     @property
+    def epochs(self) -> int:
+        """How many epochs are finished."""
+        return 0 if self.state is None else int(self.state["epochs"])
+
+    @property
     def start(self) -> Any:
         """The state of the random generator when the run began; None without a file."""
         return None if self.state is None else self.state["arguments"]["start"]

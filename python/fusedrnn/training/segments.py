@@ -36,8 +36,11 @@ class SegmentFeed:
                 f"fit: stateful is {self.segment} with x of shape {last.shape} and y of shape {target.shape}; expected "
                 "as many time steps in both"
             )
-        count, steps = len(self.samples), last.shape[1]
-        self._lengths = np.full(count, steps) if last.lengths is None else last.lengths
+
+    @property
+    def _lengths(self) -> NDArray[np.int64]:
+        last = self.samples.inputs[0]
+        return np.full(len(last), last.shape[1]) if last.lengths is None else last.lengths
 
     @property
     def steps(self) -> None:
@@ -46,7 +49,8 @@ class SegmentFeed:
 
     def epoch(self, epoch: int) -> Iterator[list[Batch]]:
         """Yield the batches of an epoch."""
-        waiting = [i for i in self.rng.permutation(len(self.samples)).tolist() if self._lengths[i]]
+        lengths = self._lengths
+        waiting = [i for i in self.rng.permutation(len(self.samples)).tolist() if lengths[i]]
         chosen, rows = waiting[: self.batch_size], np.full(len(waiting[: self.batch_size]), -1)
         del waiting[: self.batch_size]
         at = [0] * len(chosen)
@@ -54,7 +58,7 @@ class SegmentFeed:
             yield [replace(self._batch(np.array(chosen), np.array(at)), rows=rows)]
             kept: list[tuple[int, int, int]] = []  # row before, sample, place
             for row, (sample, place) in enumerate(zip(chosen, at, strict=True)):
-                if place + self.segment < self._lengths[sample]:
+                if place + self.segment < lengths[sample]:
                     kept.append((row, sample, place + self.segment))
                 elif waiting:
                     kept.append((-1, waiting.pop(0), 0))
