@@ -12,6 +12,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 from torch.utils._pytree import tree_leaves, tree_map
 
 import fusedrnn.torch as ft
+from fusedrnn.torch import cells
+from fusedrnn.torch.kernel import Kernel
 
 NAMES = ["RNN", "LSTM", "GRU"]
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by forward_ad
@@ -220,8 +222,15 @@ def test_threads_follow_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "GRUCell"])
-def test_cells_make_a_sequence(kind: str) -> None:
-    """A loop over the cell is the layer, with gradients."""
+def test_cells_make_a_sequence(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop over the cell is torch's, with gradients: by the kernels, which take batches that pay."""
+    calls = []
+    forward = Kernel.forward
+    monkeypatch.setattr(Kernel, "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs))
+    big = getattr(ft, kind)(INPUTS, 128)
+    big(torch.zeros(64, INPUTS)), big(torch.zeros(1, INPUTS))
+    assert len(calls) == 1
+    monkeypatch.setattr(cells, "pays", lambda *_: True)
     theirs, ours = pair(kind, INPUTS, H, dtype=torch.float64)
 
     class Loop(nn.Module):

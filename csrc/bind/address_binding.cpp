@@ -86,18 +86,32 @@ template <class T> class TapeAt : public AddressTape {
     back.slabs.resize(call.slabs.size());
     back.dy = sequence_at<const T>(dy);
     back.dx = sequence_at<T>(dx);
+    // The kernels write the gradients of the initial states in any case.
+    const int64_t state_size = p.slabs() * p.B * p.hidden_size;
+    Buffer<T> unwanted;
+    if (!address<T>(dstates, 0) || (p.layout.has_cell_state && !address<T>(dstates, 1)))
+      unwanted = Buffer<T>(2 * state_size);
+    T* const dh0 = address<T>(dstates, 0) ? address<T>(dstates, 0) : unwanted.get();
+    T* const dc0 = !p.layout.has_cell_state ? nullptr
+                   : address<T>(dstates, 1) ? address<T>(dstates, 1)
+                                            : unwanted.get() + state_size;
     const int per_slab = p.weights_per_slab();
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       auto& to = back.slabs[static_cast<size_t>(slab)];
       to.dhn = state_at(address<const T>(dfinal, 0), p, slab);
       to.dcn = state_at(address<const T>(dfinal, 1), p, slab);
-      to.dh0 = state_at(address<T>(dstates, 0), p, slab);
-      to.dc0 = state_at(address<T>(dstates, 1), p, slab);
+      to.dh0 = state_at(dh0, p, slab);
+      to.dc0 = state_at(dc0, p, slab);
       to.dh_restart = state_at(address<T>(dstates, 2), p, slab);
       to.dc_restart = state_at(address<T>(dstates, 3), p, slab);
       T* pointers[4] = {};
-      for (int which = 0; which < per_slab; ++which)
+      for (int which = 0; which < per_slab; ++which) {
         pointers[which] = address<T>(gradients, static_cast<size_t>(slab * per_slab + which));
+        if (!pointers[which]) continue;
+        int64_t size = 1;
+        for (int64_t n : p.weight_shape(slab / p.num_directions, which)) size *= n;
+        std::fill_n(pointers[which], size, T(0));
+      }
       to.weight_ih = pointers[0], to.weight_hh = pointers[1], to.bias_ih = pointers[2], to.bias_hh = pointers[3];
     }
     call.threads = threads;

@@ -10,10 +10,17 @@ from torch import Tensor, nn
 from .conditions import are_like, is_ours, is_traced
 from .conversion import Convertible
 from .function import Call, Fused
-from .kernel import Config, Kernel, Kernels, Layout, States, dense, readable, weight_shapes
-from .ops import traced_call
+from .kernel import Config, Kernel, Kernels, Layout, States, dense, dense_states, readable, weight_shapes
 
 _ONE_STEP = Layout(False)
+
+
+def pays(cell: str, batch: int, hidden: int) -> bool:
+    """Say whether a step is worth a call of the kernels: they look at all weights each time, in case they have changed.
+
+    With few samples that takes as long as the step itself.
+    """
+    return batch * hidden >= 8192 if cell.startswith("rnn") else batch >= 8
 
 
 class FusedCellBase(Convertible, nn.RNNCellBase):
@@ -36,31 +43,34 @@ class FusedCellBase(Convertible, nn.RNNCellBase):
         RuntimeError, ValueError
             As torch's module.
         """
-        traced = is_traced()
         weights = [self.weight_ih, self.weight_hh, *([self.bias_ih, self.bias_hh] if self.bias else [])]
-        if not is_ours(input, traced) or input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
+        if (
+            is_traced()  # torch's compiler makes as much of it
+            or not is_ours(input, False)
+            or input.dim() not in (1, 2)
+            or input.shape[-1] != self.input_size
+            or not pays(self._cell, input.numel() // self.input_size, self.hidden_size)
+        ):
             return self.torch_class.forward(self, input, hx)
         config = Config(self._cell, self.input_size, self.hidden_size, 1, False, bool(self.bias))
         parts: Any = () if hx is None else hx if config.has_cell_state else (hx,)
         shape = (*input.shape[:-1], self.hidden_size)
         if (
             (hx is not None and (not isinstance(parts, (tuple, list)) or len(parts) != 1 + config.has_cell_state))
-            or not are_like(weights, input, weight_shapes(config), not traced)
-            or not are_like(parts, input, (shape,) * len(parts), not traced)
+            or not are_like(weights, input, weight_shapes(config), True)
+            or not are_like(parts, input, (shape,) * len(parts), True)
         ):
             return self.torch_class.forward(self, input, hx)
         unbatched = input.dim() == 1
         x = input[None, None] if unbatched else input[None]
         states = States(*[part[None, None] if unbatched else part[None] for part in parts])
-        _, *made = self._call(config, x, states, weights, traced)
+        _, *made = self._call(config, x, states, weights)
         final = [s[0, 0] if unbatched else s[0] for s in made if s is not None]
         return tuple(final) if config.has_cell_state else final[0]
 
     def _call(
-        self, config: Config, x: Tensor, states: States, weights: list[Tensor], traced: bool
+        self, config: Config, x: Tensor, states: States, weights: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        if traced:
-            return traced_call(config, _ONE_STEP, x, states, weights, None, None, None)
         kernels = self.__dict__.get("_kernels")
         if kernels is None:
             kernels = self.__dict__["_kernels"] = Kernels()
@@ -73,9 +83,7 @@ class FusedCellBase(Convertible, nn.RNNCellBase):
                 Call(kernel, _ONE_STEP, rows), x, *states, *weights
             )
             return made
-        y, h, c, _ = kernel.forward(
-            rows, _ONE_STEP, readable(x), States(*[dense(s) for s in states]), [dense(w) for w in weights]
-        )
+        y, h, c, _ = kernel.forward(rows, _ONE_STEP, readable(x), dense_states(states), [dense(w) for w in weights])
         return y, h, c
 
 

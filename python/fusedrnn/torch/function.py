@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from .kernel import Kernel, Layout, States, dense, readable
+from .kernel import NO_STATES, Kernel, Layout, States, dense, dense_states, readable
 from .reference import differentiated_by_torch
 
 
@@ -23,17 +23,24 @@ class Call(NamedTuple):
     batch_sizes: Tensor | None = None
 
 
+def _states(tensors: Any) -> States:
+    h, c, h_restart, c_restart = tensors[:4]
+    if h is None and c is None and h_restart is None and c_restart is None:
+        return NO_STATES
+    return States(h, c, h_restart, c_restart)
+
+
 class Fused(torch.autograd.Function):
     """(call, x, h0, c0, h_restart, c_restart, *weights) -> (y, h, c); c is None for cells without one."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, x: Tensor, *tensors: Any) -> Any:
         """Run the kernels and keep what backward needs."""
-        states, weights = States(*tensors[:4]), tensors[4:]
+        states, weights = _states(tensors), tensors[4:]
         kernel = call.kernel
         # What came is saved, so that a change in place is noticed; a copy is made again by backward.
         y, h, c, tape = kernel.forward(
-            call.rows, call.layout, readable(x), States(*map(dense, states)), list(map(dense, weights)), True
+            call.rows, call.layout, readable(x), dense_states(states), list(map(dense, weights)), True
         )
         ctx.call, ctx.tape = call, tape
         ctx.save_for_backward(x, None if kernel.keeps_y else y, *tensors)
@@ -45,7 +52,7 @@ class Fused(torch.autograd.Function):
         """Return the gradients of the inputs; through torch's own operations where they are to be differentiated."""
         x, y, *tensors = ctx.saved_tensors
         dy, dh, dc = grads
-        states, weights = States(*tensors[:4]), tensors[4:]
+        states, weights = _states(tensors), tensors[4:]
         call: Call = ctx.call
         needs = ctx.needs_input_grad
         if dy is None and dh is None and dc is None:
@@ -57,7 +64,7 @@ class Fused(torch.autograd.Function):
             call.layout,
             readable(x),
             y,
-            States(*map(dense, states)),
+            dense_states(states),
             weights,
             dy,
             dh,

@@ -69,6 +69,10 @@ class States(NamedTuple):
     c_restart: Tensor | None = None
 
 
+NO_STATES = States()
+_NO_STATES = (0, 0, 0, 0)
+
+
 class Kernel:
     """The kernels of one stack, with a copy of the weights in their order, and the calls of them."""
 
@@ -117,17 +121,15 @@ class Kernel:
         saved: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, Any]:
         """Return (y, h, c, tape); tensors must be those that ``readable`` and ``dense`` return."""
-        batch = rows.batch
         y = x.new_empty((*x.shape[:-1], self.width))
-        shape = (self.slabs, batch, self.config.hidden_size)
-        h = x.new_empty(shape)
-        c = x.new_empty(shape) if self.config.has_cell_state else None
+        h = x.new_empty((self.slabs, rows.batch, self.config.hidden_size))
+        c = torch.empty_like(h) if self.config.has_cell_state else None
         tape = self.core.forward(
             rows,
             tuple([w.data_ptr() for w in weights]),
             _view(x, layout),
             _view(y, layout),
-            tuple([0 if s is None else s.data_ptr() for s in states]),
+            _NO_STATES if states is NO_STATES else _addresses(states),
             (h.data_ptr(), 0 if c is None else c.data_ptr()),
             training,
             training and self.keeps_y,
@@ -151,12 +153,9 @@ class Kernel:
         wanted: Any,
     ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
         """Return the gradients of x, of the four states (None where there was none) and of the weights wanted."""
-        dx = x.new_empty(x.shape) if wants_x else None
-        given = [None if s is None else x.new_empty(s.shape) for s in states]
-        like = (self.slabs, tape.batch, self.config.hidden_size)
-        d_initial = [d if d is not None else x.new_empty(like) for d in given[: 1 + self.config.has_cell_state]]
-        dstates = [*d_initial, *given[len(d_initial) :]]
-        dweights = [w.new_zeros(w.shape) if want else None for w, want in zip(weights, wanted, strict=True)]
+        dx = _empty_like(x) if wants_x else None
+        dstates = [None if s is None else _empty_like(s) for s in states]
+        dweights = [_empty_like(w) if want else None for w, want in zip(weights, wanted, strict=True)]
         dy, dh, dc = None if dy is None else readable(dy), dense(dh), dense(dc)
         tape.backward(
             _view(x, layout),
@@ -169,7 +168,7 @@ class Kernel:
             _addresses(dweights),
             torch.get_num_threads(),
         )
-        return dx, given, dweights
+        return dx, dstates, dweights
 
 
 class Kernels(dict[Any, Kernel]):
@@ -191,6 +190,15 @@ def dense(t: Tensor | None) -> Tensor | None:
     if t is None or (t.is_contiguous() and not t.is_neg()):
         return t
     return t.resolve_neg().contiguous()
+
+
+def dense_states(states: States) -> States:
+    """Return the states, each as ``dense`` does."""
+    return states if states is NO_STATES else States(*map(dense, states))
+
+
+def _empty_like(t: Tensor) -> Tensor:
+    return torch.empty_like(t) if t.is_contiguous() else t.new_empty(t.shape)
 
 
 def _addresses(tensors: Any) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from .arguments import lengths_of, resets_of, restart_states
 from .conditions import are_like, is_ours, is_traced
 from .conversion import Convertible
 from .function import Call, Fused
-from .kernel import Config, Kernel, Kernels, Layout, States, dense, readable, weight_shapes
+from .kernel import NO_STATES, Config, Kernel, Kernels, Layout, States, dense, dense_states, readable, weight_shapes
 from .ops import traced_call
 from .reference import run_torch
 
@@ -32,6 +32,10 @@ class _Cut(NamedTuple):
     lengths: Tensor | None = None
     resets: Tensor | None = None  # (T, B)
     batch_sizes: Tensor | None = None
+
+
+_UNCUT = _Cut()
+_TIME_MAJOR, _BATCH_MAJOR, _PACKED = Layout(False), Layout(True), Layout(False, True)
 
 
 class FusedBase(Convertible, nn.RNNBase):
@@ -95,8 +99,11 @@ class FusedBase(Convertible, nn.RNNBase):
         ours = is_ours(x, traced)
         plain = ours and not traced
         packed = batch_sizes is not None
-        layout = Layout(self.batch_first and not packed, packed)
-        if not (ours or cut) or not self._fits(x, packed, weights, plain):
+        layout = _PACKED if packed else _BATCH_MAJOR if self.batch_first else _TIME_MAJOR
+        if not (ours or cut):
+            return self.torch_class.forward(self, input, hx)
+        config = self._config(x)
+        if not self._fits(x, packed, weights, config, plain):
             return self._by_torch(input, hx, cut)
         unbatched = x.dim() == 2 and not packed
         if unbatched:
@@ -105,12 +112,16 @@ class FusedBase(Convertible, nn.RNNBase):
         states = self._states(hx, x, batch, unbatched, plain)
         if states is None:
             return self._by_torch(input, hx, cut)
-        limits = _Cut(batch_sizes=batch_sizes)
+        limits = _Cut(batch_sizes=batch_sizes) if packed else _UNCUT
         if cut:
             states, limits = self._limits(x, layout, unbatched, states, lengths, resets, reset_state)
         elif order is not None:
-            states = States(*(None if s is None else s.index_select(1, order) for s in states))
-        y, h, c = self._layers(weights, layout, x, states, limits, ours, traced)
+            states = (
+                States(*(None if s is None else s.index_select(1, order) for s in states))
+                if states is not NO_STATES
+                else states
+            )
+        y, h, c = self._layers(config, weights, layout, x, states, limits, ours, traced)
         output: Any = y
         if packed:
             output = PackedSequence(y, batch_sizes, order, unsorted_indices)
@@ -149,7 +160,7 @@ class FusedBase(Convertible, nn.RNNBase):
             weights.append(getattr(self, name, None) if w is None else w)
         return weights
 
-    def _config(self, dtype: torch.dtype) -> Config:
+    def _config(self, x: Any) -> Config:
         # torch's compiler warns of a cache, through which it looks.
         make = _config_of.__wrapped__ if torch.compiler.is_compiling() else _config_of
         return make(
@@ -159,22 +170,22 @@ class FusedBase(Convertible, nn.RNNBase):
             self.num_layers,
             self.bidirectional,
             self.bias,
-            self.compute_dtype if dtype is torch.float32 else None,
+            self.compute_dtype if self.compute_dtype and x.dtype == torch.float32 else None,
         )
 
-    def _fits(self, x: Tensor, packed: bool, weights: list[Any], plain: bool) -> bool:
+    def _fits(self, x: Tensor, packed: bool, weights: list[Any], config: Config, plain: bool) -> bool:
         """Return whether shapes and dtypes are what they should be."""
         rank = x.dim()
         if self.proj_size or x.shape[-1] != self.input_size or (rank != 2 if packed else rank not in (2, 3)):
             return False
         if x.shape[1 if self.batch_first and rank == 3 else 0] == 0:
             return False
-        return are_like(weights, x, weight_shapes(self._config(torch.float64)), plain)
+        return are_like(weights, x, weight_shapes(config), plain)
 
     def _states(self, hx: Any, x: Tensor, batch: int, unbatched: bool, plain: bool) -> States | None:
         """Return the initial states with a batch axis; None where torch is to find the words."""
         if hx is None:
-            return States()
+            return NO_STATES
         pair = self.mode == "LSTM"
         if pair and (not isinstance(hx, (tuple, list)) or len(hx) != 2):
             return None
@@ -199,10 +210,10 @@ class FusedBase(Convertible, nn.RNNBase):
         return States(states.h, states.c, *restart), _Cut(ends, marks)
 
     def _layers(
-        self, weights: list[Any], layout: Layout, x: Tensor, states: States, cut: _Cut, ours: bool, traced: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, config: Config, weights: list[Any], layout: Layout, x: Tensor, states: States, cut: _Cut, ours: bool,
+        traced: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Return (y, h, c) of all layers: in one call, or layer by layer where dropout acts between them."""
-        config = self._config(x.dtype)
         if not (self.training and self.dropout and self.num_layers > 1):
             return self._call(config, -1, weights, layout, x, states, cut, ours, traced)
         # As torch draws its masks: over (T, B, directions*H).
@@ -236,15 +247,13 @@ class FusedBase(Convertible, nn.RNNBase):
         if torch.is_grad_enabled() and (
             x.requires_grad
             or any([w.requires_grad for w in weights])
-            or any([s is not None and s.requires_grad for s in states])
+            or (states is not NO_STATES and any([s is not None and s.requires_grad for s in states]))
         ):
             made: tuple[Tensor, Tensor, Tensor | None] = Fused.apply(
                 Call(kernel, layout, rows, *cut), x, *states, *weights
             )
             return made
-        y, h, c, _ = kernel.forward(
-            rows, layout, readable(x), States(*[dense(s) for s in states]), [dense(w) for w in weights]
-        )
+        y, h, c, _ = kernel.forward(rows, layout, readable(x), dense_states(states), [dense(w) for w in weights])
         return y, h, c
 
     def _kernel(self, config: Config, layer: int, dtype: torch.dtype) -> Kernel:
@@ -252,7 +261,7 @@ class FusedBase(Convertible, nn.RNNBase):
         if kernels is None:
             kernels = self.__dict__["_kernels"] = Kernels()
         found: Kernel | None = kernels.get((layer, dtype))
-        if found is None or found.config != config:
+        if found is None or (found.config is not config and found.config != config):
             found = kernels[layer, dtype] = Kernel(config, dtype)
         return found
 
