@@ -94,13 +94,15 @@ set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 
 pybind11_add_module(_cuda NO_EXTRAS
   csrc/bind/cuda_arrays.cpp csrc/bind/cuda_module.cpp csrc/bind/cuda_stack_binding.cpp
-  csrc/core/cell.cpp csrc/core/memory.cpp csrc/core/problem.cpp csrc/core/row_order.cpp csrc/system/posix.cpp
+  csrc/core/cell.cpp csrc/core/memory.cpp csrc/core/problem.cpp csrc/core/process_locks.cpp csrc/core/row_order.cpp
+  csrc/system/posix.cpp
   csrc/cuda/engine/blas.cpp csrc/cuda/engine/check.cpp csrc/cuda/engine/context.cpp csrc/cuda/engine/cuda_device.cu csrc/cuda/engine/device_engines.cpp
   csrc/cuda/engine/host_engine.cpp csrc/cuda/path_plan.cpp csrc/cuda/status.cpp)
 # Only tests run the host twin; compiling it with -O3 would take longer than the whole module.
 set_property(SOURCE csrc/cuda/engine/host_engine.cpp APPEND PROPERTY COMPILE_OPTIONS -O1)
 target_link_libraries(_cuda PRIVATE fusedrnn_flags Threads::Threads CUDA::cudart_static ${CMAKE_DL_LIBS})
 target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${FUSEDRNN_BASELINE_FLAGS}>)
+fusedrnn_harden(_cuda)
 string(REPLACE ";" "," architectures "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(_cuda PRIVATE FUSEDRNN_CUDA_ARCHITECTURES="${architectures}")
 if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT FUSEDRNN_SANITIZE)

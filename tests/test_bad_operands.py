@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import fusedrnn as fr
-from problems import BACKWARD, FORWARD, Case, backward, forward, train
+from fusedrnn import _core
+from problems import BACKWARD, FORWARD, LAYERS, Case, backward, forward, train
 from test_bad_input import Bad, cases, check, zeros
+from tolerance import assert_same_bits
 
 F = fr.functional
 GOOD = Case("lstm", batch=3, steps=5, inputs=4, hidden=8).arguments("float32")
@@ -128,3 +130,53 @@ def test_lengths_beyond_int64() -> None:
     case = Case("gru", batch=2)
     with pytest.raises(ValueError, match=r"lengths\[1\] is 9223372036854775813"):
         forward("gru", case.arguments() | {"lengths": np.array([1, 2**63 + 5], np.uint64)})
+
+
+def misaligned(array: np.ndarray) -> np.ndarray:
+    """Return a C-ordered copy of which no element is aligned."""
+    memory = np.empty(array.nbytes + 1, np.uint8)[1:]
+    copy = memory.view(array.dtype).reshape(array.shape) if array.size else array
+    copy[...] = array
+    assert copy.flags.c_contiguous and not copy.flags.aligned
+    return copy
+
+
+def test_misaligned_arrays_are_copied(cell: str) -> None:
+    """They reach no kernel, which would be undefined behaviour: the sanitizer sees it, the bits need not."""
+    rng = np.random.default_rng(0)
+    layer: Any = LAYERS[cell](5, 7, seed=1)
+    x, lengths = rng.standard_normal((3, 4, 5), dtype=np.float32), np.array([4, 0, 2])
+    weights = layer._weights
+    core = layer._stack
+    expected = core.forward(weights, x, None, None, lengths, True, False)
+    got = core.forward(tuple(map(misaligned, weights)), misaligned(x), None, None, misaligned(lengths), True, False)
+    assert_same_bits(got[0], expected[0])
+    unsigned = core.forward(weights, x, None, None, misaligned(lengths.astype(np.uint64)), True, False)
+    assert_same_bits(unsigned[0], expected[0])
+    stream, other = core.stream(weights, 3), core.stream(weights, 3)
+    assert_same_bits(other.step(misaligned(x[:, 0])), stream.step(x[:, 0]))
+    assert_same_bits(_core.row_products(misaligned(x[0]), misaligned(weights[0])), _core.row_products(x[0], weights[0]))
+
+
+def test_views_that_promise_too_much() -> None:
+    """A few bytes that claim 10^9 elements and more are refused at once, by layers, functional and the raw binding."""
+    one = np.zeros((1, 1, 1), np.float32)
+    small: Any = fr.GRU(1, 1)
+    for shape in ((10**5, 10**4, 1), (10**9, 1, 1), (1, 10**9, 1), (10**7, 10**7, 1)):
+        x = np.broadcast_to(one, shape)
+        rows, columns = shape[:2]
+        calls = [
+            lambda x=x: F.gru(x, *small._weights),
+            lambda x=x: small(x),
+            lambda x=x: fr.Linear(1, 1)(x),
+            lambda x=x, columns=columns: _core.row_products(x[:, :, 0], np.broadcast_to(one[0], (1, columns))),
+            lambda rows=rows, columns=columns: (
+                F.gru(np.zeros((1, 0, columns), np.float32), np.broadcast_to(one[0], (3, columns)), *small._weights[1:])
+                if 3 * columns >= 2**28
+                else F.gru(np.broadcast_to(one, (rows, columns, 1)), *small._weights)
+            ),
+        ]
+        for call in calls:
+            with pytest.raises(ValueError, match=r"\b(x|weight_ih(_l0)?) (has shape|would need)"):
+                call()
+    assert small(np.broadcast_to(one, (1, 10**5, 1)))[0].shape == (1, 10**5, 1)

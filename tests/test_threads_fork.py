@@ -313,3 +313,103 @@ def test_the_process_ends_while_threads_compute() -> None:
         time.sleep(0.3)
         """
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("layer", ["fr.RNN(1, 1, 3000, bias=False)", "fr.LSTM(3, 4)", "fr.Linear(300, 400)"])
+def test_fork_during_use(layer: str) -> None:
+    """A child of a process whose other threads compute finds no lock closed: it computes the same bits, at once."""
+    run_python(
+        f"""
+        import os, threading, time, warnings
+        import numpy as np
+        import fusedrnn as fr
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # about fork beside threads, which is the point here
+        layers = [{layer} for _ in range(2)]
+        width = getattr(layers[0], "input_size", 300)
+        x = np.ones((2, 3, width), np.float32)
+        outputs = lambda layer: (lambda y: y[0] if isinstance(y, tuple) else y)(layer(x)).tobytes()
+        expected = [outputs(layer) for layer in layers]
+
+        def use(layer):
+            while True:
+                y, tape = layer.forward(x)
+                layer.backward(tape, y[0] if isinstance(y, tuple) else y)
+                layer.params  # so that the weights are looked at again
+
+        for layer in layers:
+            threading.Thread(target=use, args=(layer,), daemon=True).start()
+        for _ in range(60):
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    status = int([outputs(layer) for layer in layers] != expected)
+                finally:
+                    os._exit(status)
+            end = time.monotonic() + 20
+            while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+                assert time.monotonic() < end, "the child hangs"
+                time.sleep(0.001)
+            assert ended[1] == 0, ended
+        os._exit(0)
+        """,
+        timeout=180,
+    )
+
+
+def test_a_tape_is_used_by_one_thread_at_a_time() -> None:
+    """What reads the gates of a tape beside a backward, which consumes them, is refused or right, never wrong."""
+    layer: Any = fr.LSTM(32, 128, seed=1)
+    x = np.random.default_rng(0).standard_normal((4, 100, 32), dtype=np.float32)
+    y, tape = layer.forward(x)
+    core = tape.saved[0][0]
+    gates, cells = core.gates(0), core.cell_states(0)
+    outcomes = {"refused": 0, "right": 0}
+
+    def look(_: int) -> None:
+        try:
+            assert_same_bits(core.gates(0), gates)
+            assert_same_bits(core.cell_states(0), cells)
+            outcomes["right"] += 1
+        except ValueError as error:
+            assert "tape is in use by another thread" in str(error)
+            outcomes["refused"] += 1
+
+    def backward(_: int) -> None:
+        try:
+            layer.backward(tape, y[0])
+        except ValueError as error:
+            assert "tape is in use by another thread" in str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit((look, backward)[k % 2], k) for k in range(80)]
+        for job in jobs:
+            job.result()
+    look(0)
+    assert outcomes["right"], outcomes
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit of threads that counts for root")
+def test_threads_that_cannot_start() -> None:
+    """Where the system has no memory for the stack of a worker, the call goes on alone."""
+    run_python(
+        """
+        import resource
+        import numpy as np
+        import fusedrnn as fr
+
+        fr.set_num_threads(1)
+        layer = fr.LSTM(16, 256, seed=1)
+        x = np.ones((64, 20, 16), np.float32)
+        expected = layer(x)[0]
+        layer(x)  # so that the memory of the next call is there already
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (7 << 20), resource.RLIM_INFINITY))
+        fr.set_num_threads(8)
+        assert layer.plan(20, 64) != "single x1"
+        assert np.array_equal(layer(x)[0], expected)
+        """,
+        OPENBLAS_NUM_THREADS="1",
+    )

@@ -251,7 +251,7 @@ template <class T> class AddressStackOf : public AddressStack {
     without_gil([&] {
       const PreferOpenMP prefer;
       for (size_t slab = 0; slab < arrays.size(); ++slab)
-        call.slabs[slab].weights = caches_[slab]->get(arrays[slab], training, 0);
+        call.slabs[slab].weights = caches_[slab]->get(arrays[slab], training, 0, python_interrupted);
       run_forward(call, python_interrupted);
       if (training && keeps_y) tape->copy_y_to(out);
     });
@@ -265,7 +265,7 @@ template <class T> class AddressStackOf : public AddressStack {
     auto made = std::make_unique<TapeAt<T>>(extent(rows->T, rows->B), rows, keeps_y, reinterpret_cast<T*>(saved));
     without_gil([&] {
       for (size_t slab = 0; slab < arrays.size(); ++slab)
-        made->call.slabs[slab].weights = caches_[slab]->get(arrays[slab], true, 0);
+        made->call.slabs[slab].weights = caches_[slab]->get(arrays[slab], true, 0, python_interrupted);
     });
     return made;
   }

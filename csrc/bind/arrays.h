@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -61,8 +62,23 @@ template <class T> bool is_plain(const py::handle& object, std::initializer_list
          std::equal(shape.begin(), shape.end(), a->dimensions);
 }
 
-inline py::array contiguous_copy(const py::array& a) {
-  return py::module_::import("numpy").attr("ascontiguousarray")(a);
+inline py::array contiguous_copy(const py::array& a) { return a.attr("copy")("C"); }
+
+// A view that repeats its elements may promise far more of them than there is memory or time for. Those of a gigabyte
+// and more are refused where they have little memory behind them.
+inline void refuse_repetition(const std::string& op, const std::string& name, const py::array& a) {
+  constexpr int64_t large = int64_t(1) << 30, times = 64;
+  double promised = static_cast<double>(a.itemsize()), held = promised;
+  for (py::ssize_t axis = 0; axis < a.ndim(); ++axis) {
+    promised *= static_cast<double>(a.shape(axis));
+    held +=
+        static_cast<double>(std::abs(a.strides(axis))) * static_cast<double>(std::max<int64_t>(a.shape(axis), 1) - 1);
+  }
+  if (promised >= static_cast<double>(large) && promised > times * held)
+    fail(op, name,
+         "has shape " + to_string(shape_of(a)) + " and repeats the elements of " +
+             std::to_string(static_cast<int64_t>(held)) + " bytes",
+         "an array with memory of its own");
 }
 
 // An input whose last axis the kernels can read straight through; anything else is copied once, after `judge` has
@@ -71,6 +87,7 @@ template <class T, class Judge>
 py::array readable(const std::string& op, const std::string& name, const py::handle& object, Judge judge) {
   py::array a = typed<T>(op, name, object);
   judge(shape_of(a));
+  refuse_repetition(op, name, a);
   if (a.ndim() == 0 || (addressable<T>(a) && last_axis_is_dense<T>(a))) return a;
   return contiguous_copy(a);
 }
@@ -80,6 +97,7 @@ template <class T, class Judge>
 py::array dense(const std::string& op, const std::string& name, const py::handle& object, Judge judge) {
   py::array a = typed<T>(op, name, object);
   judge(shape_of(a));
+  refuse_repetition(op, name, a);
   return addressable<T>(a) && (a.flags() & py::array::c_style) ? a : contiguous_copy(a);
 }
 
@@ -155,12 +173,12 @@ inline std::vector<int64_t> read_lengths(const std::string& op, const py::handle
     throw TypeMismatch(op + ": lengths has dtype " + dtype_name(array) + "; expected an integer dtype");
   if (array.ndim() != 1) fail(op, "lengths", "has shape " + to_string(shape_of(array)), "(batch,)");
   if (kind == 'u') {
-    const auto wide = py::array_t<uint64_t, py::array::c_style | py::array::forcecast>(array);
+    const auto wide = py::array_t<uint64_t, py::array::c_style>(array.attr("astype")("uint64"));
     for (py::ssize_t i = 0; i < wide.size(); ++i)
       if (wide.data()[i] > INT64_MAX)
         fail(op, "lengths[" + std::to_string(i) + "]", "is " + std::to_string(wide.data()[i]), "a length");
   }
-  const auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast>(array);
+  const auto wide = py::array_t<int64_t, py::array::c_style>(array.attr("astype")("int64"));  // aligned, too
   return {wide.data(), wide.data() + wide.size()};
 }
 

@@ -110,7 +110,7 @@ class DeviceTape {
     call.gradients = by_slab<WeightGradients>(
         p_, "gradients", "gradient of ", gradients,
         [&](const std::string& name, const View& a) -> const View& { return rules_.writable(name, a); });
-    const ExclusiveUse use(busy_, p_.op);
+    const ExclusiveUse use(busy_, p_.op, "tape");
     Place place = place_of(rules_, options_);
     place.stream = reinterpret_cast<void*>(stream);
     without_gil([&] { engine_.backward(*tape_, call, place); });

@@ -1,4 +1,4 @@
-// One backward at a time on a tape, which it consumes.
+// One call at a time on a tape, which a backward consumes, or on a stream.
 #pragma once
 #include <atomic>
 #include <string>
@@ -9,9 +9,11 @@ namespace fusedrnn {
 
 class ExclusiveUse {
  public:
-  ExclusiveUse(std::atomic<bool>& busy, const std::string& op) : busy_(busy) {
-    if (busy_.exchange(true))
-      throw ShapeError(op + ": tape is in use by another thread; expected one backward at a time");
+  ExclusiveUse(std::atomic<bool>& busy, const std::string& op, const char* what) : busy_(busy) {
+    if (busy_.exchange(true)) refuse(op, what);
+  }
+  [[noreturn]] static void refuse(const std::string& op, const std::string& what) {
+    throw ShapeError(op + ": " + what + " is in use by another thread; expected one call at a time");
   }
   ~ExclusiveUse() { busy_ = false; }
   ExclusiveUse(const ExclusiveUse&) = delete;

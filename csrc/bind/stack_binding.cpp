@@ -65,7 +65,7 @@ template <class T> class StackOf : public Stack {
     }
     without_gil([&] {
       for (size_t slab = 0; slab < arrays.size(); ++slab)
-        call.slabs[slab].weights = caches_[slab]->get(arrays[slab], training, serial);
+        call.slabs[slab].weights = caches_[slab]->get(arrays[slab], training, serial, python_interrupted);
       if (training) keep_for_backward(call);
       run_forward(call, python_interrupted);
     });
@@ -82,8 +82,12 @@ template <class T> class StackOf : public Stack {
     p.set_input({1, batch_size, p.input_size});
     std::vector<py::array> copies;
     std::vector<std::shared_ptr<const PackedWeights<T>>> packed;
-    for (const WeightArrays<T>& arrays : weight_arrays(py::tuple(weights), copies))
-      packed.push_back(caches_[packed.size()]->get(arrays, false, 0));
+    const py::tuple given(weights);
+    const std::vector<WeightArrays<T>> arrays = weight_arrays(given, copies);
+    without_gil([&] {
+      for (size_t slab = 0; slab < arrays.size(); ++slab)
+        packed.push_back(caches_[slab]->get(arrays[slab], false, 0, python_interrupted));
+    });
     return std::make_unique<StreamOf<T>>(p, std::move(packed));
   }
 

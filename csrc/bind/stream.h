@@ -1,6 +1,7 @@
 // Single steps with the state kept, as Python sees them. A step is a microsecond: it keeps the GIL, unless it is long.
 #pragma once
 #include "bind/arrays.h"
+#include "bind/exclusive_use.h"
 #include "bind/gil.h"
 #include "cpu/step_runner.h"
 
@@ -77,14 +78,12 @@ template <class T> class StreamOf : public Stream {
  private:
   void run(StateView<const T> x, StateView<T> out) {
     if (!long_) return runner_.step(x, out);
-    require_idle();
-    busy_ = true;
-    without_gil([&] { runner_.step(x, out); });
-    busy_ = false;
+    const ExclusiveUse use(busy_, p_.op, "stream");
+    without_gil([&] { runner_.long_step(x, out, python_interrupted); });
   }
 
   void require_idle() const {
-    if (busy_) throw ShapeError(p_.op + ": stream is in use by another thread; expected one step at a time");
+    if (busy_) ExclusiveUse::refuse(p_.op, "stream");
   }
 
   static bool is_long(const Problem& p) {
@@ -118,7 +117,7 @@ template <class T> class StreamOf : public Stream {
   Problem p_;
   StepRunner<T> runner_;
   const bool long_ = is_long(p_);
-  bool busy_ = false;  // read and written with the GIL held
+  std::atomic<bool> busy_{false};
 };
 
 }  // namespace fusedrnn

@@ -61,7 +61,7 @@ template <class T> class TapeOf : public Tape {
       if (given.h_restart.data) gradient.dh_restart = writable_slab_view<T>(dh_restart, slab);
       if (given.c_restart.data) gradient.dc_restart = writable_slab_view<T>(dc_restart, slab);
     }
-    const ExclusiveUse use(busy_, p.op);
+    const ExclusiveUse use(busy_, p.op, "tape");
     without_gil([&] {
       if (consumed) restore_gates();
       consumed = true;
@@ -71,12 +71,14 @@ template <class T> class TapeOf : public Tape {
   }
 
   py::object gates(int64_t slab) override {
+    const ExclusiveUse use(busy_, call.problem.op, "tape");
     require_gates();
     return by_time(call.slabs.at(static_cast<size_t>(slab)).gates.get(), slab, call.problem.layout.slots);
   }
 
   py::object cell_states(int64_t slab) override {
     if (!call.problem.layout.has_cell_state) return py::none();
+    const ExclusiveUse use(busy_, call.problem.op, "tape");
     return by_time(call.slabs.at(static_cast<size_t>(slab)).cells.get(), slab, 1);
   }
 
@@ -101,14 +103,17 @@ template <class T> class TapeOf : public Tape {
       if (p.layout.has_cell_state) to.cn = {scratch.get() + (2 * slab + 1) * slab_size, p.hidden_size};
     }
     run_forward(call, python_interrupted);
+    for (auto& slab : call.slabs) slab.hn = slab.cn = {};
   }
 
   // What was saved, (U, R, slots, lanes), as (slots, T, B, H).
   py::array by_time(const T* saved, int64_t slab, int64_t slots) {
     const Problem& p = call.problem;
     py::array out = new_array<T>({slots, p.T, p.B, p.hidden_size});
-    unpack_saved(p, call.rows->ragged(), p.is_reverse(slab % p.num_directions), slots, saved,
-                 static_cast<T*>(out.mutable_data()));
+    T* to = static_cast<T*>(out.mutable_data());
+    without_gil([&] {
+      unpack_saved(p, call.rows->ragged(), p.is_reverse(slab % p.num_directions), slots, saved, to, python_interrupted);
+    });
     return out;
   }
 

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <list>
-#include <mutex>
 #include <new>
 #include <string>
 
+#include "core/process_locks.h"
 #include "system/system.h"
 
 namespace fusedrnn {
@@ -37,7 +37,6 @@ struct Block {
 };
 
 struct Store {
-  std::mutex mutex;
   std::list<Block> blocks;  // most recently used first
   std::size_t kept = 0;
   struct {
@@ -46,16 +45,8 @@ struct Store {
   } small[small_classes];
 };
 
-// Never destroyed: arrays that outlive the interpreter still give their memory back. A fork waits until nobody is
-// inside, so that the child finds the store unlocked.
-Store& store() {
-  static Store* const instance = [] {
-    static Store* made = new Store;
-    at_fork([] { made->mutex.lock(); }, [] { made->mutex.unlock(); }, [] { made->mutex.unlock(); });
-    return made;
-  }();
-  return *instance;
-}
+// Never destroyed: arrays that outlive the interpreter still give their memory back.
+Store& store = *new Store;
 
 // Becomes Python's MemoryError.
 class OutOfMemory : public std::bad_alloc {
@@ -81,17 +72,17 @@ void* take_memory(std::size_t bytes) {
   if (bytes > PTRDIFF_MAX - huge_page) throw OutOfMemory(bytes);
   const std::size_t size = rounded(bytes);
   {
-    Store& s = store();
-    const std::lock_guard<std::mutex> lock(s.mutex);
+    const std::lock_guard<std::mutex> lock(memory_lock());
     if (size <= largest_small) {
-      auto& small = s.small[small_class(size)];
+      auto& small = store.small[small_class(size)];
       if (small.count > 0) return small.memory[--small.count];
     } else {
-      const auto found = std::find_if(s.blocks.begin(), s.blocks.end(), [&](const Block& b) { return b.size == size; });
-      if (found != s.blocks.end()) {
+      const auto found =
+          std::find_if(store.blocks.begin(), store.blocks.end(), [&](const Block& b) { return b.size == size; });
+      if (found != store.blocks.end()) {
         void* memory = found->memory;
-        s.kept -= size;
-        s.blocks.erase(found);
+        store.kept -= size;
+        store.blocks.erase(found);
         return memory;
       }
     }
@@ -102,18 +93,17 @@ void* take_memory(std::size_t bytes) {
 void give_memory(void* memory, std::size_t bytes) {
   const std::size_t size = rounded(bytes);
   if (size > most_kept) return free_system_memory(memory);
-  Store& s = store();
-  const std::lock_guard<std::mutex> lock(s.mutex);
+  const std::lock_guard<std::mutex> lock(memory_lock());
   if (size <= largest_small) {
-    auto& small = s.small[small_class(size)];
+    auto& small = store.small[small_class(size)];
     if (small.count == most_small) return free_system_memory(memory);
     small.memory[small.count++] = memory;
     return;
   }
-  s.blocks.push_front({memory, size});
-  for (s.kept += size; s.kept > most_kept; s.blocks.pop_back()) {
-    s.kept -= s.blocks.back().size;
-    free_system_memory(s.blocks.back().memory);
+  store.blocks.push_front({memory, size});
+  for (store.kept += size; store.kept > most_kept; store.blocks.pop_back()) {
+    store.kept -= store.blocks.back().size;
+    free_system_memory(store.blocks.back().memory);
   }
 }
 

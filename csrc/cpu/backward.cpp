@@ -1,24 +1,8 @@
-#include <atomic>
-#include <mutex>
-
+#include "core/process_locks.h"
 #include "cpu/run_plan.h"
 #include "cpu/segments.h"
-#include "system/system.h"
 
 namespace fusedrnn {
-namespace {
-
-// Held while a backward adds to the caller's gradients: two threads may use one layer, and gradients are added up. A
-// forked child gets a new one, for nobody would unlock the old one there.
-std::mutex& adding_to_gradients() {
-  static std::atomic<std::mutex*> current = [] {
-    at_fork(nullptr, nullptr, [] { current = new std::mutex; });
-    return new std::mutex;
-  }();
-  return *current;
-}
-
-}  // namespace
 
 template <class T>
 void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Interrupt& interrupt) {
@@ -58,7 +42,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
   }
   segments.attach_gradients(grad, layers.slabs());
 
-  std::unique_lock<std::mutex> adding(adding_to_gradients(), std::defer_lock);
+  std::unique_lock<std::mutex> adding(gradients_lock(), std::defer_lock);
   run_plan(plan, plan.gradient_threads, interrupt, [&](Thread& thread, const Plan& actual) {
     const Share everyone = thread.share(thread.size, 0, 0);
     const auto meet = [&] { return thread.region->meet_all(thread.rank); };
@@ -66,7 +50,9 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       if (!run_layer(actual, layers[l], units, thread, cell.backward) || !meet()) return;
       for (const Sequence<T>& seq : layers[l]) {
         if (!seq.dx.data) break;
-        if (!seq.add_to_dx && !call.rows->full()) clear_padding(*call.rows, p, seq.dx, seq.I, thread.rank, thread.size);
+        if (!seq.add_to_dx && !call.rows->full())
+          clear_padding(*call.rows, p, seq.dx, seq.I, thread.rank, thread.size,
+                        [&] { return thread.region->poll(thread.rank); });
         if (!cell.input_gradient(seq, everyone) || !meet()) return;
       }
       for (size_t d = 0; d < layers[l].size(); ++d)

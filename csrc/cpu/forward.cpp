@@ -82,7 +82,8 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
   run_plan(plan, plan.threads, interrupt, [&](Thread& thread, const Plan& actual) {
     if (!call.rows->full())
       for (size_t l = 0; l < layers.size(); ++l)
-        clear_padding(*call.rows, p, call.y[l], p.num_directions * p.hidden_size, thread.rank, actual.threads);
+        clear_padding(*call.rows, p, call.y[l], p.num_directions * p.hidden_size, thread.rank, actual.threads,
+                      [&] { return thread.region->poll(thread.rank); });
     if (actual.scheme == Scheme::by_layer)
       return follow_layers(layers, units, progress, thread, cell_kernels<T>(p).forward);
     for (size_t l = 0; l < layers.size(); ++l) {

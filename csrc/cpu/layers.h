@@ -82,10 +82,11 @@ std::vector<Buffer<T>> attach_workspace(int threads, bool layers_overlap, Layers
   return spaces;
 }
 
-// Zeros past each sample's end; samples are dealt out to the threads.
-template <class T>
-void clear_padding(const RowOrder& order, const Problem& p, TimeMajorView<T> y, int64_t features, int rank, int size) {
-  for (int64_t b = rank; b < p.B; b += size)
+// Zeros past each sample's end; samples are dealt out to the threads. poll(): false to stop.
+template <class T, class Poll>
+void clear_padding(const RowOrder& order, const Problem& p, TimeMajorView<T> y, int64_t features, int rank, int size,
+                   const Poll& poll) {
+  for (int64_t b = rank; b < p.B && poll(); b += size)
     for (int64_t t = order.end(b); t < p.T; ++t) std::fill_n(y.data + t * y.step + b * y.batch, features, T(0));
 }
 

@@ -5,7 +5,7 @@
 namespace fusedrnn {
 
 template <class T> void run_linear(const LinearCall<T>& call, const Interrupt& interrupt) {
-  const Buffer<T> packed = pack_panels(call.weight, call.row, call.column, call.O, call.I);
+  const Buffer<T> packed = pack_panels(call.weight, call.row, call.column, call.O, call.I, interrupt);
   const LinearProduct<T> product{call.rows, call.I, call.O, call.x, packed.get(), call.y};
   const int64_t multiply_adds = call.rows * call.I * call.O;
   const int threads = worthwhile_threads(multiply_adds, num_threads());

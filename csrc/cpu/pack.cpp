@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/error.h"
+#include "core/process_locks.h"
+
 namespace fusedrnn {
 namespace {
 
@@ -13,6 +16,10 @@ void each_block(const CellLayout& layout, const int (&order)[4], int64_t H, int6
     for (int g = 0; g < layout.gates; ++g) visit(u, g, std::min(lanes, H - u * lanes), order[g] * H + u * lanes);
 }
 
+void proceed(Counted& counted, int64_t elements) {
+  if (!counted.go_on_after(elements)) throw Interrupted();
+}
+
 // Elements of a k of this block.
 int64_t row_width(const Blocks& blocks, int64_t u) {
   return (u < blocks.wide ? blocks.gates : blocks.vectors) * blocks.lanes;
@@ -20,32 +27,35 @@ int64_t row_width(const Blocks& blocks, int64_t u) {
 
 template <class T>
 Buffer<T> pack(const T* weight, const CellLayout& layout, const int (&order)[4], const Blocks& blocks, int64_t H,
-               int64_t K) {
+               int64_t K, Counted& counted) {
   const int64_t block = K * blocks.gates * blocks.lanes, last = blocks.units - 1;
   Buffer<T> out(last * block + K * row_width(blocks, last));
   std::fill_n(out.get() + last * block, K * row_width(blocks, last), T(0));
   each_block(layout, order, H, blocks.lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
     T* to = out.get() + u * block + g * blocks.distance(u);
     kernels<T>().copy_transposed(weight + row * K, K, used, K, to, row_width(blocks, u));
+    proceed(counted, K * blocks.lanes);
   });
   return out;
 }
 
 template <class T>
 Buffer<T> pack_transposed(const T* weight, const CellLayout& layout, const int (&order)[4], const Blocks& blocks,
-                          int64_t H, int64_t K) {
+                          int64_t H, int64_t K, Counted& counted) {
   const int64_t lanes = blocks.lanes, panels = (K + lanes - 1) / lanes, panel = blocks.columns * lanes;
   Buffer<T> out(panels * panel);
   each_block(layout, order, H, lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
     const int64_t first = u * blocks.gates * lanes + g * blocks.distance(u);
     const int64_t columns_of_gate = std::min(blocks.distance(u), blocks.columns - first);
-    for (int64_t i = 0; i < columns_of_gate; ++i)
+    for (int64_t i = 0; i < columns_of_gate; ++i) {
+      proceed(counted, K);
       for (int64_t p = 0; p < panels; ++p) {
         T* to = out.get() + p * panel + (first + i) * lanes;
         const int64_t columns = i < used ? std::min(lanes, K - p * lanes) : 0;
         if (columns) std::memcpy(to, weight + (row + i) * K + p * lanes, static_cast<size_t>(columns) * sizeof(T));
         std::fill(to + columns, to + lanes, T(0));
       }
+    }
   });
   return out;
 }
@@ -84,18 +94,21 @@ uint32_t bfloat16_bits(float x) {
 // Each of `count` panels holds K rows, of `width` elements but for the last: rows k and k + 1 side by side in one. K
 // odd: with zeros.
 template <class T>
-Buffer<T> paired(const Buffer<T>& panels, int64_t count, int64_t K, int64_t width, int64_t last_width) {
+Buffer<T> paired(const Buffer<T>& panels, int64_t count, int64_t K, int64_t width, int64_t last_width,
+                 Counted& counted) {
   const int64_t pairs = (K + 1) / 2;
   Buffer<T> out(pairs * ((count - 1) * width + last_width));
   for (int64_t panel = 0; panel < count; ++panel) {
     const int64_t here = panel + 1 < count ? width : last_width;
-    for (int64_t pair = 0; pair < pairs; ++pair)
+    for (int64_t pair = 0; pair < pairs; ++pair) {
+      proceed(counted, 2 * here);
       for (int64_t i = 0; i < here; ++i) {
         const T* low = panels.get() + panel * K * width + 2 * pair * here + i;
         const uint32_t high = 2 * pair + 1 < K ? bfloat16_bits(static_cast<float>(low[here])) : 0;
         const uint32_t bits = bfloat16_bits(static_cast<float>(*low)) | high << 16;
         std::memcpy(out.get() + panel * pairs * width + pair * here + i, &bits, sizeof(bits));
       }
+    }
   }
   return out;
 }
@@ -103,22 +116,32 @@ Buffer<T> paired(const Buffer<T>& panels, int64_t count, int64_t K, int64_t widt
 }  // namespace
 
 template <class T>
-std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T>& w, bool training, int64_t serial) {
+std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T>& w, bool training, int64_t serial,
+                                                            const Interrupt& interrupt) {
   if (serial) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(weights_lock(this));
     if (serial == serial_ && serves(training)) return packed_;
   }
   const Kernels<T>& k = kernels<T>();
   const int64_t rows = layout_.gates * H_, size = sizeof(T);
   uint64_t state[32] = {};
-  k.fingerprint(w.weight_ih, rows * I_ * size, state);
-  k.fingerprint(w.weight_hh, rows * H_ * size, state);
+  Counted counted(interrupt);
+  const auto look_at = [&](const T* values, int64_t count) {
+    constexpr int64_t stretch = 1 << 20;
+    for (int64_t i = 0; i < count; i += stretch) {
+      const int64_t n = std::min(stretch, count - i);
+      k.fingerprint(values + i, n * size, state);
+      proceed(counted, n);
+    }
+  };
+  look_at(w.weight_ih, rows * I_);
+  look_at(w.weight_hh, rows * H_);
   if (w.bias_ih) {
-    k.fingerprint(w.bias_ih, rows * size, state);
-    k.fingerprint(w.bias_hh, rows * size, state);
+    look_at(w.bias_ih, rows);
+    look_at(w.bias_hh, rows);
   }
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(weights_lock(this));
     if (serves(training) && std::equal(state, state + 32, fingerprint_)) {
       serial_ = serial;
       return packed_;
@@ -128,23 +151,23 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
   // meantime leaves no lock held for long.
   auto fresh = std::make_shared<PackedWeights<T>>();
   const Blocks blocks(H_, layout_.gates, k.lanes, bfloat16_ ? 2 : 1);
-  fresh->input = pack(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_);
-  fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_);
+  fresh->input = pack(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
+  fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
   pack_bias(w, layout_, H_, k.lanes, *fresh);
   if (training) {
-    fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_);
-    fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_);
+    fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
+    fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
   }
   if (bfloat16_) {
     const int64_t L = k.lanes, width = layout_.gates * L, last_width = row_width(blocks, blocks.units - 1);
-    fresh->input = paired(fresh->input, blocks.units, I_, width, last_width);
-    fresh->recurrent = paired(fresh->recurrent, blocks.units, H_, width, last_width);
+    fresh->input = paired(fresh->input, blocks.units, I_, width, last_width, counted);
+    fresh->recurrent = paired(fresh->recurrent, blocks.units, H_, width, last_width, counted);
     if (training) {
-      fresh->input_t = paired(fresh->input_t, (I_ + L - 1) / L, blocks.columns, L, L);
-      fresh->recurrent_t = paired(fresh->recurrent_t, blocks.units, blocks.columns, L, L);
+      fresh->input_t = paired(fresh->input_t, (I_ + L - 1) / L, blocks.columns, L, L, counted);
+      fresh->recurrent_t = paired(fresh->recurrent_t, blocks.units, blocks.columns, L, L, counted);
     }
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(weights_lock(this));
   std::copy(state, state + 32, fingerprint_);
   serial_ = serial;
   packed_ = fresh;
@@ -165,20 +188,30 @@ void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[
 }
 
 template <class T>
-void unpack_saved(const Problem& p, const Ragged& ragged, bool reverse, int64_t slots, const T* saved, T* to) {
+void unpack_saved(const Problem& p, const Ragged& ragged, bool reverse, int64_t slots, const T* saved, T* to,
+                  const Interrupt& interrupt) {
+  Counted counted(interrupt);
   const int64_t L = kernels<T>().lanes, H = p.hidden_size, R = ragged.rows();
-  std::fill_n(to, slots * p.T * p.B * H, T(0));
-  for (int64_t s = 0; s < ragged.steps; ++s)
-    for (int64_t row = ragged.first[s]; row < ragged.first[s + 1]; ++row) {
-      const int64_t j = row - ragged.first[s], t = ragged.begin[j] + time_of(s, ragged.length[j], reverse);
-      for (int64_t slot = 0; slot < slots; ++slot)
-        for (int64_t h = 0; h < H; ++h)
-          to[((slot * p.T + t) * p.B + ragged.sample[j]) * H + h] =
-              saved[((h / L * R + row) * slots + slot) * L + h % L];
+  if (R < p.T * p.B)
+    for (int64_t row = 0; row < slots * p.T * p.B; ++row) {
+      std::fill_n(to + row * H, H, T(0));
+      proceed(counted, H);
+    }
+  for (int64_t j = 0; j < ragged.batch; ++j)
+    for (int64_t s = 0; s < ragged.length[j]; ++s) {
+      const int64_t t = ragged.begin[j] + time_of(s, ragged.length[j], reverse);
+      for (int64_t slot = 0; slot < slots; ++slot) {
+        const T* from = saved + ((ragged.first[s] + j) * slots + slot) * L;
+        T* values = to + ((slot * p.T + t) * p.B + ragged.sample[j]) * H;
+        for (int64_t h = 0; h < H; h += L, from += R * slots * L) std::copy_n(from, std::min(L, H - h), values + h);
+      }
+      proceed(counted, slots * H);
     }
 }
 
-template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I) {
+template <class T>
+Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I, const Interrupt& interrupt) {
+  Counted counted(interrupt);
   const int64_t lanes = kernels<T>().lanes, panels = (O + lanes - 1) / lanes;
   Buffer<T> out(panels * I * lanes);
   for (int64_t p = 0; p < panels; ++p) {
@@ -186,6 +219,7 @@ template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t c
     const T* from = weight + p * lanes * row;
     T* to = out.get() + p * I * lanes;
     for (int64_t i = 0; i < I; ++i, to += lanes) {
+      proceed(counted, lanes);
       for (int64_t o = 0; o < used; ++o) to[o] = from[o * row + i * column];
       std::fill(to + used, to + lanes, T(0));
     }
@@ -197,8 +231,8 @@ template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t c
   template class WeightCache<T>;                                                                                      \
   template void add_unpacked(const T*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t, \
                              int64_t, T*, T*);                                                                        \
-  template void unpack_saved(const Problem&, const Ragged&, bool, int64_t, const T*, T*);                             \
-  template Buffer<T> pack_panels(const T*, int64_t, int64_t, int64_t, int64_t);
+  template void unpack_saved(const Problem&, const Ragged&, bool, int64_t, const T*, T*, const Interrupt&);           \
+  template Buffer<T> pack_panels(const T*, int64_t, int64_t, int64_t, int64_t, const Interrupt&);
 FUSEDRNN_INSTANTIATE(float)
 FUSEDRNN_INSTANTIATE(double)
 

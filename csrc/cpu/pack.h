@@ -7,12 +7,12 @@
 // bfloat16 products, k and k + 1 share one 32-bit element, k in its low half; the buffers are half as long.
 #pragma once
 #include <memory>
-#include <mutex>
 
 #include "core/memory.h"
 #include "core/problem.h"
 #include "cpu/blocks.h"
 #include "cpu/isa.h"
+#include "cpu/threads/interrupt.h"
 
 namespace fusedrnn {
 
@@ -33,14 +33,14 @@ template <class T> class WeightCache {
 
   // The packed form of these weights; `training` asks for the transposed copies too. Weights that were given with the
   // same serial number before, not 0, are known to be the same; others are compared by their fingerprint. Safe to call
-  // from many threads: what was handed out before stays valid and unchanged.
-  std::shared_ptr<const PackedWeights<T>> get(const WeightArrays<T>& weights, bool training, int64_t serial);
+  // from many threads: what was handed out before stays valid and unchanged. Throws Interrupted.
+  std::shared_ptr<const PackedWeights<T>> get(const WeightArrays<T>& weights, bool training, int64_t serial,
+                                              const Interrupt& interrupt = {});
 
  private:
   const CellLayout layout_;
   const int64_t I_, H_;
   const bool bfloat16_;
-  std::mutex mutex_;
   std::shared_ptr<const PackedWeights<T>> packed_;
   uint64_t fingerprint_[32] = {};
   int64_t serial_ = 0;
@@ -54,11 +54,15 @@ template <class T>
 void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], const Blocks& blocks, int64_t H,
                   int64_t K, int64_t begin, int64_t end, T* grad, T* bias);
 
-// What a slab has saved, (U, R, slots, lanes), as (slots, T, B, H): zeros past each sample's end.
+// What a slab has saved, (U, R, slots, lanes), as (slots, T, B, H): zeros past each sample's end. Throws Interrupted.
 template <class T>
-void unpack_saved(const Problem& problem, const Ragged& ragged, bool reverse, int64_t slots, const T* saved, T* to);
+void unpack_saved(const Problem& problem, const Ragged& ragged, bool reverse, int64_t slots, const T* saved, T* to,
+                  const Interrupt& interrupt = {});
 
 // W (O, I), element (o, i) at weight[o*row + i*column], as panels of `lanes` outputs: (ceil(O / lanes), I, lanes).
-template <class T> Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I);
+// Throws Interrupted.
+template <class T>
+Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I,
+                      const Interrupt& interrupt = {});
 
 }  // namespace fusedrnn

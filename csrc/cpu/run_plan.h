@@ -79,10 +79,13 @@ bool run_layer(const Plan& plan, std::span<Sequence<T>> directions, int64_t unit
 template <class Body> void run_plan(Plan plan, int size, const Interrupt& interrupt, Body body) {
   const auto attempt = [&] {
     Region region(size, plan.threads, interrupt);
-    const bool ran = run_parallel(size, plan.patience_ns, [&](int rank) {
-      Thread thread{&region, rank, size};
-      body(thread, plan);
-    });
+    const bool ran = run_parallel(
+        size, plan.patience_ns,
+        [&](int rank) {
+          Thread thread{&region, rank, size};
+          body(thread, plan);
+        },
+        [&] { return region.poll(0); });
     if (ran && region.stopped()) throw Interrupted();
     return ran;
   };

@@ -1,5 +1,8 @@
 #include "cpu/step_runner.h"
 
+#include <algorithm>
+
+#include "core/error.h"
 #include "core/share.h"
 #include "cpu/layers.h"
 #include "cpu/threads/flush_subnormals.h"
@@ -40,17 +43,44 @@ StepRunner<T>::StepRunner(const Problem& problem, std::vector<std::shared_ptr<co
 }
 
 template <class T> void StepRunner<T>::step(StateView<const T> x, StateView<T> out) {
+  run(x, out, [](void*) { return true; }, nullptr);
+}
+
+template <class T>
+void StepRunner<T>::long_step(StateView<const T> x, StateView<T> out, const Interrupt& interrupt) {
+  struct Question {
+    Inquiry inquiry;
+    bool stop = false;
+  } question{Inquiry(interrupt)};
+  const int64_t size = problem_.num_layers * problem_.B * problem_.hidden_size;
+  const Buffer<T> h_before(size), c_before(size);
+  std::copy_n(h(), size, h_before.get());
+  std::copy_n(c(), size, c_before.get());
+  const auto poll = [](void* context) {
+    Question& asked = *static_cast<Question*>(context);
+    return !(asked.stop = asked.stop || asked.inquiry.stop());
+  };
+  if (run(x, out, poll, &question)) return;
+  std::copy_n(h_before.get(), size, h());
+  std::copy_n(c_before.get(), size, c());
+  throw Interrupted();
+}
+
+template <class T>
+bool StepRunner<T>::run(StateView<const T> x, StateView<T> out, bool (*poll)(void*), void* context) {
   const FlushSubnormals flush;
   const auto forward = cell_kernels<T>(problem_).forward;
-  const auto go_on = [](void*) { return true; };
   Share alone{};
   alone.size = 1;
   alone.sample_end = problem_.B;
   alone.unit_end = unit_blocks<T>(problem_);
-  alone.barrier = alone.poll = go_on;
+  alone.context = context;
+  alone.barrier = alone.poll = poll;
   layers_.front().x = {x.data, 0, x.stride};
   layers_.back().y = {out.data, 0, out.stride};
-  for (const Sequence<T>& seq : layers_) forward(seq, alone);
+  for (const Sequence<T>& seq : layers_)
+    if (!forward(seq, alone)) return false;
+  return true;
 }
 
 template class StepRunner<float>;

@@ -5,6 +5,7 @@
 #include "core/row_order.h"
 #include "core/sequence.h"
 #include "cpu/pack.h"
+#include "cpu/threads/interrupt.h"
 
 namespace fusedrnn {
 
@@ -13,7 +14,9 @@ template <class T> class StepRunner {
  public:
   StepRunner(const Problem& problem, std::vector<std::shared_ptr<const PackedWeights<T>>> weights);
   void step(StateView<const T> x, StateView<T> out);  // (B, I) -> (B, H) of the last layer
-  T* h() { return h_.get(); }                         // (layers, B, H)
+  // The same for a step that takes long. Throws Interrupted if the user stopped it; the state is then what it was.
+  void long_step(StateView<const T> x, StateView<T> out, const Interrupt& interrupt);
+  T* h() { return h_.get(); }  // (layers, B, H)
   T* c() { return c_.get(); }
 
  private:
@@ -23,6 +26,8 @@ template <class T> class StepRunner {
   Buffer<T> h_, c_, workspace_;
   std::vector<Buffer<T>> hidden_;
   std::vector<Sequence<T>> layers_;
+
+  bool run(StateView<const T> x, StateView<T> out, bool (*poll)(void*), void* context);
 };
 
 }  // namespace fusedrnn

@@ -48,9 +48,16 @@ template <int Gates> struct Recorder {
   }
 };
 
+Share never_stopped() {
+  Share share{};
+  share.size = 1;
+  share.poll = [](void*) { return true; };
+  return share;
+}
+
 template <int Gates> void cover(int64_t n, int64_t u0, int64_t u1, int64_t pieces, bool odd) {
   Record record;
-  Sweep<Recorder<Gates>>::run({&record}, n, u0, u1, pieces, odd);
+  Sweep<Recorder<Gates>>::run({&record}, never_stopped(), n, u0, u1, pieces, odd);
   CHECK(!record.too_large);
   CHECK(static_cast<int64_t>(record.pieces.size()) == n * (u1 - u0));
   std::vector<int64_t> in_order;
@@ -84,8 +91,8 @@ UNIT_TEST(every_tile_once_and_pieces_in_order) {
 // Odd sweeps begin with the weights that even ones read last.
 UNIT_TEST(odd_sweeps_take_units_backwards) {
   Record even, odd;
-  Sweep<Recorder<4>>::run({&even}, 5, 0, 7, 1, false);
-  Sweep<Recorder<4>>::run({&odd}, 5, 0, 7, 1, true);
+  Sweep<Recorder<4>>::run({&even}, never_stopped(), 5, 0, 7, 1, false);
+  Sweep<Recorder<4>>::run({&odd}, never_stopped(), 5, 0, 7, 1, true);
   CHECK(odd.places.front().unit == even.places.back().unit);
   CHECK(odd.places.back().unit == even.places.front().unit);
 }
@@ -118,6 +125,20 @@ UNIT_TEST(next_weights_are_fetched_once) {
     CHECK(weights.ahead<1>(at, w, K, 0, cached_bytes).step == 0);
   }
   for (size_t i = 0; i < fetched.size(); ++i) CHECK(fetched[i] == (i >= 2 * K * vectors * L && i % L == 0 ? 1 : 0));
+}
+
+UNIT_TEST(a_sweep_that_is_stopped_ends_soon) {
+  Record record;
+  int asked = 0;
+  Share share = never_stopped();
+  share.context = &asked;
+  share.poll = [](void* context) { return ++*static_cast<int*>(context) < 3; };
+  CHECK(!Sweep<Recorder<4>>::run({&record}, share, 100'000, 0, 3, 2));
+  CHECK(asked == 3);
+  const size_t tiles = record.places.size();
+  CHECK(tiles >= 3 && tiles <= 3 * 256);
+  CHECK(Sweep<Recorder<4>>::run({&record}, share, 1, 0, 3, 2));  // too short to ask
+  CHECK(asked == 3);
 }
 
 }  // namespace

@@ -55,6 +55,29 @@ UNIT_TEST(those_who_wait_are_let_go_when_the_call_is_stopped) {
   }
 }
 
+// The calling thread has done its part and waits for others, who take long: it asks meanwhile, and all leave.
+UNIT_TEST(who_waits_for_the_others_still_asks) {
+  for (const bool at_the_end : {false, true}) {
+    std::atomic<bool> interrupted{false};
+    Region region(2, 2, [&] { return interrupted.load(); });
+    const auto begin = std::chrono::steady_clock::now();
+    CHECK(run_parallel(
+        2, 10'000'000'000,
+        [&](int rank) {
+          if (rank == 0) {
+            if (!at_the_end) CHECK(!region.meet_all(0));
+            return;
+          }
+          std::this_thread::sleep_for(std::chrono::milliseconds(50));
+          interrupted = true;
+          while (region.poll(1)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        },
+        [&] { return region.poll(0); }));
+    CHECK(region.stopped());
+    CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(5));
+  }
+}
+
 UNIT_TEST(a_call_that_nobody_stops_goes_on) {
   Region region(2, 1, [] { return false; });
   on_threads(2, [&](int rank) {

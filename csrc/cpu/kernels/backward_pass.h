@@ -105,8 +105,7 @@ template <class C, class T, class E> struct BackwardPass {
     int64_t later = 0;  // samples that have a later step
     for (a.step = ragged.steps - 1; a.step >= -1; --a.step) {
       const int64_t now = a.step >= 0 ? ragged.count(a.step) : ragged.batch;
-      sweep(a, share, 0, later, blocks.units);
-      sweep(a, share, later, now, 0);
+      if (!sweep(a, share, 0, later, blocks.units) || !sweep(a, share, later, now, 0)) return false;
       if (share.shares_steps && !share.barrier(share.context)) return false;
       if ((a.step & 15) == 0 && !share.poll(share.context)) return false;
       later = now;
@@ -117,13 +116,13 @@ template <class C, class T, class E> struct BackwardPass {
 
  private:
   // The samples [low, high) that are this thread's.
-  static void sweep(Args& a, const Share& share, int64_t low, int64_t high, int64_t runs) {
+  static bool sweep(Args& a, const Share& share, int64_t low, int64_t high, int64_t runs) {
     if (low < share.sample_begin) low = share.sample_begin;
     if (high > share.sample_end) high = share.sample_end;
     a.j0 = low;
     a.runs = runs;
     const int64_t pieces = runs ? ceil_div(runs, runs_per_piece) : 1;
-    Sweep<Step>::run(a, high - low, share.unit_begin, share.unit_end, pieces, a.step & 1);
+    return Sweep<Step>::run(a, share, high - low, share.unit_begin, share.unit_end, pieces, a.step & 1);
   }
 
   static void load_state(const Args& a, const Share& share) {

@@ -175,8 +175,10 @@ template <class C, class T, class E> struct ForwardPass {
       }
       if (end == begin) break;  // the samples of this thread have ended
       const int64_t at_once = looks_ahead ? 0 : rows;
-      sweep_blocks<Project<E, G>, E>(projection, a.blocks, at_once, share.unit_begin, share.unit_end, input_pieces);
-      Lookahead<E, G> lookahead(projection, rows - at_once, share.unit_begin, share.unit_end);
+      if (!sweep_blocks<Project<E, G>, E>(projection, share, a.blocks, at_once, share.unit_begin, share.unit_end,
+                                          input_pieces))
+        return false;
+      Lookahead<E, G> lookahead(projection, share, rows - at_once);
       a.lookahead = looks_ahead ? &lookahead : nullptr;
       int64_t done = 0;
       for (a.step = begin; a.step < end; ++a.step) {
@@ -184,7 +186,9 @@ template <class C, class T, class E> struct ForwardPass {
         const int64_t n = smaller(ragged.count(a.step), share.sample_end) - j0;
         a.z_first = seq.gates ? ragged.first[a.step] : done - j0;
         each_sample(j0, j0 + n, [&](int64_t j) FUSEDRNN_BODY { a.y_row[j] = row_of(seq.y, seq, a.step, j); });
-        sweep_blocks<Step, E>(a, a.blocks, n, share.unit_begin, share.unit_end, recurrent_pieces, a.step & 1);
+        if (!sweep_blocks<Step, E>(a, share, a.blocks, n, share.unit_begin, share.unit_end, recurrent_pieces,
+                                   a.step & 1))
+          return false;
         done += n;
         if (share.shares_steps && !share.barrier(share.context)) return false;
       }

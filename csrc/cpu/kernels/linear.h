@@ -29,7 +29,7 @@ template <class T> struct Linear {
           .to = y,
           .add = false,
       };
-      Sweep<PanelTile<T>>::run(a, n, 0, ceil_div(O, L), pieces);
+      if (!Sweep<PanelTile<T>>::run(a, share, n, 0, ceil_div(O, L), pieces)) return false;
       if (!share.poll(share.context)) return false;
     }
     return true;

@@ -93,8 +93,15 @@ template <class E, int G> class Lookahead {
   }
 
   // Of all n rows the dense block of [u0, u1), of the first group all blocks.
-  Lookahead(const Args& chunk, int64_t n, int64_t u0, int64_t u1)
-      : chunk_(chunk), next_(chunk), n_(n), u0_(u0), u1_(smaller(u1, chunk.blocks->wide)), unit_(u1_) {
+  Lookahead(const Args& chunk, const Share& share, int64_t n)
+      : chunk_(chunk),
+        next_(chunk),
+        share_(share),
+        n_(n),
+        u0_(share.unit_begin),
+        u1_(smaller(share.unit_end, chunk.blocks->wide)),
+        unit_(u1_) {
+    const int64_t u1 = share.unit_end;
     sweep(chunk, n, u1_, u1);
     sweep(chunk, smaller(n, group), u0_, u1_);
   }
@@ -138,11 +145,13 @@ template <class E, int G> class Lookahead {
  private:
   const Args chunk_;
   Args next_;  // the group of rows that is being made
+  const Share& share_;
   const int64_t n_, u0_, u1_;
   int64_t unit_;  // the next of its blocks
 
-  static void sweep(const Args& a, int64_t n, int64_t u0, int64_t u1) {
-    if (u0 < u1) sweep_blocks<Projection, E>(a, *a.blocks, n, u0, u1, 1);
+  // Short: whether to stop is asked again at the end of the chunk.
+  void sweep(const Args& a, int64_t n, int64_t u0, int64_t u1) const {
+    if (u0 < u1) sweep_blocks<Projection, E>(a, share_, *a.blocks, n, u0, u1, 1);
   }
 };
 

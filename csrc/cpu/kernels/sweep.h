@@ -1,5 +1,6 @@
 // How the tiles cover a matrix.
 #pragma once
+#include "core/share.h"
 #include "cpu/kernels/dense_block.h"
 #include "cpu/kernels/tile.h"
 
@@ -62,6 +63,24 @@ struct Deal {
   FUSEDRNN_INLINE int rows(int64_t tile) const { return static_cast<int>(base + (tile < taller)); }
 };
 
+// Asks during a sweep whether to stop: after so many tiles, which take about a millisecond.
+class Pace {
+ public:
+  FUSEDRNN_INLINE explicit Pace(const Share& share) : share_(share) {}
+  // Of `tiles` that are wanted, how many until the next question.
+  FUSEDRNN_INLINE int64_t stretch(int64_t tiles) const { return smaller(tiles, left_); }
+  FUSEDRNN_INLINE bool after(int64_t tiles) {  // false: stop
+    if ((left_ -= tiles) > 0) return true;
+    left_ = most;
+    return share_.poll(share_.context);
+  }
+
+ private:
+  static constexpr int64_t most = 256;
+  const Share& share_;
+  int64_t left_ = most;
+};
+
 // Calls Work::tile<Rows, Units>(args, place) over rows [0, n), units [u0, u1) and `pieces` of k.
 // Weights are the large operand, so they move slowest: all rows pass over one group of units and one piece of k while
 // that piece of the weights is in cache.
@@ -90,10 +109,12 @@ template <class Work> struct Sweep {
   }
 
   // Odd sweeps take the units from the last to the first, so that they find in cache what the sweep before them read
-  // last; the same weights in the same order every time would push each other out.
-  static void run(const Args& args, int64_t n, int64_t u0, int64_t u1, int64_t pieces, bool odd = false) {
+  // last; the same weights in the same order every time would push each other out. False: somebody asked to stop.
+  static bool run(const Args& args, const Share& share, int64_t n, int64_t u0, int64_t u1, int64_t pieces,
+                  bool odd = false) {
     static constexpr Table table = make();
-    if (n <= 0) return;
+    if (n <= 0) return true;
+    Pace pace(share);
     const Deal deal(n, rows_max);
     // The next group has at most as many units as this one, a power of two.
     int64_t left = u1 - u0;
@@ -110,21 +131,28 @@ template <class Work> struct Sweep {
       for (int64_t piece = 0; piece < pieces; ++piece) {
         const bool stays = piece + 1 < pieces || after == u;
         Place at{0, u, piece, deal.tiles, stays ? u : after, piece + 1 < pieces ? piece + 1 : stays ? piece : 0};
-        while (at.left-- > 0) {
-          const int rows = deal.rows(at.left);
-          table.at[rows][log2_units](args, at);
-          at.row += rows;
+        while (at.left > 0) {
+          const int64_t tiles = pace.stretch(at.left), end = at.left - tiles;
+          while (at.left-- > end) {
+            const int rows = deal.rows(at.left);
+            table.at[rows][log2_units](args, at);
+            at.row += rows;
+          }
+          ++at.left;
+          if (!pace.after(tiles)) return false;
         }
       }
       u = after;
     }
+    return true;
   }
 };
 
 // The dense block's part of sweep_blocks; `join`: with the block before it.
 template <class Work, class E, bool joins>
-__attribute__((noinline)) void sweep_dense(const typename Work::Args& args, const Blocks& blocks, int64_t n,
-                                           int64_t pieces, bool join) {
+__attribute__((noinline)) bool sweep_dense(const typename Work::Args& args, const Share& share, const Blocks& blocks,
+                                           int64_t n, int64_t pieces, bool join) {
+  Pace pace(share);
   const Deal deal(n, static_cast<unsigned>(DenseTile<E>::most_rows(blocks.vectors)));
   const int64_t unit = blocks.wide - join;
   for (int64_t piece = 0; piece < pieces; ++piece)
@@ -137,19 +165,22 @@ __attribute__((noinline)) void sweep_dense(const typename Work::Args& args, cons
         }
       Work::dense(args, at, rows);
       at.row += rows;
+      if (!pace.after(1)) return false;
     }
+  return true;
 }
 
 // Sweep over blocks [u0, u1) of units. Work::dense(args, place, rows) does what tile does, for the dense block;
 // Work::joined(args, place), if there is one, for a single row of that block and the one before.
 template <class Work, class E, bool joins = true>
-FUSEDRNN_INLINE void sweep_blocks(const typename Work::Args& args, const Blocks& blocks, int64_t n, int64_t u0,
-                                  int64_t u1, int64_t pieces, bool odd = false) {
-  if constexpr (Work::gates == 1) return Sweep<Work>::run(args, n, u0, u1, pieces, odd);
+FUSEDRNN_INLINE bool sweep_blocks(const typename Work::Args& args, const Share& share, const Blocks& blocks, int64_t n,
+                                  int64_t u0, int64_t u1, int64_t pieces, bool odd = false) {
+  if constexpr (Work::gates == 1) return Sweep<Work>::run(args, share, n, u0, u1, pieces, odd);
   const bool dense = n > 0 && u1 > blocks.wide, join = joins && dense && n == 1 && u0 < blocks.wide;
-  Sweep<Work>::run(args, n, u0, smaller(u1, blocks.wide) - join, pieces, odd);
+  if (!Sweep<Work>::run(args, share, n, u0, smaller(u1, blocks.wide) - join, pieces, odd)) return false;
   if constexpr (Work::gates > 1)
-    if (dense) sweep_dense<Work, E, joins>(args, blocks, n, pieces, join);
+    if (dense) return sweep_dense<Work, E, joins>(args, share, blocks, n, pieces, join);
+  return true;
 }
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

@@ -106,9 +106,9 @@ template <class C, class T, class E> struct WeightGradient {
         a.unit_stride = total * S * L;
         a.row_stride = S * L;
         a.dz = gates + slot * L;
-        sweep_blocks<WeightGradientTile<E, G>, E, false>(a, blocks, c1 - c0, 0, blocks.wide, 1);
+        if (!sweep(a, share, blocks, c1 - c0, 0, blocks.wide)) return false;
         a.dz = gates + slot * blocks.slot;
-        sweep_blocks<WeightGradientTile<E, G>, E, false>(a, blocks, c1 - c0, blocks.wide, blocks.units, 1);
+        if (!sweep(a, share, blocks, c1 - c0, blocks.wide, blocks.units)) return false;
       } else {
         E* dz = buffer + chunk * a.width;
         a.dz = dz;
@@ -116,12 +116,17 @@ template <class C, class T, class E> struct WeightGradient {
           const int64_t vectors = unit < blocks.wide ? G : blocks.vectors;
           pair_rows(gates + unit * total * S * L, slot * blocks.distance(unit), vectors, rows, dz);
           a.row_stride = vectors * L;
-          sweep_blocks<WeightGradientTile<E, G>, E, false>(a, blocks, c1 - c0, unit, unit + 1, 1);
+          if (!sweep(a, share, blocks, c1 - c0, unit, unit + 1)) return false;
         }
       }
       if (!share.poll(share.context)) return false;
     }
     return true;
+  }
+
+  static FUSEDRNN_INLINE bool sweep(const typename WeightGradientTile<E, G>::Args& a, const Share& share,
+                                    const Blocks& blocks, int64_t columns, int64_t u0, int64_t u1) {
+    return sweep_blocks<WeightGradientTile<E, G>, E, false>(a, share, blocks, columns, u0, u1, 1);
   }
 
   // Columns [c0, c1) of the row, followed by its constant 1 at column `ones`. A null row is zeros.

@@ -10,7 +10,7 @@ Barrier::Barrier(int size) : size_(size), members_(static_cast<size_t>(size > 1 
 
 // Dissemination (Hensgen, Finkel & Manber 1988): in each round a thread tells the one 1, 2, 4 ... places on that it has
 // come, and so whom it has heard of, and waits to be told the same. Two threads exchange one cache line each.
-void Barrier::wait(int rank, const std::atomic<bool>& stop) {
+void Barrier::wait(int rank, const std::atomic<bool>& stop, const std::function<bool()>& ask) {
   if (size_ == 1) return;
   Member& member = members_[static_cast<size_t>(rank)];
   const int phase = ++member.phase;
@@ -19,7 +19,10 @@ void Barrier::wait(int rank, const std::atomic<bool>& stop) {
     const std::atomic<int>& heard = member.heard[round].phase;
     // Who spins in vain may be holding the core that the other one needs: next time it waits less.
     for (int now; (now = heard.load(std::memory_order_acquire)) < phase && !stop.load(std::memory_order_acquire);)
-      member.spins = wait_while_equal(heard, now, member.spins) ? member.spins / 8 : most_spins;
+      if (ask)
+        wait_asking(heard, now, ask);
+      else
+        member.spins = wait_while_equal(heard, now, member.spins) ? member.spins / 8 : most_spins;
   }
 }
 
@@ -32,18 +35,10 @@ void Barrier::release() {
 }
 
 bool Region::poll(int rank) {
-  if (rank == 0 && interrupted_) {
-    constexpr int64_t period_ns = 20'000'000;
-    const int64_t now = now_ns();
-    if (last_poll_ns_ == 0) last_poll_ns_ = now;
-    if (now - last_poll_ns_ > period_ns) {
-      last_poll_ns_ = now;
-      if (interrupted_()) {
-        stop_.store(true, std::memory_order_release);
-        all_.release();
-        in_loop_.release();
-      }
-    }
+  if (rank == 0 && !stopped() && inquiry_.stop()) {
+    stop_.store(true, std::memory_order_release);
+    all_.release();
+    in_loop_.release();
   }
   return !stopped();
 }

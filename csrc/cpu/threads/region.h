@@ -5,15 +5,16 @@
 #include <functional>
 #include <vector>
 
-namespace fusedrnn {
+#include "cpu/threads/interrupt.h"
 
-using Interrupt = std::function<bool()>;  // "has the user asked to stop?"; called from the calling thread only
+namespace fusedrnn {
 
 // A place where threads meet: nobody goes on before everybody has come.
 class Barrier {
  public:
   explicit Barrier(int size);
-  void wait(int rank, const std::atomic<bool>& stop);
+  // `ask`, if there is one, is called now and then while the thread waits.
+  void wait(int rank, const std::atomic<bool>& stop, const std::function<bool()>& ask = {});
   void release();  // after stop was set: wakes those who sleep
 
  private:
@@ -36,20 +37,23 @@ class Region {
  public:
   // The first `loop_threads` of `size` threads run the time loops. The interrupt is asked now and then.
   Region(int size, int loop_threads, Interrupt interrupted)
-      : all_(size), in_loop_(loop_threads), interrupted_(std::move(interrupted)) {}
-  bool meet_all(int rank) { return meet(all_, rank); }          // false: stop
-  bool meet_in_loop(int rank) { return meet(in_loop_, rank); }  // the same
-  bool poll(int rank);                                          // the same without waiting
+      : all_(size), in_loop_(loop_threads), inquiry_(std::move(interrupted)), ask_([this] { return poll(0); }) {}
+  bool meet_all(int rank) { return meet(all_, rank, true); }           // false: stop
+  bool meet_in_loop(int rank) { return meet(in_loop_, rank, false); }  // the same; nobody is late by more than a step
+  bool poll(int rank);                                                 // the same without waiting
   bool stopped() const { return stop_.load(std::memory_order_acquire); }
 
  private:
   Barrier all_, in_loop_;
-  Interrupt interrupted_;
+  Inquiry inquiry_;
+  const std::function<bool()> ask_;
   alignas(64) std::atomic<bool> stop_{false};
-  int64_t last_poll_ns_ = 0;
 
-  bool meet(Barrier& barrier, int rank) {
-    barrier.wait(rank, stop_);
+  bool meet(Barrier& barrier, int rank, bool asks) {
+    if (asks && rank == 0)
+      barrier.wait(rank, stop_, ask_);
+    else
+      barrier.wait(rank, stop_);
     return !stopped();
   }
 };

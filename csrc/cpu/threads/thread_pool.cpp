@@ -4,6 +4,8 @@
 #include <atomic>
 #include <deque>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 
 #include "cpu/threads/flush_subnormals.h"
@@ -20,21 +22,11 @@ thread_local int preferring_openmp = 0;
 
 class Pool {
  public:
-  bool run(int size, int64_t patience_ns, const std::function<void(int)>& body) {
+  bool run(int size, int64_t patience_ns, const std::function<void(int)>& body, const std::function<bool()>& ask) {
     std::unique_lock<std::mutex> lock(busy_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
     if (thread_source() == ThreadSource::openmp && openmp_is_loaded()) return run_openmp(size, body);
-    while (started_ < size - 1) {
-      if (static_cast<int>(workers_.size()) == started_)
-        workers_.emplace_back();  // else: last time there was no thread
-      Worker& worker = workers_.back();
-      std::thread thread([this, rank = started_ + 1, &worker, cpus = CpuSet::of_this_thread(), seen = job_.load()] {
-        work(rank, worker, cpus, seen);
-      });
-      worker.handle = thread.native_handle();
-      thread.detach();
-      ++started_;
-    }
+    if (!start_workers(size - 1)) return false;
     keep_off_this_cpu(size);
     body_ = &body;
     pending_.store(size - 1, std::memory_order_relaxed);
@@ -45,7 +37,10 @@ class Pool {
     publish(decision_, serial * 2 + go);
     if (!go) return false;
     body(0);
-    for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while_equal(pending_, left);
+    for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) {
+      if (ask) wait_asking(pending_, left, ask);
+      if (!ask || !ask()) wait_while_equal(pending_, left);
+    }
     return true;
   }
 
@@ -58,6 +53,26 @@ class Pool {
     std::atomic<int> avoids{-1};                 // CPU where it must not wake
     std::thread::native_handle_type handle{};
   };
+
+  // False: the system has no more threads, or no memory for them.
+  bool start_workers(int count) try {
+    while (started_ < count) {
+      if (static_cast<int>(workers_.size()) == started_)
+        workers_.emplace_back();  // else: last time there was no thread
+      Worker& worker = workers_.back();
+      std::thread thread([this, rank = started_ + 1, &worker, cpus = CpuSet::of_this_thread(), seen = job_.load()] {
+        work(rank, worker, cpus, seen);
+      });
+      worker.handle = thread.native_handle();
+      thread.detach();
+      ++started_;
+    }
+    return true;
+  } catch (const std::system_error&) {
+    return false;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
 
   // Says that it has come, and works if the caller has waited for all.
   void work(int rank, Worker& self, const CpuSet& cpus, uint64_t seen) {
@@ -150,17 +165,11 @@ class Pool {
 };
 
 // Never destroyed: workers may outlive static destruction. A forked child has no workers, so it gets a new pool.
-std::atomic<Pool*> pool{nullptr};
+std::atomic<Pool*> pool = [] {
+  at_fork(nullptr, nullptr, [] { pool = new Pool; });
+  return new Pool;
+}();
 std::atomic<int> thread_count{0};
-
-Pool& the_pool() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    pool = new Pool;
-    at_fork(nullptr, nullptr, [] { pool = new Pool; });
-  });
-  return *pool;
-}
 
 }  // namespace
 
@@ -185,12 +194,13 @@ PreferOpenMP::~PreferOpenMP() { --preferring_openmp; }
 
 void wait_for_workers(bool always) { always_wait = always; }
 
-bool run_parallel(int size, int64_t patience_ns, const std::function<void(int)>& body) {
+bool run_parallel(int size, int64_t patience_ns, const std::function<void(int)>& body,
+                  const std::function<bool()>& ask) {
   if (size <= 1) {
     body(0);
     return true;
   }
-  return the_pool().run(size, patience_ns, body);
+  return pool.load()->run(size, patience_ns, body, ask);
 }
 
 }  // namespace fusedrnn

@@ -16,6 +16,8 @@ from .namespace import device_array, from_host, on_gpu, take_host, to_host
 _shortener = Repr()
 _shortener.maxstring = _shortener.maxother = _shortener.maxlong = 80
 
+_LARGE_BYTES = 1 << 30
+
 Array: TypeAlias = NDArray[Any]  # on cuda: CuPy's, which has the same attributes and methods
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -217,8 +219,12 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = n
     """
     usual = xp is np and type(x) is np.ndarray  # what follows would say the same, but not as fast
     if usual and (x.dtype is dtype or (dtype is None and x.dtype in DTYPES)) and x.flags.aligned:
+        if x.nbytes >= _LARGE_BYTES:
+            _refuse_repetition(op, name, x)
         return x  # type: ignore[no-any-return]
     array = as_array(op, name, x, xp)
+    if xp is np and array.nbytes >= _LARGE_BYTES:
+        _refuse_repetition(op, name, array)
     # NumPy does not know bfloat16, which comes from ml_dtypes and JAX.
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected a real dtype such as {dtype or 'float32'}")
@@ -233,6 +239,21 @@ def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = n
     once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)
     converted = np.asarray(array[once]).astype(dtype, order="C")  # asarray: of no axes, an element is no array
     return converted if converted.shape == array.shape else np.broadcast_to(converted, array.shape)
+
+
+def _refuse_repetition(op: str, name: str, array: Array) -> None:
+    """Raise ValueError for a large view that repeats few elements: it promises more than there is memory or time for.
+
+    The kernels refuse the same (csrc/bind/arrays.h); here it is about what is computed without them.
+    """
+    held = array.itemsize + sum(
+        abs(stride) * max(length - 1, 0) for stride, length in zip(array.strides, array.shape, strict=True)
+    )
+    if array.nbytes > 64 * held:
+        raise ValueError(
+            f"{op}: {name} has shape {array.shape} and repeats the elements of {held} bytes; expected an array with "
+            "memory of its own"
+        )
 
 
 def as_integer(op: str, name: str, x: Any, xp: Any = np) -> Array:

@@ -16,7 +16,12 @@ def matrix_norms(op: str, matrices: Array, norm: str) -> Array:
     """Return the norm of each matrix on the last two axes; ValueError for an unknown norm."""
     if norm not in NORMS:
         raise ValueError(f"{op}: norm is {norm!r}; expected one of {', '.join(map(repr, NORMS))}")
-    return _scaled_norms(matrices, (-2, -1), lambda scaled: np.linalg.norm(scaled, NORMS[norm], axis=(-2, -1)))  # type: ignore[call-overload]
+
+    def norms(scaled: Array) -> Array:  # one by one, so that Ctrl-C need not wait for all
+        each = [np.linalg.norm(matrix, NORMS[norm]) for matrix in scaled.reshape(-1, *scaled.shape[-2:])]  # type: ignore[call-overload]
+        return np.array(each, np.float64).reshape(scaled.shape[:-2])
+
+    return _scaled_norms(matrices, (-2, -1), norms)
 
 
 def vector_norms(vectors: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from ..arrays.accumulation import add_to
 from ..arrays.checks import Array, as_lengths, as_real, check_shape, positive_int, seed_sequence
 from ..arrays.namespace import from_host
-from ..arrays.products import row_products
+from ..arrays.products import product, row_products
 from ..init import glorot_uniform
 from ..layers import Linear, Tape, register_layer
 from ..layers.activation import DERIVATIVES, softmax
@@ -121,8 +121,8 @@ class Attention(Model):
         dprojected = dscores @ memory
         if self.score == "general":
             flat = dprojected.reshape(-1, self.memory_size)
-            add_to(self._grads["weight"], h.reshape(-1, self.query_size).T @ flat)
-            dprojected = (flat @ self._params["weight"].T).reshape(h.shape)
+            add_to(self._grads["weight"], product(h.reshape(-1, self.query_size).T, flat))
+            dprojected = product(flat, self._params["weight"].T).reshape(h.shape)
         return dh + dprojected, dmemory
 
     def input_shape(self) -> Shape:
