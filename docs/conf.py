@@ -1,6 +1,7 @@
 """Configuration of Sphinx: ``sphinx-build -W -b html docs docs/_build``."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ html_show_sourcelink = False
 templates_path = []
 copybutton_exclude = ".linenos, .gp"
 exclude_patterns = ["_build", "_ext"]
+if find_spec("torch") is None:  # large; without it the reference lacks the page of fusedrnn.torch
+    exclude_patterns.append("api/torch.md")
+    suppress_warnings = ["toc.excluded", "myst.xref_missing"]
 
 
 # What a base class documents once: what a layer answers to composites, what a callback may do.

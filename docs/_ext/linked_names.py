@@ -43,6 +43,15 @@ def public_names() -> dict[str, str]:
 
 def link(app: Sphinx, doctree: nodes.document) -> None:
     """Replace literals by references to what they name; headings and what is a link already stay."""
+    page = app.env.docname
+    for reference in doctree.findall(pending_xref):  # docstrings name types without their module
+        target = reference.get("reftarget")
+        if (
+            reference.get("refdomain") == "py"
+            and page != "api/torch"
+            and target in app.linked_names
+        ):
+            reference["reftarget"] = app.linked_names[target]
     for literal in list(doctree.findall(nodes.literal)):
         match = NAME.fullmatch(literal.astext())
         if match is None or isinstance(
