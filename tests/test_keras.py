@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,36 @@ def test_what_is_no_file_of_keras(content: bytes, tmp_path: Path) -> None:
         fr.keras.load(path)
     with pytest.raises(OSError):
         fr.keras.load(tmp_path / "nothing.keras")
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    """Whatever bytes are wrong, a file is read or refused."""
+    whole = saved(MODELS["functional"](), tmp_path / "whole.keras")
+    with zipfile.ZipFile(whole) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    rng = np.random.default_rng(0)
+    refused = 0
+    for round_ in range(120):
+        name = list(parts)[round_ % len(parts)]
+        broken = bytearray(parts[name])
+        for at in rng.integers(0, len(broken), 3):
+            broken[at] = rng.integers(256)
+        with zipfile.ZipFile(tmp_path / "broken.keras", "w") as archive:
+            for each, content in (parts | {name: bytes(broken)}).items():
+                archive.writestr(each, content)
+        try:
+            fr.keras.load(tmp_path / "broken.keras")
+        except (ValueError, OSError):
+            refused += 1
+    assert refused >= 40
+
+
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+        for index, shape in enumerate(((2**20, 2**16), (2**14, 2**16), (2**16,))):
+            file.create_dataset(f"layers/lstm/cell/vars/{index}", shape, np.float32, chunks=True)
+    with pytest.raises(ValueError, match="of which the file holds next to nothing"):
+        fr.keras.load(tmp_path / "m.weights.h5", [fr.LSTM(3, 4)])
 
 
 def test_a_trained_file_of_keras_2(tmp_path: Path) -> None:

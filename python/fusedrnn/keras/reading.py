@@ -62,18 +62,27 @@ def load(path: _Path, layers: Sequence[Layer] | Mapping[str, Layer] | None = Non
         If the file cannot be read.
     """
     name = os.fspath(path)
+    for layer in layers.values() if isinstance(layers, Mapping) else layers or ():
+        if not isinstance(layer, Layer):
+            raise TypeError(f"{OP}: layers has {described(layer)}; expected layers")
     try:
-        config, version, store = _opened(name)
-    except (KeyError, TypeError, json.JSONDecodeError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        raise ValueError(f"{OP}: {name}: not a file of Keras: {type(error).__name__}: {error}") from None
+        return _loaded(name, layers)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # the file chooses the types and sizes of everything, so anything may be raised
+        if type(error) is ValueError:
+            raise
+        raise ValueError(f"{OP}: {name}: not a whole file of Keras: {type(error).__name__}: {error}") from error
+
+
+def _loaded(name: str, layers: Sequence[Layer] | Mapping[str, Layer] | None) -> Layer | dict[str, Layer]:
+    config, version, store = _opened(name)
     if layers is not None:
-        return _filled(store, layers)
+        fill(store, layers)
+        return dict(layers) if isinstance(layers, Mapping) else Sequential(*layers)
     if config is None:
         raise ValueError(f"{OP}: {name}: has weights alone; expected layers= that take them")
-    try:
-        return _model(entries_of(config, version), store)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{OP}: {name}: the configuration is not one of Keras: {error!r}") from None
+    return _model(entries_of(config, version), store)
 
 
 def _model(entries: list[Entry], store: Store) -> Layer:
@@ -141,13 +150,3 @@ def _text(value: Any) -> str:
 
 def _first(version: str) -> int:
     return int(version.split(".")[0])
-
-
-def _filled(store: Store, layers: Sequence[Layer] | Mapping[str, Layer]) -> Layer | dict[str, Layer]:
-    named = isinstance(layers, Mapping)
-    each = list(layers.values() if isinstance(layers, Mapping) else layers)
-    for layer in each:
-        if not isinstance(layer, Layer):
-            raise TypeError(f"{OP}: layers has {described(layer)}; expected layers")
-    fill(store, dict(layers) if isinstance(layers, Mapping) else each)
-    return dict(layers) if named and isinstance(layers, Mapping) else Sequential(*each)

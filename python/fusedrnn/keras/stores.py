@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ..arrays.checks import Array
-from .entries import Entry
+from .entries import OP, Entry
 
 _ROOTS = ("layers", "_layer_checkpoint_dependencies")  # the second is TensorFlow 2.13's
 
@@ -96,7 +96,7 @@ class Shards(Paths):
         for name in [names] if isinstance(names, str) else names:
             group = self._files[name].get(path)
             if isinstance(group, h5py.Group):
-                found |= {int(key): np.asarray(value) for key, value in group.items() if key.isdigit()}
+                found |= {int(key): _array(value) for key, value in group.items() if key.isdigit()}
         return [found[key] for key in sorted(found)]
 
 
@@ -110,7 +110,7 @@ class Legacy(Store):
     def weights(self, name: str) -> list[Array]:
         """Return all arrays of a layer in their order."""
         group = self._group[name]
-        return [np.asarray(group[each]) for each in _texts(group, "weight_names")]
+        return [_array(group[each]) for each in _texts(group, "weight_names")]
 
     def take(self, entry: Entry, parts: Sequence[Part]) -> list[list[Array]]:
         """Return the arrays of the layer of that name, part by part."""
@@ -124,10 +124,20 @@ class Legacy(Store):
         return [[next(rest) for _ in range(part.size)] for part in parts]
 
 
+def _array(dataset: h5py.Dataset) -> Array:
+    """Return what a file stores; ValueError if it claims to be far more than is there, compressed or not."""
+    if dataset.nbytes > 1000 * dataset.id.get_storage_size() + 2**20:
+        raise ValueError(f"{OP}: {dataset.name} has shape {dataset.shape}, of which the file holds next to nothing")
+    array: Array = np.asarray(dataset)
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise ValueError(f"{OP}: {dataset.name} has dtype {array.dtype}; expected floating-point weights")
+    return array
+
+
 def _numbered(group: Any) -> list[Array]:
     if not isinstance(group, h5py.Group):
         return []
-    return [np.asarray(group[key]) for key in sorted((key for key in group if key.isdigit()), key=int)]
+    return [_array(group[key]) for key in sorted((key for key in group if key.isdigit()), key=int)]
 
 
 def _texts(group: Any, name: str) -> list[str]:

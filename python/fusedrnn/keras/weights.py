@@ -82,7 +82,8 @@ def fill(store: Store, layers: Sequence[Layer] | Mapping[str, Layer]) -> None:
         If there are others than the layers need.
     """
     if isinstance(layers, Mapping):
-        found = [(slot, name) for name, layer in layers.items() for slot in slots_of([layer])]
+        named = {store.group_named(name) if isinstance(store, Hdf5) else name: layer for name, layer in layers.items()}
+        found = [(slot, name) for name, layer in named.items() for slot in slots_of([layer])]
         if len({name for _, name in found}) < len(found):
             raise ValueError(f"{OP}: layers has a stacked layer; expected one of num_layers=1 for each name")
     else:
@@ -139,8 +140,6 @@ def _state(slot: Slot, name: str, store: Store) -> list[tuple[Layer, dict[str, A
 
 
 def _arrays(store: Store, entry: Entry, parts: list[Part]) -> list[list[Array]]:
-    if isinstance(store, Hdf5):
-        entry = Entry(entry.cls, {}, entry.name, store.group_named(entry.name), 3)
     if entry.group.startswith("time_distributed"):
         parts = [Part("layer", parts[0].size)]
     return store.take(entry, parts)
