@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 import warnings
 import weakref
 from typing import Any
@@ -126,6 +127,25 @@ def test_a_graph_walked_twice(theirs: Any, ours: Any) -> None:
     module.zero_grad()
     y.sum().backward()
     assert all(torch.equal(p.grad, g) for p, g in zip(module.parameters(), first, strict=True))
+
+
+def test_a_graph_walked_by_several_threads() -> None:
+    module = made(ft.GRU, 64, 96, 2)
+    y, _ = module(x_of(40, 16, 64))
+    gradients: list[list[Any]] = [[] for _ in range(4)]
+
+    def walk(into: list[Any]) -> None:
+        for _ in range(3):
+            into.append(torch.autograd.grad(y.sum(), list(module.parameters()), retain_graph=True))
+
+    threads = [threading.Thread(target=walk, args=(into,)) for into in gradients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(len(each) == 3 for each in gradients)
+    expected = gradients[0][0]
+    assert all(torch.equal(a, b) for each in gradients for made in each for a, b in zip(made, expected, strict=True))
 
 
 @pairs

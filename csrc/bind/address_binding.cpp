@@ -2,6 +2,8 @@
 // what comes out, and keeps all of it alive; here nothing but the number of weights is checked.
 #include <pybind11/stl.h>
 
+#include <mutex>
+
 #include "bind/arrays.h"
 #include "bind/gil.h"
 #include "bind/problem_of_stack.h"
@@ -80,6 +82,7 @@ template <class T> class TapeAt : public AddressTape {
 
   void backward(py::tuple x, py::tuple y, py::tuple states, py::tuple dy, py::tuple dfinal, py::tuple dx,
                 py::tuple dstates, py::tuple gradients, int threads) override {
+    const Turn turn(mutex_);
     const Problem& p = call.problem;
     point_to(x, y, states);
     BackwardCall<T> back{};
@@ -154,6 +157,21 @@ template <class T> class TapeAt : public AddressTape {
   }
 
  private:
+  // One backward at a time; torch lets several threads walk one graph. Who waits does not hold the GIL.
+  class Turn {
+   public:
+    explicit Turn(std::mutex& mutex) : mutex_(mutex) {
+      without_gil([&] { mutex_.lock(); });
+    }
+    ~Turn() { mutex_.unlock(); }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+   private:
+    std::mutex& mutex_;
+  };
+
+  std::mutex mutex_;
   std::shared_ptr<Rows> rows_;
   bool keeps_y_;
   Buffer<T> memory_;
