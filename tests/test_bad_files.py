@@ -134,7 +134,7 @@ def test_a_file_chooses_no_device(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------- wrong kinds of JSON
 
 KINDS: dict[str, tuple[Any, str]] = {
-    "layers a number": ({"class": "Sequential", "config": {"layers": 5}}, "layers is a int; expected a list"),
+    "layers a number": ({"class": "Sequential", "config": {"layers": 5}}, "layers is an int; expected a list"),
     "layers a dict": ({"class": "Sequential", "config": {"layers": {"0": LINEAR}}}, "layers is a dict"),
     "layers missing": ({"class": "Sequential", "config": {}}, "layers is a NoneType"),
     "layer a list": ({"class": "Sequential", "config": {"layers": [[LINEAR]]}}, "expected {'class': name"),

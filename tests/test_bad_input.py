@@ -331,7 +331,7 @@ def test_overflowing_sizes() -> None:
 
 
 SCALARS = {
-    "pad_sequences": Bad(lambda: fr.pad_sequences(np.array(2.0)), TypeError, "sequences", "a ndarray"),
+    "pad_sequences": Bad(lambda: fr.pad_sequences(np.array(2.0)), TypeError, "sequences", "an ndarray"),
     "x": Bad(lambda: lstm(3.0), ValueError, "x", "()"),
     "h0": Bad(lambda: gru(X, 0.0), ValueError, "h0", "()"),
     "dy": Bad(lambda: gru.backward(gru.forward(X)[1], 1.0), ValueError, "dy", "()"),

@@ -76,7 +76,7 @@ def test_a_list_starts_again_and_an_iterator_goes_on() -> None:
 
 
 def test_wrong_sources() -> None:
-    with pytest.raises(TypeError, match="source is a int; expected an iterable or a callable"):
+    with pytest.raises(TypeError, match="source is an int; expected an iterable or a callable"):
         BatchSource(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"the source gave a ndarray; expected \(x, y\), "):
         list(BatchSource([np.ones(2)]).epoch(0))  # type: ignore[list-item]

@@ -351,7 +351,7 @@ def test_functional_takes_device_arrays(cell: str) -> None:
         assert (out is None) == (value is None)
         if out is not None:
             assert_same_bits(out.get(), value)
-    with pytest.raises(TypeError, match="weight_ih is a ndarray; expected an array on a device"):
+    with pytest.raises(TypeError, match="weight_ih is an ndarray; expected an array on a device"):
         FORWARD[cell](**lifted | {"weight_ih": arguments["weight_ih"]})
 
 

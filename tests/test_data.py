@@ -76,9 +76,9 @@ def test_wrong_values(call: Any, message: str) -> None:
     ("call", "message"),
     [
         (lambda: Vocabulary().fit("one text"), "data is a str; expected a list of texts"),
-        (lambda: Vocabulary().fit(["a", 3]), r"data\[1\] is a int"),
+        (lambda: Vocabulary().fit(["a", 3]), r"data\[1\] is an int"),
         (lambda: Vocabulary(specials="<end>"), "specials is '<end>'"),
-        (lambda: Labels().fit([object()]), "a label is a object"),
+        (lambda: Labels().fit([object()]), "a label is an object"),
     ],
 )
 def test_wrong_types(call: Any, message: str) -> None:

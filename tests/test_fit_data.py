@@ -247,5 +247,5 @@ def test_predictions_in_batches_are_those_of_one_call() -> None:
     assert np.array_equal(predict(vector, x, batch_size=2), vector(padded, lengths))
     layer = fr.LSTM(2, 3, seed=1)
     assert np.array_equal(predict(layer, padded, batch_size=2), layer(padded)[0])
-    with pytest.raises(TypeError, match="predict: model is a int; expected a Layer"):
+    with pytest.raises(TypeError, match="predict: model is an int; expected a Layer"):
         predict(3, x)  # type: ignore[arg-type]

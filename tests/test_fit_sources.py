@@ -328,7 +328,7 @@ def lr(pred: Array, target: Array, mask: Any = None) -> float:
         ({"bucket_by_length": True}, ValueError, "fit: bucket_by_length is set without lengths"),
         ({"steps_per_epoch": 3}, ValueError, "fit: steps_per_epoch is 3 with samples"),
         ({"y": None}, ValueError, "fit: y is None and x an array"),
-        ({"x": 5, "y": None}, TypeError, "source is a int; expected an iterable or a callable"),
+        ({"x": 5, "y": None}, TypeError, "source is an int; expected an iterable or a callable"),
         ({"x": pairs, "y": None, "steps_per_epoch": 0}, ValueError, "fit: steps_per_epoch is 0"),
         ({"x": pairs, "y": None, "steps_per_epoch": 4}, ValueError, "ended after 3 batches of epoch 0; expected 4"),
         (

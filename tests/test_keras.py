@@ -323,7 +323,7 @@ def test_weights_go_back(name: str, tmp_path: Path) -> None:
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a name that ends in .weights.h5"):
         fr.keras.save_weights(fr.LSTM(3, 4), tmp_path / "m.h5")
-    with pytest.raises(TypeError, match="model is a int"):
+    with pytest.raises(TypeError, match="model is an int"):
         fr.keras.save_weights(3, tmp_path / "m.weights.h5")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="holds a stack"):
         fr.keras.save_weights(fr.Bidirectional(fr.LSTM(3, 4, 2)), tmp_path / "m.weights.h5")

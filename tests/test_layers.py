@@ -594,7 +594,7 @@ def test_bidirectional_refuses_what_it_cannot_wrap() -> None:
     with pytest.raises(ValueError, match="Bidirectional: merge is 'max'"):
         fr.Bidirectional(fr.LSTM(2, 3), "max")
     layer = fr.Bidirectional(fr.LSTM(2, 3, dtype="float64"))
-    with pytest.raises(ValueError, match="Bidirectional: state is a ndarray; expected a pair"):
+    with pytest.raises(ValueError, match="Bidirectional: state is an ndarray; expected a pair"):
         layer(np.zeros((3, 5, 2)), state=np.zeros((2, 3, 3)))
     _, tape = layer.forward(np.zeros((3, 5, 2)))
     with pytest.raises(ValueError, match=r"Bidirectional: dy has shape \(3, 5, 3\); expected .* = \(3, 5, 6\)"):
@@ -637,7 +637,7 @@ def test_sequences_are_padded() -> None:
     ("sequences", "error", "match"),
     [
         ([], ValueError, "sequences is empty"),
-        (3, TypeError, "sequences is a int; expected a list of arrays"),
+        (3, TypeError, "sequences is an int; expected a list of arrays"),
         ([1, 2], ValueError, "sequences has samples of unlike shapes"),
         ([np.zeros((1, 2)), np.zeros((1, 3))], ValueError, "sequences has samples of unlike shapes"),
         ([["a"]], TypeError, "sequences has dtype <U1"),
@@ -648,3 +648,15 @@ def test_sequences_are_padded() -> None:
 def test_what_cannot_be_padded(sequences: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=f"pad_sequences: {match}"):
         fr.pad_sequences(sequences)
+
+
+def test_what_is_made_on_the_way_prints_a_line() -> None:
+    """Tapes, streams and optimizers hold arrays that nobody wants on the screen."""
+    layer = fr.LSTM(2, 3)
+    (_, _), tape = layer.forward(np.zeros((1, 4, 2)))
+    weights = np.zeros((12, 2)), np.zeros((12, 3))
+    *_, kernel_tape = fr.functional.lstm(np.zeros((1, 4, 2)), *weights, training=True)
+    assert repr(tape) == "Tape of LSTM"
+    assert repr(kernel_tape) == "KernelTape of lstm, state float64 (1, 3)"
+    assert repr(layer.stream(5)) == "Stream of LSTM, batch_size=5"
+    assert repr(fr.AdamW(layer)) == "AdamW(lr=0.001, weight_decay=0.01, of LSTM, 0 steps made)"

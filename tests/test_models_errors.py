@@ -101,7 +101,7 @@ from tolerance import assert_same_bits
         (
             lambda: models.SequenceToSequence(LSTM(2, 3), LSTM(3, 2)),
             TypeError,
-            "head is a LSTM; expected layers without",
+            "head is an LSTM; expected layers without",
         ),
         (
             lambda: Seq2Vec(LSTM(2, 3), fr.Sequential(fr.Bidirectional(LSTM(3, 2)), Linear(4, 1))),
@@ -109,7 +109,7 @@ from tolerance import assert_same_bits
             "head is a Sequential with a Bidirectional in it",
         ),
         (lambda: Vec2Seq(LSTM(2, 3), Residual(LSTM(3, 2)), vector_size=3), TypeError, "head is a Residual"),
-        (lambda: EncoderDecoder(LSTM(2, 3), LSTM(2, 3), LSTM(3, 2)), TypeError, "head is a LSTM"),
+        (lambda: EncoderDecoder(LSTM(2, 3), LSTM(2, 3), LSTM(3, 2)), TypeError, "head is an LSTM"),
         (lambda: models.shift_right(zeros(3)), ValueError, "shift_right: targets has shape"),
         (lambda: Seq2Vec(LSTM(2, 3), 2).backward(None, zeros((1, 2))), ValueError, "tape is a NoneType"),
     ],

@@ -181,5 +181,5 @@ def test_what_cannot_be_written() -> None:
         fr.onnx.export(fr.Bidirectional(gru(), None))
     with pytest.raises(ValueError, match="LSTM has proj_size=3, which ONNX cannot say"):
         node_attributes("LSTM", {"hidden_size": 5, "bidirectional": False, "proj_size": 3})
-    with pytest.raises(TypeError, match="model is a int"):
+    with pytest.raises(TypeError, match="model is an int"):
         fr.onnx.export(3)  # type: ignore[arg-type]

@@ -298,7 +298,7 @@ def test_constant_initial_state_is_told() -> None:
 def test_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"onnx.layers: 4 bytes: not a model"):
         fr.onnx.layers(b"\xff\xff\xff\xff")
-    with pytest.raises(TypeError, match=r"onnx.layers: path is a int"):
+    with pytest.raises(TypeError, match=r"onnx.layers: path is an int"):
         fr.onnx.layers(7)  # type: ignore[arg-type]
     with pytest.raises(OSError):
         fr.onnx.layers(tmp_path / "nothing.onnx")

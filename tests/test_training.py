@@ -159,9 +159,9 @@ def test_cross_entropy_checks_its_targets() -> None:
 
 
 def test_losses_by_name() -> None:
-    assert get_loss("mse") is mse and get_loss(huber) is huber
-    with pytest.raises(ValueError, match="get_loss: loss is 'l2'; expected a callable or one of mse"):
-        get_loss("l2")
+    assert get_loss("mse", "fit") is mse and get_loss(huber, "fit") is huber
+    with pytest.raises(ValueError, match="fit: loss is 'l2'; expected a callable or one of mse"):
+        get_loss("l2", "fit")
 
 
 # -------------------------------------------------------------------------------------------------------- optimizers
@@ -380,8 +380,8 @@ def test_gradients_that_are_not_finite_are_an_error_if_asked() -> None:
         lambda layer: fr.Adam(layer, betas=(0.9, 1.0)),
         lambda layer: fr.Adam(layer, eps=-1e-8),
         lambda layer: fr.AdamW(layer, weight_decay=-1),
-        lambda layer: get_optimizer("lbfgs", layer),
-        lambda layer: get_optimizer(fr.Adam(fr.Linear(2, 2)), layer),
+        lambda layer: get_optimizer("lbfgs", layer, "fit"),
+        lambda layer: get_optimizer(fr.Adam(fr.Linear(2, 2)), layer, "fit"),
     ],
 )
 def test_optimizers_check_their_arguments(make: Callable[[fr.Layer], Any]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .arrays.checks import described
 from .arrays.devices import is_device_array, require_device
 from .gates import CELLS
 
@@ -86,6 +87,9 @@ class KernelTape:
     weights: tuple[Array, ...]
     h: Array  # the final state, whose shape and dtype its gradient has
     backend: Backend
+
+    def __repr__(self) -> str:
+        return f"KernelTape of {self.op}, state {self.h.dtype} {tuple(self.h.shape)}"
 
 
 def lstm(
@@ -250,7 +254,7 @@ def _forward(
 
 def _backward(op: str, tape: KernelTape, dy: Array | None, dh: Array | None, dc: Array | None) -> Gradients:
     if not isinstance(tape, KernelTape):
-        raise TypeError(f"{op}_backward: tape is a {type(tape).__name__}; expected the tape of {op}")
+        raise TypeError(f"{op}_backward: tape is {described(tape)}; expected the tape of {op}")
     if tape.op != op:
         raise ValueError(f"{op}_backward: tape is one of {tape.op}; expected the tape of {op}")
     for name, state in (("dh", dh), ("dc", dc)):
@@ -270,7 +274,7 @@ def _backend(op: str, x: Any) -> Backend:
 
         return DeviceBackend(op, x)
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
-        got = f"has dtype {x.dtype}" if isinstance(x, np.ndarray) else f"is a {type(x).__name__}"
+        got = f"has dtype {x.dtype}" if isinstance(x, np.ndarray) else f"is {described(x)}"
         raise TypeError(f"{op}: x {got}; expected a numpy array of float32 or float64")
     return _Cpu(x.dtype.name)
 
@@ -326,11 +330,11 @@ def _check(op: str, name: str, array: Array | None, like: Array, axes: str, expe
 
 def _check_kind(op: str, name: str, array: Any, like: Array) -> None:
     if not (isinstance(array, np.ndarray) if isinstance(like, np.ndarray) else is_device_array(array)):
-        raise TypeError(f"{op}: {name} is a {type(array).__name__}; expected {_kind(like)}")
+        raise TypeError(f"{op}: {name} is {described(array)}; expected {_kind(like)}")
 
 
 def _kind(like: Array) -> str:
-    return "a numpy array" if isinstance(like, np.ndarray) else f"an array on a device, as x, a {type(like).__name__}"
+    return "a numpy array" if isinstance(like, np.ndarray) else f"an array on a device, as x, {described(like)}"
 
 
 def _marks(op: str, resets: Any, x: Array) -> Any:

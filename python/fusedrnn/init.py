@@ -85,12 +85,10 @@ class RecurrentInit:
 
     def gate_biases(self, cell: str, size: int, rng: np.random.Generator) -> dict[int, Any]:
         """Return the biases (H,) of the gates, by number, that do not start at 0."""
-        if cell == "rnn":
-            if self.memory_steps is not None:
-                raise ValueError("RNN: init has memory_steps, which sets gates; expected an LSTM or GRU")
-            return {}
         if self.memory_steps is None:
             return {LSTM_FORGET_GATE: self.forget_bias} if cell == "lstm" else {}
+        if cell not in ("lstm", "gru"):
+            raise ValueError(f"{cell.upper()}: init has memory_steps, which sets gates; expected an LSTM or GRU")
         biases = np.log(rng.uniform(1.0, self.memory_steps - 1.0, size))
         return {LSTM_FORGET_GATE: biases, LSTM_INPUT_GATE: -biases} if cell == "lstm" else {GRU_UPDATE_GATE: biases}
 

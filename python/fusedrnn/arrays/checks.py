@@ -75,8 +75,13 @@ def brief(value: Any) -> str:
 
 
 def described(value: Any) -> str:
-    """Return what a value is, for a message: "a Linear", or "the class Linear"."""
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    """Return what a value is, for a message: "a Linear", "an LSTM", or "the class Linear"."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    spelt = name.isupper() or name == "ndarray"
+    vowel = name[0].upper() in ("AEFHILMNORSX" if spelt else "AEIO")
+    return f"{'an' if vowel else 'a'} {name}"
 
 
 def positive_int(op: str, name: str, value: Any) -> int:
@@ -189,7 +194,7 @@ def as_array(op: str, name: str, x: Any, xp: Any = np) -> Array:
         raise ValueError(f"{op}: {name} is not an array: {got}") from None
     except (TypeError, RuntimeError) as error:  # of a tensor that needs a gradient, has another dtype, or no memory
         expected = "what NumPy can read; of a tensor, tensor.detach().float().numpy()"
-        raise TypeError(f"{op}: {name} is a {type(x).__name__}: {error}; expected {expected}") from None
+        raise TypeError(f"{op}: {name} is {described(x)}: {error}; expected {expected}") from None
 
 
 def as_real(op: str, name: str, x: Any, dtype: np.dtype[Any] | None, xp: Any = np) -> Array:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import _cuda
+from ..arrays.checks import described
 from ..arrays.devices import cupy_namespace, speaks_protocol
 
 ON_THE_CPU = -1  # in place of the ordinal of a device
@@ -303,7 +304,7 @@ def library_of(op: str, name: str, array: Any) -> Library:
     if speaks_protocol(array):
         return _Other(array)
     raise TypeError(
-        f"{op}: {name} is a {type(array).__name__}; expected an array with __dlpack__ or __cuda_array_interface__"
+        f"{op}: {name} is {described(array)}; expected an array with __dlpack__ or __cuda_array_interface__"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.checks import Array, as_integer
+from ..arrays.checks import Array, as_integer, described
 from .preprocessor import Preprocessor
 
 _KINDS = "OUiufb"  # of what labels are: text, numbers, truth values
@@ -115,8 +115,8 @@ def _labels(data: Any) -> Array:
     if array.dtype == object or array.dtype.kind not in _KINDS:
         wrong = [each for each in array.ravel() if not isinstance(each, (str, int, float, np.generic))]
         if wrong or array.dtype.kind not in _KINDS:
-            got = type(wrong[0]).__name__ if wrong else array.dtype
-            raise TypeError(f"Labels: a label is a {got}; expected text, numbers or truth values")
+            got = described(wrong[0]) if wrong else f"a {array.dtype}"
+            raise TypeError(f"Labels: a label is {got}; expected text, numbers or truth values")
     return array
 
 

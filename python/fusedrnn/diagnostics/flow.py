@@ -80,7 +80,7 @@ def gradient_flow(
     single = isinstance(model, Recurrent) and target is None
     if not single and any(map(is_time_major, model.layers())):
         raise ValueError("gradient_flow: the model has batch_first=False; expected a batch-major model")
-    judge, rng = get_loss(loss), np.random.default_rng(seed)
+    judge, rng = get_loss(loss, "gradient_flow"), np.random.default_rng(seed)
     with recorded(model) as calls:
         outputs, tape = run_forward(model, x, state, lengths)
         if target is not None:

@@ -33,6 +33,9 @@ class Tape:
     owner: Layer
     saved: tuple[Any, ...]
 
+    def __repr__(self) -> str:
+        return f"Tape of {self.owner.op}"
+
 
 class Layer(LayerProtocol):
     """Base of layers (with parameters of their own) and of composites (with children).

@@ -164,9 +164,7 @@ class Bidirectional(Layer):
         if value is None:
             return None, None
         if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise ValueError(
-                f"{self.op}: {name} is a {type(value).__name__}; expected a pair (forward, reverse) or None"
-            )
+            raise ValueError(f"{self.op}: {name} is {described(value)}; expected a pair (forward, reverse) or None")
         return value[0], value[1]
 
     def _merge(self, y0: Array, y1: Array) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.checks import Array, as_real
+from ..arrays.checks import Array, as_real, described
 from ..arrays.namespace import assign, take_host
 
 _LISTED_NAMES = 20  # an error message lists so many names and counts the rest
@@ -78,7 +78,7 @@ class LoadedNames(NamedTuple):
 def load_values(op: str, params: Mapping[str, Array], state: Mapping[str, Any], strict: bool) -> LoadedNames:
     """Copy the values of ``state`` into the parameters; see ``Layer.load_state_dict``."""
     if not isinstance(state, Mapping):
-        raise TypeError(f"{op}: state is a {type(state).__name__}; expected a mapping from names to arrays")
+        raise TypeError(f"{op}: state is {described(state)}; expected a mapping from names to arrays")
     problems = []
     names = LoadedNames([name for name in params if name not in state], [name for name in state if name not in params])
     if strict:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
-from ..arrays.checks import Array, as_real
+from ..arrays.checks import Array, as_real, described
 from .states import state_arrays
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class Stream:
         self._step = core.step
         self._dtype = layer.dtype
         self.batch_size = batch_size
+
+    def __repr__(self) -> str:
+        return f"Stream of {self._layer.op}, batch_size={self.batch_size}"
 
     def step(self, x: Any, out: Array | None = None) -> Array:
         """Advance by one time step.
@@ -115,7 +118,7 @@ class ChainStream:
         streams = [stream for stream in self._streams if stream is not None]
         parts = state if self._nested and state is not None else [state] * len(streams)
         if not isinstance(parts, (tuple, list)) or len(parts) != len(streams):
-            raise ValueError(f"stream: state is a {type(state).__name__}; expected a tuple of {len(streams)} states")
+            raise ValueError(f"stream: state is {described(state)}; expected a tuple of {len(streams)} states")
         before = [stream.state for stream in streams]
         try:
             for stream, part in zip(streams, parts, strict=True):

@@ -14,7 +14,7 @@ _BRANCH, _LAST, _LINE, _SPACE = "├─ ", "└─ ", "│  ", "   "
 
 @dataclass(frozen=True)
 class Row:
-    """One layer: its path of names, its depth in the model, its class, output shape and own number of parameters."""
+    """One layer: its name, depth in the model, class, output shape, and parameters, those inside included."""
 
     name: str
     depth: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..arrays.checks import Array, as_real, seed_sequence
+from ..arrays.checks import Array, as_real, described, seed_sequence
 from ..arrays.lengths import without_padding
 from ..layers import Layer, Linear, Tape, register_layer
 from ..layers.calling import run
@@ -115,7 +115,7 @@ class Residual(Model):
         """Return a :class:`ResidualStream`: one time step per call, with the recurrent weights as they are now."""
         for index, (layer, _) in enumerate(self._pairs):
             if layer.reads_future():
-                got = f"stream needs one forward direction; layer {index} is a {type(layer).__name__}"
+                got = f"stream needs one forward direction; layer {index} is {described(layer)}"
                 raise ValueError(f"{self.op}: {got}, which also reads the future")
         return ResidualStream(self._pairs, batch_size, self.dtype, self.op)
 
@@ -156,7 +156,7 @@ class Residual(Model):
         if state is None:
             return (None,) * len(self._pairs)
         if not isinstance(state, (tuple, list)) or len(state) != len(self._pairs):
-            raise ValueError(f"{self.op}: {name} is a {type(state).__name__}; expected {len(self._pairs)} states")
+            raise ValueError(f"{self.op}: {name} is {described(state)}; expected {len(self._pairs)} states")
         return state
 
 

@@ -6,7 +6,7 @@
 try:
     import torch
 except ImportError as error:
-    raise ImportError("fusedrnn.torch needs PyTorch: pip install 'fusedrnn[torch]'") from error
+    raise ImportError("fusedrnn.torch needs PyTorch: pip install torch") from error
 
 if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 6):
     raise ImportError(f"fusedrnn.torch: torch is {torch.__version__}; expected 2.6 or newer")

@@ -37,9 +37,9 @@ class Verdict:
     sample_weight: Any
 
 
-def rank_of_steps(loss: str | Loss) -> int:
+def rank_of_steps(loss: str | Loss, op: str) -> int:
     """Return how many axes a target has at least if it has the prediction's time steps; 0 for a time of its own."""
-    function = get_loss(loss)
+    function = get_loss(loss, op)
     whole = function.func if isinstance(function, partial) else function
     return 0 if whole in UNALIGNED else 2 if whole is cross_entropy else 3
 
@@ -71,7 +71,7 @@ class Criterion:
         op: str = "fit",
     ) -> None:
         self.op = op
-        function = get_loss(loss)
+        function = get_loss(loss, op)
         options = dict(function.keywords) if isinstance(function, partial) else {}
         whole = function.func if isinstance(function, partial) else function
         self.name = getattr(whole, "__name__", type(whole).__name__)

@@ -50,9 +50,9 @@ def evaluate(
         If an argument does not fit.
     """
     check_model("evaluate", model)
-    samples = make_samples(x, y, lengths, sample_weight, op="evaluate", step_rank=rank_of_steps(loss))
+    samples = make_samples(x, y, lengths, sample_weight, op="evaluate", step_rank=rank_of_steps(loss, "evaluate"))
     check_inputs("evaluate", type(model), len(samples.inputs))
-    measured = RunningMetrics(several("metrics", metrics, "evaluate"))
+    measured = RunningMetrics(several("metrics", metrics, "evaluate"), op="evaluate")
     size = positive_int("evaluate", "batch_size", batch_size)
     criterion = Criterion(loss, class_weight, flag("evaluate", "ignore_nan", ignore_nan), samples, op="evaluate")
     value = judged(model, [samples], criterion, size, measured)

@@ -170,7 +170,7 @@ def fit(
     rng = random_generator("fit", seed)
     if record is not None and record.start is not None:
         rng.bit_generator.state = record.start
-    start, step_rank = rng.bit_generator.state, rank_of_steps(loss)
+    start, step_rank = rng.bit_generator.state, rank_of_steps(loss, "fit")
     feed = make_feed(
         x,
         y,
@@ -198,10 +198,10 @@ def fit(
     carrier = Carrier(model) if stateful else None
     criterion = Criterion(loss, class_weight, ignore_nan, feed.samples)
     metrics, callbacks = several("metrics", metrics), several("callbacks", callbacks)
-    names = check_recorded(RunningMetrics(metrics).values(), judge_on is not None)
+    names = check_recorded(RunningMetrics(metrics, op="fit").values(), judge_on is not None)
     check_monitors(callbacks, names)
     clip = clipping(clip_value, clip_norm)
-    training = Training(model, get_optimizer(optimizer, model), History())
+    training = Training(model, get_optimizer(optimizer, model, "fit"), History())
     if seed is not None:
         model.reseed(seed)
     loop = Loop(training, feed, criterion, clip, accumulate, check_finite, callbacks, carrier)

@@ -76,14 +76,14 @@ class TensorBoard(Callback):
     Raises
     ------
     ImportError
-        If tensorboardX is not installed (``pip install fusedrnn[tensorboard]``).
+        If tensorboardX is not installed (``pip install tensorboardX``).
     """
 
     def __init__(self, folder: str | os.PathLike[str], **options: Any) -> None:
         try:
             make: Any = import_module("tensorboardX").SummaryWriter
         except ImportError as error:
-            raise ImportError("TensorBoard needs tensorboardX: pip install 'fusedrnn[tensorboard]'") from error
+            raise ImportError("TensorBoard needs tensorboardX: pip install tensorboardX") from error
         self._make = partial(make, os.fspath(folder), **options)
         self._writer: Any = None
 

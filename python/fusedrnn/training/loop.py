@@ -121,7 +121,7 @@ class Loop:
 
     def _refuse(self, what: str, batch: Batch, done: int) -> None:
         training = self.training
-        place = f"{what} in epoch {training.epoch}, batch {done} (step {training.step}, from 0)"
+        place = f"{what} in epoch {training.epoch + 1}, batch {done + 1}"
         raise not_finite(place, training.model, batch, self.feed.samples, self.criterion.ignore_nan)
 
     def _normalizer(self, pred: Any, pieces: list[Batch]) -> float:

@@ -67,6 +67,8 @@ class RunningMetrics:
     metrics : iterable of str or callable
         "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
         which goes by its ``__name__``. One that takes ``sample_weight``, as the built-in ones do, gets it.
+    op : str
+        Who asks, for messages.
 
     Raises
     ------
@@ -74,15 +76,15 @@ class RunningMetrics:
         If a name is unknown or given twice.
     """
 
-    def __init__(self, metrics: Iterable[str | Metric] = ()) -> None:
+    def __init__(self, metrics: Iterable[str | Metric] = (), *, op: str = "RunningMetrics") -> None:
         self._metrics: dict[str, Metric] = {}
         for metric in metrics:
             name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
             if isinstance(metric, str) and metric not in METRICS:
                 known = ", ".join(METRICS)
-                raise ValueError(f"RunningMetrics: metric is {metric!r}; expected a callable or one of {known}")
+                raise ValueError(f"{op}: metric is {metric!r}; expected a callable or one of {known}")
             if name in self._metrics:
-                raise ValueError(f"RunningMetrics: metric {name!r} is given twice; expected distinct names")
+                raise ValueError(f"{op}: metric {name!r} is given twice; expected distinct names")
             self._metrics[name] = METRICS[metric] if isinstance(metric, str) else metric
         self._weighted = {name for name, metric in self._metrics.items() if _takes_weights(metric)}
         self._totals = dict.fromkeys(self._metrics, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..arrays.checks import positive_int
+from ..arrays.checks import described, positive_int
 
 _END = object()  # not None: a source may give that, by mistake
 _FORMS = "(x, y), (x, y, lengths), (x, y, lengths, sample_weight) or these and resets"
@@ -41,7 +41,7 @@ class BatchSource:
         self.steps = None if steps is None else positive_int("BatchSource", "steps", steps)
         self._source, self._op = source, op
         if not callable(source) and not isinstance(source, Iterable):
-            raise TypeError(f"BatchSource: source is a {type(source).__name__}; expected an iterable or a callable")
+            raise TypeError(f"BatchSource: source is {described(source)}; expected an iterable or a callable")
 
     @property
     def goes_on(self) -> bool:

@@ -51,10 +51,10 @@ LOSSES: dict[str, Loss] = {
 UNALIGNED: frozenset[Loss] = frozenset({ctc})  # whose targets have a time of their own, and whose mean is over samples
 
 
-def get_loss(loss: str | Loss) -> Loss:
+def get_loss(loss: str | Loss, op: str) -> Loss:
     """Return the loss of that name, or the callable as it is."""
     if callable(loss):
         return loss
     if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"get_loss: loss is {loss!r}; expected a callable or one of {', '.join(LOSSES)}")
+        raise ValueError(f"{op}: loss is {loss!r}; expected a callable or one of {', '.join(LOSSES)}")
     return LOSSES[loss]

@@ -17,7 +17,7 @@ MakeOptimizer: TypeAlias = Callable[[Layer], Optimizer]
 OPTIMIZERS: dict[str, MakeOptimizer] = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
 
 
-def get_optimizer(optimizer: str | Optimizer | MakeOptimizer, layer: Layer) -> Optimizer:
+def get_optimizer(optimizer: str | Optimizer | MakeOptimizer, layer: Layer, op: str) -> Optimizer:
     """Return an optimizer of ``layer``: by name with default arguments, made by a callable, or as it is.
 
     Raises
@@ -29,14 +29,14 @@ def get_optimizer(optimizer: str | Optimizer | MakeOptimizer, layer: Layer) -> O
     """
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
-            raise ValueError(f"get_optimizer: optimizer is {optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
+            raise ValueError(f"{op}: optimizer is {optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
         return OPTIMIZERS[optimizer](layer)
     if not isinstance(optimizer, Optimizer) and not callable(optimizer):
         raise TypeError(
-            f"get_optimizer: optimizer is {described(optimizer)}; expected an Optimizer, a callable that makes one, or "
+            f"{op}: optimizer is {described(optimizer)}; expected an Optimizer, a callable that makes one, or "
             f"one of {', '.join(OPTIMIZERS)}"
         )
     result: Any = optimizer if isinstance(optimizer, Optimizer) else optimizer(layer)
     if not isinstance(result, Optimizer) or result.layer is not layer:
-        raise ValueError("get_optimizer: optimizer belongs to another layer; expected one made for this model")
+        raise ValueError(f"{op}: optimizer belongs to another layer; expected one made for this model")
     return result

@@ -63,6 +63,10 @@ class Optimizer(ABC):
             largest[array.dtype] = max(size, largest.get(array.dtype, 0))
         self._scratch = {dtype: [xp.empty((size,), dtype=dtype) for _ in range(2)] for dtype, size in largest.items()}
 
+    def __repr__(self) -> str:
+        decay = f", weight_decay={self.weight_decay}" if self.weight_decay else ""
+        return f"{self.op}(lr={self.lr}{decay}, of {self.layer.op}, {self.steps} steps made)"
+
     def step(self) -> None:
         """Change the parameters by their gradients.
 
