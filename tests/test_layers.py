@@ -78,10 +78,13 @@ def test_misaligned_and_packed_input_is_copied() -> None:
 
 
 def test_broadcast_input_is_converted_without_being_filled() -> None:
-    huge = np.broadcast_to(np.float64(2.5), (2**20, 2**20))
-    converted = as_real("Op", "x", huge, np.dtype("float32"))
-    assert converted.shape == huge.shape and converted.strides == (0, 0)
+    view = np.broadcast_to(np.float64(2.5), (8, 8))
+    converted = as_real("Op", "x", view, np.dtype("float32"))
+    assert converted.shape == view.shape and converted.strides == (0, 0)
     assert converted[3, 7] == 2.5
+    huge = np.broadcast_to(np.float64(2.5), (2**20, 2**20))
+    with pytest.raises(ValueError, match=r"Op: x has shape \(1048576, 1048576\) and repeats the elements of 8 bytes"):
+        as_real("Op", "x", huge, np.dtype("float32"))
 
 
 @pytest.mark.parametrize("x", [1j, None, True, "text", [[1.0, "a"]], np.array(["2020-01-01"], "M8"), [object()]])
