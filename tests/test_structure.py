@@ -77,6 +77,15 @@ def test_includes(source: Path) -> None:
         assert here != "cells" or ours, f"cells include nothing, but there is {name}"
 
 
+def test_headers_have_an_order() -> None:
+    """No headers include each other in a circle."""
+    graph = {
+        source.resolve(): {resolve(source, name) for ours, name in includes(source) if ours and name not in GENERATED}
+        for source in SOURCES
+    }
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
 def library_headers(source: Path) -> list[tuple[Path, str]]:
     """Return (who includes it, name) of every library header that a file gets, through other headers as well."""
     found, seen, waiting = [], set(), [source]
@@ -187,8 +196,11 @@ def imports_of(module: str) -> list[Imported]:
                 found.append(Imported(inner if inner in MODULES or alias.name in COMPILED else source, later))
         elif isinstance(node, ast.Import):
             found.extend(Imported(alias.name, later) for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in MODULES:
-            found.append(Imported(node.value, True))  # import_module("fusedrnn.cuda.stack")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            dots = len(node.value) - len(node.value.lstrip("."))  # import_module("fusedrnn.cuda.stack"), or ("..cuda")
+            above = package.split(".")[: len(package.split(".")) - dots + 1] if dots else []
+            if (name := ".".join((*above, node.value[dots:]))) in MODULES:
+                found.append(Imported(name, True))
         later = later or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             later = True
@@ -234,6 +246,30 @@ def test_folders_say_what_belongs_there(module: str) -> None:
     """The docstring of every package does, in a sentence or more."""
     text = ast.get_docstring(ast.parse(MODULES[module].read_text()))
     assert text is not None and text.split("\n\n")[0].endswith(".") and len(text.split()) >= 8, module
+
+
+ROOT = CSRC.parent
+NOT_OURS = {"build", "dist", "shared"}  # what is built, or lies beside the project
+
+
+def has_code(path: Path) -> bool:
+    """Return whether a folder belongs to the project and has files of its own."""
+    parts = path.relative_to(ROOT).parts
+    ours = not any(part.startswith((".", "_")) or part in NOT_OURS or part.endswith(".egg-info") for part in parts)
+    return ours and path.is_dir() and any(each.is_file() for each in path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(filter(has_code, ROOT.rglob("*"))), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_every_folder_says_what_belongs_there(path: Path) -> None:
+    """Its README or docstring does, or a README above it or CONTRIBUTING.md, by its name."""
+    parts = path.relative_to(ROOT).parts
+    names = ["`" + "/".join(parts[start:]) + "/`" for start in range(len(parts))]
+    above = [folder / "README.md" for folder in path.parents if folder.is_relative_to(ROOT) and folder != ROOT]
+    text = "".join(each.read_text() for each in (*above, ROOT / "CONTRIBUTING.md") if each.is_file())
+    told = any(name in text for name in names)
+    assert told or (path / "README.md").is_file() or (path / "__init__.py").is_file(), "it has no README"
 
 
 def test_import_time() -> None:
