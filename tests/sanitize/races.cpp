@@ -28,10 +28,8 @@ struct Layer {
   std::vector<std::vector<float>> weights;
   std::vector<std::unique_ptr<WeightCache<float>>> caches;
 
-  Layer(const char* cell, int64_t I, int64_t H, int64_t layers, int64_t directions) : p(problem_of(cell)) {
-    p.layout = kernels<float>().cell[static_cast<int>(p.cell)].layout;
-    p.input_size = I, p.hidden_size = H, p.num_layers = layers, p.num_directions = directions, p.bias = true;
-    p.check_sizes();
+  Layer(const char* cell, int64_t I, int64_t H, int64_t layers, int64_t directions)
+      : p(problem_of(cell, I, H, layers, directions, false, true)) {
     unsigned state = 1;
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       const int64_t layer = slab / directions;
