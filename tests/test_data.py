@@ -232,7 +232,7 @@ def test_wrong_tables(change: Any, message: str) -> None:
     ids=lambda index: f"{type(index).__name__}-{index.name or index.dtype}",
 )
 def test_the_index_goes_on(index: Any) -> None:
-    """Of 24 rows the table says the index of the next 6, known from a longer one."""
+    """A table of 24 rows says the index of the next 6, known from a longer one."""
     table = read_table("f", "X", pd.DataFrame({"a": np.arange(24.0)}, index[:24]))
     for stripped in (table, read_table("f", "X", pd.DataFrame({"a": np.arange(24.0)}, _without_frequency(index[:24])))):
         following = stripped.following("f", 6)

@@ -169,3 +169,12 @@ def test_the_states_of_a_frozen_layer_are_carried() -> None:
     assert losses[0] == losses[1]
     flow = fr.diagnostics.gradient_flow(model, X)
     assert len(flow) == 1
+
+
+def test_a_summary_counts_what_is_frozen() -> None:
+    model = fr.Sequential(fr.LSTM(2, 3), fr.Linear(3, 1))
+    assert "frozen" not in str(model.summary()) and model.summary().num_frozen == 0
+    model.freeze("0")
+    last = str(model.summary()).splitlines()[-2:]
+    assert [line.split() for line in last] == [["total", "88"], ["frozen", "84"]]
+    assert "frozen" in model._repr_html_()

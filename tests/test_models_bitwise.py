@@ -84,7 +84,7 @@ def test_padding_reaches_no_gradient_of_a_layer_that_knows_no_lengths(make: Any,
 
 
 def test_any_token_may_be_past_the_end_of_a_sentence() -> None:
-    """Of a Sequential as of a model with an embedding."""
+    """A Sequential reads them as a model with an embedding does."""
     table, gru, head = fr.Embedding(5, 4, seed=1), fr.GRU(4, 3, seed=2), fr.Linear(3, 2, seed=3)
     ids, lengths = np.array([[1, 2, 3], [4, -1, 99]]), [3, 1]
     plain = fr.Sequential(table, gru, head)

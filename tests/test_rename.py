@@ -21,7 +21,7 @@ def other_names() -> dict[str, Any]:
 
 
 def test_prefixes() -> None:
-    """Of several the longest counts: body.head alone is left out."""
+    """The longest of several counts: body.head alone is left out."""
     ours, state = model(), other_names()
     state["body.head.weight"] = 0
     ours.load_state_dict(state, rename={"words": "0", "body.encoder": "1", "body.head": None, "body.head.0": "2"})

@@ -206,7 +206,7 @@ def test_a_warm_start_goes_on() -> None:
 
 
 def test_dropout_is_before_the_head_of_one_layer() -> None:
-    """Of one layer there is nothing between; of two both."""
+    """One layer has nothing between; two have both."""
     for layers in (1, 2):
         model = RecurrentRegressor(num_layers=layers, dropout=0.4, epochs=1, **SMALL).fit(WINDOWS, NEXT).model_
         assert [type(each).__name__ for each in model.head] == ["Dropout", "Linear"] and model.head[0].p == 0.4
@@ -320,7 +320,7 @@ def test_wrong_sequences(x: Any, message: str) -> None:
 
 
 def test_predictions_are_made_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of few samples where they are long, so that memory does not grow with their number; the bits are the same."""
+    """Batches are small where samples are long, so that memory stays bounded; the bits are the same."""
     from fusedrnn.sklearn import reading
 
     model = RecurrentRegressor(epochs=1, **SMALL).fit(RAGGED, SUMS)

@@ -134,7 +134,7 @@ def test_gradients_through_pieces_are_those_of_the_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_of_states(name: str) -> None:
-    """Of y and the final state together, by the initial one, against differences."""
+    """The gradient by the initial state, from y and the final one together, against differences."""
     model, x = MODELS[name]("float64"), data(MODELS[name]("float64"))
     rng = np.random.default_rng(9)
     state = like(model(x, return_state=True)[1], rng)

@@ -102,12 +102,12 @@ template <class T> class StreamOf : public Stream {
       fail(p_.op, "out", "overlaps x", "memory of its own");
   }
 
-  // Of a C-contiguous array with a row for each sample.
+  // The bytes of a C-contiguous array with a row for each sample.
   Extent extent(const void* data, int64_t columns) const {
     const char* begin = static_cast<const char*>(data);
     return {begin, begin + p_.B * columns * int64_t(sizeof(T))};
   }
-  // Of one whose rows lie anywhere, backwards as well.
+  // Those of an array whose rows lie anywhere, backwards as well.
   Extent extent_of_rows(const py::array& a) const {
     const char* first = static_cast<const char*>(a.data());
     const char* last = first + (p_.B - 1) * a.strides(0);

@@ -50,7 +50,7 @@ def _assembled(pieces: list[Layer | Pool]) -> Layer:
     before = [piece for piece in pieces[:at] if isinstance(piece, Layer)]
     after = [piece for piece in pieces[at + 1 :] if isinstance(piece, Layer)]
     pool = pieces[at]
-    # Of what is no recurrent layer, nor an embedding, SequenceToVector takes y at the last valid step.
+    # From any layer but a recurrent one or an embedding, SequenceToVector takes y at the last valid step.
     layer: Layer = before.pop() if before and not isinstance(before[-1], Embedding) else Activation("identity")
     if pool is Pool.LAST_STEP and not _ends_with_its_state(layer):
         layer = Sequential(layer)

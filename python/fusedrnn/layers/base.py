@@ -289,8 +289,8 @@ class Layer(LayerProtocol):
     def summary(self) -> Summary:
         """Return a table of the layers inside this one: names, output shapes, numbers of parameters.
 
-        In shapes, B is the batch, T the time steps (S those of a source), and ... stands for any axes. Print it:
-        ``print(model.summary())``.
+        In shapes, B is the batch, T the time steps (S those of a source), and ... stands for any axes. How many
+        parameters are frozen stands below the total. Print it: ``print(model.summary())``.
         """
         return summarize(self)
 

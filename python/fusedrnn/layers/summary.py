@@ -32,22 +32,26 @@ class Summary:
         The first is the model itself.
     num_parameters : int
         Number of parameters of the model; what layers share counts once.
+    num_frozen : int
+        How many of them are not trainable.
     """
 
-    def __init__(self, rows: list[Row], num_parameters: int) -> None:
+    def __init__(self, rows: list[Row], num_parameters: int, num_frozen: int = 0) -> None:
         self.rows = rows
         self.num_parameters = num_parameters
+        self.num_frozen = num_frozen
 
     def __str__(self) -> str:
         body = [
             (branches + _title(row), _text(row.shape), f"{row.parameters:,}")
             for branches, row in zip(_branches([row.depth for row in self.rows]), self.rows, strict=True)
         ]
-        lines = [_HEADINGS, *body, ("total", "", f"{self.num_parameters:,}")]
+        feet = [(label, "", f"{number:,}") for label, number in self._feet()]
+        lines = [_HEADINGS, *body, *feet]
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         texts = [f"{line[0]:{widths[0]}}   {line[1]:{widths[1]}}   {line[2]:>{widths[2]}}" for line in lines]
         rule = "─" * len(texts[0])
-        return "\n".join([texts[0], rule, *texts[1:-1], rule, texts[-1]])
+        return "\n".join([texts[0], rule, *texts[1 : -len(feet)], rule, *texts[-len(feet) :]])
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""
@@ -61,8 +65,15 @@ class Summary:
             f"<td style='{number}'>{row.parameters:,}</td></tr>"
             for row in self.rows
         )
-        foot = f"<td colspan='2' style='text-align: left'>total</td><td style='{number}'>{self.num_parameters:,}</td>"
-        return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody><tfoot><tr>{foot}</tr></tfoot></table>"
+        feet = "".join(
+            f"<tr><td colspan='2' style='text-align: left'>{label}</td><td style='{number}'>{count:,}</td></tr>"
+            for label, count in self._feet()
+        )
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody><tfoot>{feet}</tfoot></table>"
+
+    def _feet(self) -> list[tuple[str, int]]:
+        frozen = [("frozen", self.num_frozen)] if self.num_frozen else []
+        return [("total", self.num_parameters), *frozen]
 
     __repr__ = __str__
 
@@ -70,7 +81,9 @@ class Summary:
 def summarize(layer: Any) -> Summary:
     """Return the table of a layer or model."""
     rows = list(_rows("", 0, layer, layer.input_shape()))
-    return Summary(rows, layer.num_parameters)
+    frozen = layer.frozen_names()
+    arrays = {id(array): array for name, array in layer.params.items() if name in frozen}
+    return Summary(rows, layer.num_parameters, sum(array.size for array in arrays.values()))
 
 
 def _rows(name: str, depth: int, layer: Any, x: Any) -> Iterator[Row]:

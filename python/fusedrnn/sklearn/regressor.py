@@ -66,8 +66,8 @@ class RecurrentRegressor(RegressorMixin, TableForecaster, SequenceEstimator):  #
         Epochs without improvement before stopping, with a validation part.
     standardize : {"auto", True, False, "window"}
         Whether features and targets are brought to mean 0 and deviation 1, over all samples and steps of ``fit``. A
-        scaler in front would not know that windows overlap, and that a forecast goes back into them. "window", of a
-        table: moreover, its targets are measured from their mean over each window, so that a series may drift out of
+        scaler in front would not know that windows overlap, and that a forecast goes back into them. "window", for
+        a table: in addition, targets are measured from their mean over each window, so that a series may drift out of
         the range of ``fit``. "auto": "window" for a table, else True.
     warm_start : bool
         Whether a second ``fit`` goes on from the weights of the first one, with its scale.

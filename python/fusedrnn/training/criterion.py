@@ -49,7 +49,7 @@ class Criterion:
 
     The loss of an epoch is the sum of w l over the sum of w, whatever the batches; w is the weight of a label's class
     times that of its sample. In training, a step's sum of w dl is divided by the number of labels that so many samples
-    have on average over the epoch (each as often as its sample's weight says): so a label counts alike whether its
+    have on average over the epoch (each as often as its sample's weight says): so a label counts the same whether its
     batch has few or many, and the mean over the steps is the gradient of one batch of all samples.
 
     Parameters

@@ -103,7 +103,7 @@ def fit(
         Batches that an epoch takes from a source. None: until it ends.
     metrics : str, callable or iterable of those
         "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
-        which goes by its ``__name__``.
+        recorded under its ``__name__``.
     class_weight : array_like (C,), dict or "balanced", optional
         Weights of the classes in the loss "cross_entropy", in validation too: an array, or a dictionary in which a
         class that is not named has weight 1. "balanced" makes all classes of y count equally, padding left out; see
@@ -143,8 +143,8 @@ def fit(
     Notes
     -----
     A step's gradient is the sum of its labels' gradients, each times the weights of its class and sample, over the
-    number of labels that so many samples have on average: a label counts alike in each batch, however many labels its
-    batch has. The mean over the steps is the gradient of one batch of all samples. A source that is not a list is
+    number of labels that so many samples have on average: a label counts the same however many labels its batch has.
+    The mean over the steps is the gradient of one batch of all samples. A source that is not a list is
     divided by the mean of what it has given so far.
 
     Raises

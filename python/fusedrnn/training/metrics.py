@@ -66,7 +66,7 @@ class RunningMetrics:
     ----------
     metrics : iterable of str or callable
         "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
-        which goes by its ``__name__``. One that takes ``sample_weight``, as the built-in ones do, gets it.
+        recorded under its ``__name__``. One that takes ``sample_weight``, as the built-in ones do, gets it.
     op : str
         Who asks, for messages.
 
