@@ -18,10 +18,10 @@ namespace fusedrnn {
 // Held while a backward adds to the caller's gradients: two threads may use one layer, and gradients are added up.
 std::mutex& gradients_lock();
 
-// Of the packed weights of this object. Several objects share a lock; it is held for a moment only.
+// The lock of this object's packed weights. Several objects share a lock; it is held for a moment only.
 std::mutex& weights_lock(const void* owner);
 
-// Of the store of memory (core/memory.h); taken last, also by those who hold another one.
+// The lock of the store of memory (core/memory.h); taken last, also by those who hold another one.
 std::mutex& memory_lock();
 
 }  // namespace fusedrnn

@@ -21,7 +21,7 @@ struct Share {
   void (*publish_output)(void* context, int64_t steps) = nullptr;
   FUSEDRNN_INLINE bool follows_closely() const { return await_input || publish_output; }
 
-  // Of n equal pieces of work, those that are this thread's.
+  // Those of n equal pieces of work that are this thread's.
   struct Range {
     int64_t begin, end;
   };

@@ -92,7 +92,7 @@ template <class E, int G> class Lookahead {
            recurrent <= one_piece && a.weights.K <= smaller(one_piece, 2 * recurrent);
   }
 
-  // Of all n rows the dense block of [u0, u1), of the first group all blocks.
+  // Makes the dense block of [u0, u1) for all n rows, and all blocks for the first group.
   Lookahead(const Args& chunk, const Share& share, int64_t n)
       : chunk_(chunk),
         next_(chunk),

@@ -8,7 +8,7 @@ namespace fusedrnn::FUSEDRNN_ISA {
 
 // Caches of a core as the kernels reckon with them: a first level of 32 to 48 KiB, a second one of 1 MiB.
 constexpr int64_t first_level_bytes = 48 << 10;
-// Of two matrices of weights that are to stay in the second level.
+// What two matrices of weights may take together that are to stay in the second level.
 constexpr int64_t second_level_bytes = 896 << 10;
 // Weights whose whole sweep exceeds this are fetched ahead of the tiles; smaller ones are at hand.
 constexpr int64_t cached_bytes = 768 << 10;
@@ -67,7 +67,7 @@ struct Deal {
 class Pace {
  public:
   FUSEDRNN_INLINE explicit Pace(const Share& share) : share_(share) {}
-  // Of `tiles` that are wanted, how many until the next question.
+  // How many of `tiles` that are wanted come before the next question.
   FUSEDRNN_INLINE int64_t stretch(int64_t tiles) const { return smaller(tiles, left_); }
   FUSEDRNN_INLINE bool after(int64_t tiles) {  // false: stop
     if ((left_ -= tiles) > 0) return true;

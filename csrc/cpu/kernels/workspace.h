@@ -43,7 +43,7 @@ template <class C, class T, class E> class Workspace {
   }
   FUSEDRNN_INLINE T* c() const { return base_ + c_; }  // (B, row)
 
-  // Of one thread: z of a chunk where it is not kept, x of a chunk as Pairs, and where the rows of a chunk lie.
+  // Each thread has its own: z of a chunk where it is not kept, x of a chunk as Pairs, where the rows of a chunk lie.
   FUSEDRNN_INLINE T* z(int rank) const { return base_ + z_ + rank * z_size_; }
   FUSEDRNN_INLINE E* rounded_x(int rank) const { return reinterpret_cast<E*>(base_ + rounded_x_ + rank * x_size_); }
   FUSEDRNN_INLINE const E** x_rows(int rank) const {
