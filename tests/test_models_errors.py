@@ -68,7 +68,11 @@ from tolerance import assert_same_bits
             ValueError,
             "query_size is 4; expected memory_size = 3",
         ),
-        (lambda: EncoderDecoder(LSTM(2, 3), LSTM(2, 3), 2, attention="cosine"), ValueError, "score is 'cosine'"),
+        (
+            lambda: EncoderDecoder(LSTM(2, 3), LSTM(2, 3), 2, attention="cosine"),
+            ValueError,
+            "attention is 'cosine'; expected 'dot', ",
+        ),
         (
             lambda: EncoderDecoder(LSTM(2, 3), LSTM(2, 3), 2, scheduled_sampling=2),
             ValueError,

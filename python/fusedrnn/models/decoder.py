@@ -15,7 +15,7 @@ from ..layers.calling import call_layer, run, run_layer
 from ..layers.protocol import Shape, features_of
 from ..layers.states import map_state
 from ..layers.stream import stepper
-from .attention import Attention
+from .attention import SCORES, Attention
 from .model import (
     Model,
     batch_lengths,
@@ -79,6 +79,9 @@ class Decoder(Model):
         features = output_features(self.op, "layer", layer)
         at: dict[str, Any] = {"dtype": layer.dtype, "device": layer.device}
         if isinstance(attention, str):
+            if attention not in SCORES:
+                known = ", ".join(map(repr, SCORES))
+                raise ValueError(f"{self.op}: attention is {attention!r}; expected {known} or an Attention")
             if memory_size is None:
                 raise ValueError(f"{self.op}: memory_size is None; expected the features of the memory")
             attention = Attention(features, memory_size, attention, **at, seed=seeds[0])
