@@ -7,7 +7,7 @@ backward to get wrong. Gradients are those of the loss sum(y*dy) + sum(h*dh) + s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,12 +67,85 @@ def gru(x: Array, state: State, w: Weights) -> State:
     return ((1 - z) * n + z * h,)
 
 
+def gate_function(name: str, alpha: float, beta: float) -> Callable[[Array], Array]:
+    """Return a gate function of ONNX's recurrent operators, of real or complex arguments."""
+
+    def where(condition: Array, yes: Any, no: Any) -> Array:
+        return np.where(condition, yes, no)
+
+    functions: dict[str, Callable[[Array], Array]] = {
+        "sigmoid": sigmoid,
+        "tanh": np.tanh,
+        "relu": relu,
+        "affine": lambda z: alpha * z + beta,
+        "leaky_relu": lambda z: where(z.real > 0, z, alpha * z),
+        "thresholded_relu": lambda z: where(z.real > alpha, z, 0),
+        "scaled_tanh": lambda z: alpha * np.tanh(beta * z),
+        "hard_sigmoid": lambda z: clamp(alpha * z + beta, 0, 1),
+        "elu": lambda z: where(z.real > 0, z, alpha * np.expm1(where(z.real > 0, 0, z))),
+        "softsign": lambda z: z / (1 + where(z.real > 0, z, -z)),
+        "softplus": lambda z: where(z.real > 40, z, np.log1p(np.exp(where(z.real > 40, 40, z)))),
+    }
+    return functions[name]
+
+
+def clamp(z: Array, low: float, high: float) -> Array:
+    """z clipped by its real part; the derivative is 0 outside."""
+    return np.where(z.real < low, low, np.where(z.real > high, high, z))
+
+
+def varied(
+    cell: str,
+    functions: Sequence[tuple[str, float, float]],
+    clip: float = np.inf,
+    coupled: bool = False,
+    peephole: Array | None = None,
+) -> Cell:
+    """RNN (one function), LSTM (of i f o; g; c) or GRU (of r z; n) with other functions, and what ONNX has beside them.
+
+    All but the function of c read z clipped to [-clip, clip]. Coupled: f = 1 - i. Peephole p (3*H,) of i, f, o:
+    i and f see c(t-1), o sees c(t).
+    """
+    act, *others = (gate_function(*function) for function in functions)
+
+    def gate(z: Array) -> Array:
+        return act(clamp(z, -clip, clip))
+
+    def candidate(z: Array) -> Array:
+        return others[0](clamp(z, -clip, clip))
+
+    def rnn_step(x: Array, state: State, w: Weights) -> State:
+        (h,) = state
+        return (gate(w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh),)
+
+    def lstm_step(x: Array, state: State, w: Weights) -> State:
+        h, c = state
+        p_i, p_f, p_o = np.zeros((3, len(h))) if peephole is None else np.split(peephole, 3)
+        i, f, g, o = np.split(w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh, 4)
+        i = gate(i + p_i * c)
+        f = 1 - i if coupled else gate(f + p_f * c)
+        c = f * c + i * candidate(g)
+        return gate(o + p_o * c) * others[1](c), c
+
+    def gru_step(x: Array, state: State, w: Weights) -> State:
+        (h,) = state
+        r_x, z_x, n_x = np.split(w.weight_ih @ x + w.bias_ih, 3)
+        r_h, z_h, n_h = np.split(w.weight_hh @ h + w.bias_hh, 3)
+        z = gate(z_x + z_h)
+        return ((1 - z) * candidate(n_x + gate(r_x + r_h) * n_h) + z * h,)
+
+    step = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}[cell]
+    parameters = () if peephole is None else (peephole,)
+    return Cell({"rnn": 1, "lstm": 4, "gru": 3}[cell], ("h", "c") if cell == "lstm" else ("h",), step, parameters)
+
+
 class Cell(NamedTuple):
     """What the tests need to know of a cell."""
 
     gates: int
     states: tuple[str, ...]
     step: Callable[[Array, State, Weights], State]
+    parameters: tuple[Array, ...] = ()  # that the step reads beside the weights
 
 
 CELLS = {
@@ -84,7 +157,7 @@ CELLS = {
 
 
 def run(
-    cell: str,
+    cell: str | Cell,
     x: Array,
     weight_ih: Array,
     weight_hh: Array,
@@ -102,6 +175,7 @@ def run(
     Sample b reads x[b, 0] .. x[b, lengths[b]-1], or from the last of these to the first with ``reverse``. y[b, t] is
     the h of the step that read x[b, t], and 0 from lengths[b] on; the final state is the one after the last step taken.
     """
+    kind = cell if isinstance(cell, Cell) else CELLS[cell]
     if not batch_first:
         x = x.swapaxes(0, 1)
     batch, steps, _ = x.shape
@@ -110,15 +184,15 @@ def run(
     w = Weights(
         weight_ih, weight_hh, zero_bias if bias_ih is None else bias_ih, zero_bias if bias_hh is None else bias_hh
     )
-    given = [value for value in (x, *w, h0, c0) if value is not None]
+    given = [value for value in (x, *w, h0, c0, *kind.parameters) if value is not None]
     dtype = np.result_type(np.float64, *given)
     y = np.zeros((batch, steps, hidden), dtype)
-    final = [np.zeros((batch, hidden), dtype) for _ in CELLS[cell].states]
+    final = [np.zeros((batch, hidden), dtype) for _ in kind.states]
     for b in range(batch):
         valid = range(steps if lengths is None else int(lengths[b]))
         state = tuple(np.zeros(hidden) if s0 is None else s0[b] for s0 in (h0, c0)[: len(final)])
         for t in reversed(valid) if reverse else valid:
-            state = CELLS[cell].step(x[b, t], state, w)
+            state = kind.step(x[b, t], state, w)
             y[b, t] = state[0]
         for out, value in zip(final, state, strict=True):
             out[b] = value
@@ -126,7 +200,7 @@ def run(
 
 
 def stack(
-    cell: str,
+    cell: str | Callable[[str], Cell],
     params: Mapping[str, Array],
     x: Array,
     h0: Array | None = None,
@@ -140,7 +214,8 @@ def stack(
     """Layers on top of each other: (y, h) or (y, h, c), parameters named as in torch.
 
     Layer k reads the outputs of layer k-1, both directions side by side. States are (num_layers * directions, B, H),
-    ordered layer 0 forward, layer 0 reverse, layer 1 forward, ...
+    ordered layer 0 forward, layer 0 reverse, layer 1 forward, ... ``cell`` is a name, or makes the cell of a layer and
+    direction from the suffix of its parameters.
     """
     finals: list[tuple[Array, ...]] = []
     for layer in range(num_layers):
@@ -149,7 +224,8 @@ def stack(
             suffix = f"_l{layer}" + "_reverse" * reverse
             weights = [params.get(name + suffix) for name in Weights._fields]
             start = [None if s0 is None else s0[len(finals)] for s0 in (h0, c0)]
-            y, *final = run(cell, x, *weights, *start, lengths=lengths, reverse=reverse, batch_first=batch_first)  # type: ignore[arg-type]
+            kind = cell if isinstance(cell, str) else cell(suffix)
+            y, *final = run(kind, x, *weights, *start, lengths=lengths, reverse=reverse, batch_first=batch_first)  # type: ignore[arg-type]
             outputs.append(y)
             finals.append(tuple(final))
         x = np.concatenate(outputs, axis=2)

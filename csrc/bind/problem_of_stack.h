@@ -17,6 +17,8 @@ inline Problem problem_of_stack(const std::string& cell, const std::string& dtyp
   if (!compute_dtype.empty() && compute_dtype != dtype && !(p.bfloat16 && dtype == "float32"))
     throw TypeMismatch(p.op + ": compute_dtype is " + compute_dtype + " with dtype " + dtype +
                        "; expected the same, or bfloat16 with float32");
+  if (p.bfloat16 && is_varied(p.cell))
+    throw ShapeError(p.op + ": compute_dtype is bfloat16; expected float32 for a cell with options");
   if (p.bfloat16 && !bfloat16_kernels().cell)
     throw std::runtime_error(p.op + ": compute_dtype is bfloat16; expected float32 on this instruction set (" +
                              isa().name + ")");

@@ -37,6 +37,7 @@ template <class T> class StackOf : public Stack {
     Problem& p = call.problem;
     p = p_;
     p.batch_first = batch_first;
+    if (is_varied(p.cell)) call.options = cell_options<T>(p);
     const py::array in = readable<T>(p.op, "x", x, [&](const Shape& shape) { p.set_input(shape); });
     tape->arrays.push_back(in);
     call.x = sequence_view<T>(in, batch_first);
@@ -124,7 +125,7 @@ template <class T> class StackOf : public Stack {
     std::vector<WeightArrays<T>> out;
     out.reserve(static_cast<size_t>(p_.slabs()));
     for (int64_t slab = 0; slab < p_.slabs(); ++slab) {
-      const T* pointers[4] = {};
+      const T* pointers[Problem::weight_kinds] = {};
       for (int which = 0; which < per_slab; ++which) {
         py::handle given = weights[static_cast<size_t>(slab * per_slab + which)];
         if (!is_plain_weight<T>(p_, slab, which, given)) {
@@ -132,9 +133,9 @@ template <class T> class StackOf : public Stack {
                                     [&](const Shape& shape) { p_.check_weight(slab, which, shape); }));
           given = copies.back();
         }
-        pointers[which] = static_cast<const T*>(py::reinterpret_borrow<py::array>(given).data());
+        pointers[p_.weight_kind(which)] = static_cast<const T*>(py::reinterpret_borrow<py::array>(given).data());
       }
-      out.push_back({pointers[0], pointers[1], pointers[2], pointers[3]});
+      out.push_back({pointers[0], pointers[1], pointers[2], pointers[3], pointers[Problem::weight_peephole]});
     }
     return out;
   }
@@ -181,11 +182,33 @@ py::array row_products(const py::array& x, const py::array& weight) {
                                                  : row_products_of<double>(x, weight);
 }
 
+GateFunction<double> read_function(const std::string& op, const py::handle& given) {
+  const auto [name, alpha, beta] = given.cast<std::tuple<std::string, double, double>>();
+#define FUSEDRNN_FUNCTION(function) \
+  if (name == #function) return {Function::function, alpha, beta, 0, 0};
+  FUSEDRNN_FUNCTIONS(FUSEDRNN_FUNCTION)
+#undef FUSEDRNN_FUNCTION
+  fail(op, "activations", "has '" + name + "'", "the name of a function in core/cell_options.h");
+}
+
+// (gate, candidate, output), clip, coupled, peephole; a function is (name, alpha, beta).
+CellOptions<double> read_options(const std::string& op, const py::object& given) {
+  const auto [functions, clip, coupled, peephole] = given.cast<std::tuple<py::tuple, double, bool, bool>>();
+  if (functions.size() != 3) fail(op, "activations", "has " + std::to_string(functions.size()) + " functions", "3");
+  return {read_function(op, functions[0]),
+          read_function(op, functions[1]),
+          read_function(op, functions[2]),
+          clip,
+          coupled,
+          peephole};
+}
+
 std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
                                   int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
-                                  bool bias, const std::string& compute_dtype) {
-  const Problem p =
+                                  bool bias, const std::string& compute_dtype, const py::object& options) {
+  Problem p =
       problem_of_stack(cell, dtype, input_size, hidden_size, num_layers, num_directions, reverse, bias, compute_dtype);
+  if (is_varied(p.cell)) p.options = read_options(p.op, options);
   if (dtype == "float32") return std::make_unique<StackOf<float>>(p);
   return std::make_unique<StackOf<double>>(p);
 }
@@ -207,7 +230,7 @@ void register_stack(py::module_& m) {
   py::class_<Stack>(m, "Stack")
       .def(py::init(&make_stack), py::arg("cell"), py::arg("dtype"), py::arg("input_size"), py::arg("hidden_size"),
            py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"),
-           py::arg("compute_dtype") = "")
+           py::arg("compute_dtype") = "", py::arg("options") = py::none())
       .def("forward", &Stack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
            py::arg("lengths"), py::arg("batch_first"), py::arg("training"), py::arg("serial") = 0,
            py::arg("resets") = py::none(), py::arg("h_restart") = py::none(), py::arg("c_restart") = py::none())

@@ -8,9 +8,17 @@
 namespace fusedrnn {
 
 template <class T> bool is_plain_weight(const Problem& p, int64_t slab, int which, const py::handle& array) {
-  const int64_t rows = p.layout.gates * p.hidden_size, layer = slab / p.num_directions;
-  return which >= 2 ? is_plain<T>(array, {rows})
-                    : is_plain<T>(array, {rows, which == 0 ? p.layer_input(layer) : p.hidden_size});
+  const int64_t rows = p.layout.gates * p.hidden_size;
+  switch (p.weight_kind(which)) {
+    case Problem::weight_ih:
+      return is_plain<T>(array, {rows, p.layer_input(slab / p.num_directions)});
+    case Problem::weight_hh:
+      return is_plain<T>(array, {rows, p.hidden_size});
+    case Problem::weight_peephole:
+      return is_plain<T>(array, {3 * p.hidden_size});
+    default:
+      return is_plain<T>(array, {rows});
+  }
 }
 
 // A training call and the arrays that it points into. The saved gates are consumed by a backward; the next one on the
@@ -138,13 +146,13 @@ template <class T> class TapeOf : public Tape {
     const int per_slab = p.weights_per_slab();
     p.check_array_count("gradients", gradients.size());
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
-      T* pointers[4] = {};
+      T* pointers[Problem::weight_kinds] = {};
       for (int which = 0; which < per_slab; ++which) {
         const py::handle given = gradients[static_cast<size_t>(slab * per_slab + which)];
         if (is_plain_weight<T>(p, slab, which, given)) {
           auto plain = py::reinterpret_borrow<py::array>(given);
           if (plain.writeable()) {
-            pointers[which] = static_cast<T*>(plain.mutable_data());
+            pointers[p.weight_kind(which)] = static_cast<T*>(plain.mutable_data());
             continue;
           }
         }
@@ -152,11 +160,12 @@ template <class T> class TapeOf : public Tape {
         py::array a = typed<T>(p.op, name, given);
         p.check_weight(slab, which, shape_of(a));
         require_writable<T>(p.op, name, a);
-        pointers[which] = static_cast<T*>(a.mutable_data());
+        pointers[p.weight_kind(which)] = static_cast<T*>(a.mutable_data());
         keep.push_back(a);
       }
       auto& to = back.slabs[static_cast<size_t>(slab)];
       to.weight_ih = pointers[0], to.weight_hh = pointers[1], to.bias_ih = pointers[2], to.bias_hh = pointers[3];
+      to.peephole = pointers[Problem::weight_peephole];
     }
   }
 };

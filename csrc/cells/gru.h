@@ -14,22 +14,24 @@ struct Gru {
                                         .recurrent_order = {2, 0, 1},
                                         .has_cell_state = false};
 
-  template <class Slots, class V> static FUSEDRNN_INLINE V forward(Slots&& s, V h0, V& /*c*/) {
-    const V r = s[1] = sigmoid(V(s[1]));
+  template <class Slots, class V, class F = Fixed>
+  static FUSEDRNN_INLINE V forward(Slots&& s, V h0, V& /*c*/, const F& fn = F()) {
+    const V r = s[1] = fn.gate(V(s[1]));
     const V m = s[0] = V(s[0]);
-    const V n = s[3] = tanh(fma(r, m, V(s[3])));
-    const V z = s[2] = sigmoid(V(s[2]));
+    const V n = s[3] = fn.candidate(fma(r, m, V(s[3])));
+    const V z = s[2] = fn.gate(V(s[2]));
     return fma(z, h0 - n, n);
   }
 
   // dh: dL/dh1. Returns the part of dL/dh0 that bypasses W: z dh.
-  template <class V> static FUSEDRNN_INLINE V backward(V (&s)[layout.slots], V h0, V /*c0*/, V /*c1*/, V dh,
-                                                       V& /*dc*/) {
-    const V m = s[0], r = s[1], z = s[2], n = s[3], one(1);
-    const V dn = dh * (one - z) * fnma(n, n, one);
+  template <class V, class F = Fixed>
+  static FUSEDRNN_INLINE V backward(V (&s)[layout.slots], V h0, V /*c0*/, V /*c1*/, V dh, V& /*dc*/,
+                                    const F& fn = F()) {
+    const V m = s[0], r = s[1], z = s[2], n = s[3];
+    const V dn = fn.times_candidate_slope(dh * (V(1) - z), n);
     s[0] = dn * r;
-    s[1] = dn * m * r * (one - r);
-    s[2] = dh * (h0 - n) * z * (one - z);
+    s[1] = fn.times_gate_slope(dn * m, r);
+    s[2] = fn.times_gate_slope(dh * (h0 - n), z);
     s[3] = dn;
     return dh * z;
   }

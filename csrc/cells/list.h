@@ -6,6 +6,12 @@
   X(rnn_relu, Rnn<Relu>, "RNN") \
   X(lstm, Lstm, "LSTM")         \
   X(gru, Gru, "GRU")
+
+// The same formulas with functions that are chosen when the layer is made (core/cell_options.h). On the CPU only.
+#define FUSEDRNN_VARIED_CELLS(X)          \
+  X(rnn_varied, Varied<Rnn<Tanh>>, "RNN") \
+  X(lstm_varied, Varied<Lstm>, "LSTM")    \
+  X(gru_varied, Varied<Gru>, "GRU")
 #endif
 
 #ifdef FUSEDRNN_FORMULAS

@@ -11,14 +11,16 @@ template <class Activation> struct Rnn {
                                         .recurrent_order = {0},
                                         .has_cell_state = false};
 
-  template <class Slots, class V> static FUSEDRNN_INLINE V forward(Slots&& s, V /*h0*/, V& /*c*/) {
-    return s[0] = Activation::apply(V(s[0]));
+  template <class Slots, class V, class F = Fixed>
+  static FUSEDRNN_INLINE V forward(Slots&& s, V /*h0*/, V& /*c*/, const F& fn = F()) {
+    return s[0] = fn.template state<Activation>(V(s[0]));
   }
 
   // dh: dL/dh1. s becomes dL/da. Returns the part of dL/dh0 that bypasses W: none.
-  template <class V> static FUSEDRNN_INLINE V backward(V (&s)[layout.slots], V /*h0*/, V /*c0*/, V /*c1*/, V dh,
-                                                       V& /*dc*/) {
-    s[0] = Activation::times_slope(dh, s[0]);
+  template <class V, class F = Fixed>
+  static FUSEDRNN_INLINE V backward(V (&s)[layout.slots], V /*h0*/, V /*c0*/, V /*c1*/, V dh, V& /*dc*/,
+                                    const F& fn = F()) {
+    s[0] = fn.template times_state_slope<Activation>(dh, s[0]);
     return V(0);
   }
 };

@@ -13,7 +13,7 @@ namespace {
 
 CellLayout layout_of(CellKind cell) {
 #define FUSEDRNN_LAYOUT(kind, formula, name) formula::layout,
-  static constexpr CellLayout layouts[] = {FUSEDRNN_CELLS(FUSEDRNN_LAYOUT)};
+  static constexpr CellLayout layouts[] = {FUSEDRNN_CELLS(FUSEDRNN_LAYOUT) FUSEDRNN_VARIED_CELLS(FUSEDRNN_LAYOUT)};
   return layouts[static_cast<int>(cell)];
 }
 

@@ -6,8 +6,9 @@ namespace fusedrnn {
 
 #define FUSEDRNN_KIND(kind, formula, name) kind,
 #define FUSEDRNN_ONE(kind, formula, name) +1
-enum class CellKind { FUSEDRNN_CELLS(FUSEDRNN_KIND) };
-constexpr int cell_count = FUSEDRNN_CELLS(FUSEDRNN_ONE);
+enum class CellKind { FUSEDRNN_CELLS(FUSEDRNN_KIND) FUSEDRNN_VARIED_CELLS(FUSEDRNN_KIND) };
+constexpr int fixed_cell_count = FUSEDRNN_CELLS(FUSEDRNN_ONE);
+constexpr int cell_count = fixed_cell_count FUSEDRNN_VARIED_CELLS(FUSEDRNN_ONE);
 #undef FUSEDRNN_KIND
 #undef FUSEDRNN_ONE
 
@@ -23,5 +24,8 @@ struct CellLayout {
 };
 
 CellLayout layout_of(CellKind cell);
+
+// Whether its functions are chosen when a layer is made (core/cell_options.h).
+constexpr bool is_varied(CellKind cell) { return static_cast<int>(cell) >= fixed_cell_count; }
 
 }  // namespace fusedrnn

@@ -32,6 +32,7 @@ Problem problem_of(const std::string& cell, int64_t input_size, int64_t hidden_s
     p.op = name;                           \
   }
   FUSEDRNN_CELLS(FUSEDRNN_FIND)
+  FUSEDRNN_VARIED_CELLS(FUSEDRNN_FIND)
   if (p.op.empty()) fail("Stack", "cell", "is '" + cell + "'", "the name of a cell in cells/list.h");
   p.layout = layout_of(p.cell);
   p.input_size = input_size;
@@ -93,19 +94,29 @@ void Problem::check_output_gradient(const Shape& shape) const {
 
 Shape Problem::weight_shape(int64_t layer, int which) const {
   const int64_t rows = layout.gates * hidden_size;
-  if (which >= 2) return {rows};
-  return {rows, which == 0 ? layer_input(layer) : hidden_size};
+  switch (weight_kind(which)) {
+    case weight_ih:
+      return {rows, layer_input(layer)};
+    case weight_hh:
+      return {rows, hidden_size};
+    case weight_peephole:
+      return {3 * hidden_size};
+    default:
+      return {rows};
+  }
 }
 
 std::string Problem::weight_name(int64_t slab, int which) const {
-  static const char* const names[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"};
-  return names[which] + ("_l" + std::to_string(slab / num_directions)) + (slab % num_directions ? "_reverse" : "");
+  static const char* const names[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_peephole"};
+  return names[weight_kind(which)] + ("_l" + std::to_string(slab / num_directions)) +
+         (slab % num_directions ? "_reverse" : "");
 }
 
 void Problem::check_weight(int64_t slab, int which, const Shape& shape) const {
   static const char* const axes[] = {"(gates*hidden, input)", "(gates*hidden, hidden)", "(gates*hidden,)",
-                                     "(gates*hidden,)"};
-  check_shape(*this, weight_name(slab, which), shape, axes[which], weight_shape(slab / num_directions, which));
+                                     "(gates*hidden,)", "(3*hidden,)"};
+  check_shape(*this, weight_name(slab, which), shape, axes[weight_kind(which)],
+              weight_shape(slab / num_directions, which));
 }
 
 void Problem::check_array_count(const char* list, size_t count) const {

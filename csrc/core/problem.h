@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/cell.h"
+#include "core/cell_options.h"
 #include "core/ragged.h"
 
 namespace fusedrnn {
@@ -22,13 +23,14 @@ struct Problem {
   int64_t input_size, hidden_size, num_layers, num_directions;
   bool reverse;  // one direction only: it runs backwards
   bool bias, batch_first;
-  bool bfloat16 = false;  // float only: the products multiply bfloat16; sums, gates and states stay float
+  CellOptions<double> options{};  // of a varied cell
+  bool bfloat16 = false;          // float only: the products multiply bfloat16; sums, gates and states stay float
   int64_t T = 0, B = 0;
 
   int64_t slabs() const { return num_layers * num_directions; }  // (layer, direction) pairs, as torch counts states
   int64_t layer_input(int64_t layer) const { return layer == 0 ? input_size : num_directions * hidden_size; }
   int64_t widest_input() const { return num_layers > 1 ? std::max(layer_input(0), layer_input(1)) : input_size; }
-  int weights_per_slab() const { return bias ? 4 : 2; }
+  int weights_per_slab() const { return 2 + 2 * bias + options.peephole; }
   bool is_reverse(int64_t direction) const { return reverse || direction == 1; }
 
   void check_sizes() const;
@@ -36,7 +38,11 @@ struct Problem {
   void set_extent(int64_t time, int64_t batch);  // the same without an x
   void check_state(const char* name, const Shape& shape) const;
   void check_output_gradient(const Shape& shape) const;
-  Shape weight_shape(int64_t layer, int which) const;  // which: weight_ih, weight_hh, bias_ih, bias_hh
+  // The arrays of a slab, in this order; those that the problem does not have are left out.
+  enum Weight { weight_ih, weight_hh, bias_ih, bias_hh, weight_peephole };
+  static constexpr int weight_kinds = 5;
+  Weight weight_kind(int which) const { return static_cast<Weight>(which < 2 || bias ? which : which + 2); }
+  Shape weight_shape(int64_t layer, int which) const;
   std::string weight_name(int64_t slab, int which) const;
   void check_weight(int64_t slab, int which, const Shape& shape) const;
   void check_array_count(const char* list, size_t count) const;  // of weights, or of their gradients

@@ -7,6 +7,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "core/cell_options.h"
 #include "core/ragged.h"
 
 namespace fusedrnn {
@@ -38,7 +39,11 @@ template <class T> struct Sequence {
   const T *input_weights, *recurrent_weights, *input_bias, *recurrent_bias;
   const T *input_weights_t, *recurrent_weights_t;
 
-  // Kept for backward, null in inference. U = ceil(H / lanes) blocks of units.
+  // Of a varied cell; else null. U = ceil(H / lanes) blocks of units.
+  const CellOptions<T>* options;
+  const T* peephole;  // (3, U, lanes): of i, f, o; null without peepholes
+
+  // Kept for backward, null in inference.
   T* gates;  // (U, R, slots, lanes): activated gates; backward turns them into the gate gradients in place
   T* cells;  // (U, R, lanes): c of every step (LSTM)
 
@@ -50,6 +55,7 @@ template <class T> struct Sequence {
   bool add_to_dx;       // the second direction adds to what the first one wrote
   T* dw;                // (U, I + 1, vectors, lanes): packed gradient of W_ih; row I is the bias
   T* dr;                // (U, H + 1, vectors, lanes): packed gradient of W_hh; row H is the bias
+  T* dpeephole;         // (3, U, lanes)
 
   T* workspace;  // of all threads; size from CellKernels::workspace
 };

@@ -37,6 +37,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       seq.dc0 = grad.slabs[slab].dc0;
       seq.dw = allocate(units * (seq.I + 1) * G * lanes);
       seq.dr = allocate(units * (seq.H + 1) * G * lanes);
+      if (seq.peephole) seq.dpeephole = allocate(3 * units * lanes);
     }
     dy = {dx.data, dx.step, dx.batch};
   }
@@ -55,9 +56,11 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
                         [&] { return thread.region->poll(thread.rank); });
         if (!cell.input_gradient(seq, everyone) || !meet()) return;
       }
-      for (size_t d = 0; d < layers[l].size(); ++d)
-        if (grad.slabs[l * layers[l].size() + d].wants_weights() && !cell.weight_gradient(layers[l][d], everyone))
-          return;
+      for (size_t d = 0; d < layers[l].size(); ++d) {
+        if (!grad.slabs[l * layers[l].size() + d].wants_weights()) continue;
+        if (!cell.weight_gradient(layers[l][d], everyone)) return;
+        if (cell.peephole_gradient && !cell.peephole_gradient(layers[l][d], everyone)) return;
+      }
       if (l == 0 && thread.rank == 0) adding.lock();  // for all threads of this call
       if (!meet()) return;
     }
@@ -72,6 +75,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
                    to.bias_ih);
       add_unpacked(seq.dr, p.layout, p.layout.recurrent_order, shape, seq.H, seq.H, units_of_h.begin, units_of_h.end,
                    to.weight_hh, to.bias_hh);
+      if (seq.dpeephole && to.peephole && thread.rank == 0) add_peepholes(seq.dpeephole, seq.H, to.peephole);
     }
   });
   segments.store_gradients(grad, layers.slabs());

@@ -35,6 +35,18 @@ template <class T> struct SavedSizes {
 
 }  // namespace
 
+template <class T> CellOptions<T> cell_options(const Problem& p) {
+  const T clip = static_cast<T>(p.options.clip);
+  const auto at = [&](const GateFunction<double>& of) {
+    GateFunction<T> f{of.kind, static_cast<T>(of.alpha), static_cast<T>(of.beta), T(0), T(0)};
+    f.low = kernels<T>().value_at(f, -clip);
+    f.high = kernels<T>().value_at(f, clip);
+    return f;
+  };
+  return {at(p.options.gate), at(p.options.candidate), at(p.options.output), clip,
+          p.options.coupled,  p.options.peephole};
+}
+
 template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass) {
   const Machine machine{call.threads ? call.threads : num_threads(), private_cache_bytes()};
   const auto plan = [&](const Problem& p) {
@@ -96,6 +108,7 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
 }
 
 #define FUSEDRNN_INSTANTIATE(T)                         \
+  template CellOptions<T> cell_options(const Problem&); \
   template Plan plan_for(const ForwardCall<T>&, Pass);  \
   template void keep_for_backward(ForwardCall<T>&);     \
   template void keep_for_backward(ForwardCall<T>&, T*); \

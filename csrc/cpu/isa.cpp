@@ -16,9 +16,9 @@ namespace fusedrnn {
   extern const Kernels<double> kernels_f64; \
   }
 FUSEDRNN_ISAS(FUSEDRNN_DECLARE)
-#define FUSEDRNN_DECLARE_BFLOAT16(space, kernels, hardware) \
-  namespace kernels {                                       \
-  extern const CellKernels<float> cells_bf16[cell_count];   \
+#define FUSEDRNN_DECLARE_BFLOAT16(space, kernels, hardware)     \
+  namespace kernels {                                           \
+  extern const CellKernels<float> cells_bf16[fixed_cell_count]; \
   }
 FUSEDRNN_BFLOAT16(FUSEDRNN_DECLARE_BFLOAT16)
 

@@ -14,6 +14,7 @@ template <class T> struct CellKernels {
   bool (*backward)(const Sequence<T>&, const Share&);
   bool (*input_gradient)(const Sequence<T>&, const Share&);
   bool (*weight_gradient)(const Sequence<T>&, const Share&);
+  bool (*peephole_gradient)(const Sequence<T>&, const Share&);  // null: the cell has none
 };
 
 template <class T> struct Kernels {
@@ -25,6 +26,8 @@ template <class T> struct Kernels {
   // Vectors over the rows of a matrix, and back (cpu/kernels/transpose.h).
   void (*copy_transposed)(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t step);
   void (*add_transposed)(const T* from, int64_t step, int64_t rows, int64_t columns, T* to, int64_t stride);
+  // One value of a gate function, with the bits that the kernels give it.
+  T (*value_at)(const GateFunction<T>& f, T x);
   // Mixes n bytes (a multiple of 4) into state[32]: any single changed word changes the state.
   void (*fingerprint)(const void* data, int64_t n, uint64_t* state);
 };

@@ -27,6 +27,7 @@ template <class T> void set_weights(Sequence<T>& seq, const PackedWeights<T>& w)
   seq.recurrent_bias = w.recurrent_bias.get();
   seq.input_weights_t = w.input_t.get();
   seq.recurrent_weights_t = w.recurrent_t.get();
+  seq.peephole = w.peephole.get();
 }
 
 template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t layer, int64_t direction) {
@@ -37,6 +38,7 @@ template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t l
   seq.I = p.layer_input(layer);
   seq.widest_input = p.widest_input();
   seq.H = p.hidden_size;
+  seq.options = is_varied(p.cell) ? &call.options : nullptr;
   seq.reverse = p.is_reverse(direction);
   seq.ragged = &call.rows->ragged();
   seq.x = layer == 0 ? call.x : TimeMajorView<const T>{call.y[l - 1].data, call.y[l - 1].step, call.y[l - 1].batch};

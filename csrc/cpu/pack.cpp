@@ -84,6 +84,14 @@ void pack_bias(const WeightArrays<T>& w, const CellLayout& layout, int64_t H, in
   });
 }
 
+template <class T> Buffer<T> pack_peepholes(const T* peephole, int64_t H) {
+  const int64_t lanes = kernels<T>().lanes, row = (H + lanes - 1) / lanes * lanes;
+  Buffer<T> out(3 * row);
+  for (int64_t gate = 0; gate < 3; ++gate)
+    std::fill(std::copy_n(peephole + gate * H, H, out.get() + gate * row), out.get() + (gate + 1) * row, T(0));
+  return out;
+}
+
 uint32_t bfloat16_bits(float x) {
   if (x != x) return 0x7FC0;
   uint32_t bits;
@@ -140,6 +148,7 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
     look_at(w.bias_ih, rows);
     look_at(w.bias_hh, rows);
   }
+  if (w.peephole) look_at(w.peephole, 3 * H_);
   {
     const std::lock_guard<std::mutex> lock(weights_lock(this));
     if (serves(training) && std::equal(state, state + 32, fingerprint_)) {
@@ -154,6 +163,7 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
   fresh->input = pack(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
   fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
   pack_bias(w, layout_, H_, k.lanes, *fresh);
+  if (w.peephole) fresh->peephole = pack_peepholes(w.peephole, H_);
   if (training) {
     fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
     fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
@@ -185,6 +195,12 @@ void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[
     if (bias && end > K)
       for (int64_t i = 0; i < used; ++i) bias[row + i] += from[K * step + i];
   });
+}
+
+template <class T> void add_peepholes(const T* packed, int64_t H, T* grad) {
+  const int64_t lanes = kernels<T>().lanes, row = (H + lanes - 1) / lanes * lanes;
+  for (int64_t gate = 0; gate < 3; ++gate)
+    for (int64_t h = 0; h < H; ++h) grad[gate * H + h] += packed[gate * row + h];
 }
 
 template <class T>
@@ -231,6 +247,7 @@ Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, i
   template class WeightCache<T>;                                                                                      \
   template void add_unpacked(const T*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t, \
                              int64_t, T*, T*);                                                                        \
+  template void add_peepholes(const T*, int64_t, T*);                                                                 \
   template void unpack_saved(const Problem&, const Ragged&, bool, int64_t, const T*, T*, const Interrupt&);           \
   template Buffer<T> pack_panels(const T*, int64_t, int64_t, int64_t, int64_t, const Interrupt&);
 FUSEDRNN_INSTANTIATE(float)

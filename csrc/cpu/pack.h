@@ -16,14 +16,15 @@
 
 namespace fusedrnn {
 
-// The arrays of one direction of one layer; biases may be null.
+// The arrays of one direction of one layer; biases and peepholes may be null.
 template <class T> struct WeightArrays {
-  const T *weight_ih, *weight_hh, *bias_ih, *bias_hh;
+  const T *weight_ih, *weight_hh, *bias_ih, *bias_hh, *peephole = nullptr;
 };
 
 template <class T> struct PackedWeights {
   Buffer<T> input, recurrent, input_bias, recurrent_bias;
   Buffer<T> input_t, recurrent_t;  // for backward; empty until wanted
+  Buffer<T> peephole;              // (3, U, lanes); empty without
 };
 
 template <class T> class WeightCache {
@@ -53,6 +54,9 @@ template <class T> class WeightCache {
 template <class T>
 void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], const Blocks& blocks, int64_t H,
                   int64_t K, int64_t begin, int64_t end, T* grad, T* bias);
+
+// (3, U, lanes), as the kernels have peepholes, added to (3*H,).
+template <class T> void add_peepholes(const T* packed, int64_t H, T* grad);
 
 // What a slab has saved, (U, R, slots, lanes), as (slots, T, B, H): zeros past each sample's end. Throws Interrupted.
 template <class T>

@@ -22,7 +22,8 @@ template <class T> struct ForwardCall {
     Buffer<T> gates, cells;  // for backward; null in inference
   };
   Problem problem;
-  int threads = 0;  // at most so many; 0: num_threads()
+  int threads = 0;           // at most so many; 0: num_threads()
+  CellOptions<T> options{};  // of a varied cell
   std::shared_ptr<const RowOrder> rows;
   TimeMajorView<const T> x;
   std::vector<TimeMajorView<T>> y;  // by layer: (T, B, directions*H)
@@ -33,14 +34,17 @@ template <class T> struct BackwardCall {
   struct Slab {
     StateView<const T> dhn{}, dcn{};  // data may be null
     StateView<T> dh0{}, dc0{};
-    StateView<T> dh_restart{}, dc_restart{};       // data may be null: not wanted
-    T *weight_ih, *weight_hh, *bias_ih, *bias_hh;  // gradients, added to; may be null: not wanted
-    bool wants_weights() const { return weight_ih || weight_hh || bias_ih || bias_hh; }
+    StateView<T> dh_restart{}, dc_restart{};                  // data may be null: not wanted
+    T *weight_ih, *weight_hh, *bias_ih, *bias_hh, *peephole;  // gradients, added to; may be null: not wanted
+    bool wants_weights() const { return weight_ih || weight_hh || bias_ih || bias_hh || peephole; }
   };
   TimeMajorView<const T> dy;  // data may be null
   TimeMajorView<T> dx;        // data may be null: not wanted
   std::vector<Slab> slabs;
 };
+
+// The options of a problem in T, with what the kernels make of the ends of a clipped value.
+template <class T> CellOptions<T> cell_options(const Problem& problem);
 
 template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass = Pass::forward);
 

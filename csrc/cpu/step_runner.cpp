@@ -12,6 +12,7 @@ namespace fusedrnn {
 template <class T>
 StepRunner<T>::StepRunner(const Problem& problem, std::vector<std::shared_ptr<const PackedWeights<T>>> weights)
     : problem_(problem),
+      options_(cell_options<T>(problem)),
       rows_(problem, nullptr),
       weights_(std::move(weights)),
       h_(problem.num_layers * problem.B * problem.hidden_size),
@@ -27,6 +28,7 @@ StepRunner<T>::StepRunner(const Problem& problem, std::vector<std::shared_ptr<co
     seq.I = p.layer_input(l);
     seq.widest_input = p.widest_input();
     seq.H = p.hidden_size;
+    seq.options = is_varied(p.cell) ? &options_ : nullptr;
     seq.ragged = &rows_.ragged();
     if (l > 0) seq.x = {hidden_[static_cast<size_t>(l - 1)].get(), 0, p.hidden_size};
     seq.y = {hidden_.back().get(), 0, p.hidden_size};

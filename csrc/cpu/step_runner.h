@@ -21,6 +21,7 @@ template <class T> class StepRunner {
 
  private:
   Problem problem_;
+  CellOptions<T> options_;
   RowOrder rows_;
   std::vector<std::shared_ptr<const PackedWeights<T>>> weights_;
   Buffer<T> h_, c_, workspace_;

@@ -33,6 +33,7 @@ class Stack:
         reverse: bool,
         bias: bool,
         compute_dtype: str = "",
+        options: tuple[Any, ...] | None = None,
     ) -> None: ...
     def forward(
         self,

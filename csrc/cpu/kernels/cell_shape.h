@@ -11,4 +11,7 @@ template <class C>
 using ShapeOf = CellShape<C::layout.gates, C::layout.slots, C::layout.input_slot, C::layout.recurrent_slot,
                           C::layout.has_cell_state>;
 
+// Whether the functions of a cell are chosen when a layer is made (cells/activation.h).
+template <class C> constexpr bool has_options = requires { C::varied; };
+
 }  // namespace fusedrnn::FUSEDRNN_ISA

@@ -4,6 +4,7 @@
 #pragma once
 #include "cpu/kernels/backward_pass.h"
 #include "cpu/kernels/forward_pass.h"
+#include "cpu/kernels/varied_functions.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
@@ -60,7 +61,17 @@ template <class C, class T, class E> struct ForwardCell {
       h0.v[n] = V::load(a.space.h(a.step) + at[n]);
       if (C::layout.has_cell_state) c.v[n] = V::load(a.space.c() + at[n]);
     });
-    const W h1 = C::forward(s, h0, c);
+    W h1;
+    if constexpr (has_options<C>) {
+      h1 = C::forward(s, h0, c, VariedFunctions<T, N>(seq, s.unit));
+      // Units past H have no weights, but functions that are not 0 at 0: they must not grow from step to step.
+      each<N>([&](auto n) FUSEDRNN_BODY {
+        const int64_t left = seq.H - s.unit[n] * L;
+        if (left < L) h1.v[n] = first_lanes(h1.v[n], left), c.v[n] = first_lanes(c.v[n], left);
+      });
+    } else {
+      h1 = C::forward(s, h0, c);
+    }
     each<N>([&](auto n) FUSEDRNN_BODY {
       const int64_t j = j0 + ((first + n) >> shift), unit = s.unit[n];
       if (C::layout.has_cell_state) c.v[n].store(a.space.c() + at[n]);
@@ -70,6 +81,13 @@ template <class C, class T, class E> struct ForwardCell {
       store_within(h1.v[n], a.y_row[j], unit * L, seq.H);
       if (C::layout.has_cell_state && seq.gates) c.v[n].store(seq.cells + (unit * a.z_rows + a.z_first + j) * L);
     });
+  }
+
+  template <int N>
+  static void in_pairs(const typename Pass::Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
+                       int64_t piece, int first, int units) {
+    for (int i = 0; i + 2 <= N; i += 2) step<2>(a, acc + i * G, z, z_unit, j0, unit0, piece, first + i, units);
+    if (N % 2) step<1>(a, acc + (N - 1) * G, z, z_unit, j0, unit0, piece, first + N - 1, units);
   }
 };
 
@@ -85,10 +103,11 @@ template <class C, class T, class E> struct BackwardCell {
     const Sequence<T>& seq = *a.seq;
     const Ragged& ragged = *seq.ragged;
     W s[S], dh, h0(T(0)), c0(T(0)), c1(T(0)), dc(T(0));
-    int64_t at[N];
+    int64_t at[N], blocks[N];
     T* saved[N];
     each<N>([&](auto n) FUSEDRNN_BODY {
       const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
+      blocks[n] = unit;
       const int64_t b = ragged.state[j], here = unit * a.total_rows + ragged.first[a.step] + j;
       at[n] = j * a.row + unit * L;
       saved[n] = seq.gates + here * S * L;
@@ -105,7 +124,11 @@ template <class C, class T, class E> struct BackwardCell {
       if constexpr (C::backward_reads_h0)
         if (const T* h = previous_h(seq, a.step, j)) h0.v[n] = load_within(h, unit * L, seq.H);
     });
-    const W bypass = C::backward(s, h0, c0, c1, dh, dc);
+    W bypass;
+    if constexpr (has_options<C>)
+      bypass = C::backward(s, h0, c0, c1, dh, dc, VariedFunctions<T, N>(seq, blocks));
+    else
+      bypass = C::backward(s, h0, c0, c1, dh, dc);
     each<N>([&](auto n) FUSEDRNN_BODY {
       const int64_t distance = a.blocks.distance(unit0 + ((first + n) & (units - 1)));
       // In this order: in a dense block each gate overwrites what the vector of the one before left behind its end.
@@ -118,6 +141,12 @@ template <class C, class T, class E> struct BackwardCell {
       bypass.v[n].store(a.carry + at[n]);
       if (C::layout.has_cell_state) dc.v[n].store(a.dc + at[n]);
     });
+  }
+
+  template <int N>
+  static void in_pairs(const typename Pass::Args& a, const V* acc, int64_t j0, int64_t unit0, int first, int units) {
+    for (int i = 0; i + 2 <= N; i += 2) step<2>(a, acc + i, j0, unit0, first + i, units);
+    if (N % 2) step<1>(a, acc + N - 1, j0, unit0, first + N - 1, units);
   }
 };
 

@@ -5,6 +5,7 @@
 #include "cpu/kernels/fingerprint.h"
 #include "cpu/kernels/input_gradient.h"
 #include "cpu/kernels/linear.h"
+#include "cpu/kernels/peephole_gradient.h"
 #include "cpu/kernels/roof.h"
 #include "cpu/kernels/transpose.h"
 #include "cpu/kernels/vmath.h"
@@ -34,32 +35,33 @@ template <class Shape, class T, class E> int64_t workspace(const Sequence<T>& se
   return time_loop > weights ? time_loop : weights;
 }
 
-// The time loop of a shape with the formulas of a cell: those for N cells side by side at [N].
-template <class C, class T, class E> bool forward(const Sequence<T>& seq, const Share& share) {
-  using Cell = ForwardCell<C, T, E>;
-  static constexpr typename Cell::Pass::Finish by_count[] = {nullptr,
-                                                             Cell::template step<1>,
-                                                             Cell::template step<2>,
-                                                             Cell::template step<3>,
-                                                             Cell::template step<4>,
-                                                             Cell::template step<5>};
-  return Cell::Pass::run(seq, share, by_count);
+// The formulas of a cell for N cells side by side, which the time loop of its shape calls. With options they go in
+// pairs: up to five at a time they would make the library a tenth larger.
+template <class C, class Cell, int N> constexpr typename Cell::Pass::Finish formulas() {
+  if constexpr (has_options<C> && N > 2)
+    return Cell::template in_pairs<N>;
+  else
+    return Cell::template step<N>;
 }
-template <class C, class T, class E> bool backward(const Sequence<T>& seq, const Share& share) {
-  using Cell = BackwardCell<C, T, E>;
+
+// The time loop of a shape with the formulas of a cell: those for N cells side by side at [N].
+template <class C, class T, class Cell> bool run(const Sequence<T>& seq, const Share& share) {
   static constexpr typename Cell::Pass::Finish by_count[] = {nullptr,
-                                                             Cell::template step<1>,
-                                                             Cell::template step<2>,
-                                                             Cell::template step<3>,
-                                                             Cell::template step<4>,
-                                                             Cell::template step<5>};
+                                                             formulas<C, Cell, 1>(),
+                                                             formulas<C, Cell, 2>(),
+                                                             formulas<C, Cell, 3>(),
+                                                             formulas<C, Cell, 4>(),
+                                                             formulas<C, Cell, 5>()};
   return Cell::Pass::run(seq, share, by_count);
 }
 
 template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
   using Shape = ShapeOf<C>;
-  return {workspace<Shape, T, E>, forward<C, T, E>, backward<C, T, E>, InputGradient<Shape, T, E>::run,
-          WeightGradient<Shape, T, E>::run};
+  CellKernels<T> table{workspace<Shape, T, E>,           run<C, T, ForwardCell<C, T, E>>,
+                       run<C, T, BackwardCell<C, T, E>>, InputGradient<Shape, T, E>::run,
+                       WeightGradient<Shape, T, E>::run, nullptr};
+  if constexpr (has_options<C> && Shape::has_cell_state) table.peephole_gradient = PeepholeGradient<Shape, T>::run;
+  return table;
 }
 
 #define FUSEDRNN_CELL_KERNELS(kind, cell, name) cell_kernels<cell, Real, Element>(),
@@ -67,8 +69,8 @@ template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
 }  // namespace
 
 #if defined(FUSEDRNN_OPERAND_bfloat16)
-extern const CellKernels<float> cells_bf16[cell_count];
-const CellKernels<float> cells_bf16[cell_count] = {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)};
+extern const CellKernels<float> cells_bf16[fixed_cell_count];
+const CellKernels<float> cells_bf16[fixed_cell_count] = {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)};
 #else
 #if defined(FUSEDRNN_OPERAND_double)
 #define FUSEDRNN_TABLE kernels_f64
@@ -76,13 +78,11 @@ const CellKernels<float> cells_bf16[cell_count] = {FUSEDRNN_CELLS(FUSEDRNN_CELL_
 #define FUSEDRNN_TABLE kernels_f32
 #endif
 extern const Kernels<Real> FUSEDRNN_TABLE;
-const Kernels<Real> FUSEDRNN_TABLE = {Vec<Real>::lanes,
-                                      {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)},
-                                      Linear<Real>::run,
-                                      multiply_add<Real>,
-                                      Transpose<Real>::copy,
-                                      Transpose<Real>::add,
-                                      fingerprint};
+const Kernels<Real> FUSEDRNN_TABLE = {
+    Vec<Real>::lanes,      {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS) FUSEDRNN_VARIED_CELLS(FUSEDRNN_CELL_KERNELS)},
+    Linear<Real>::run,     multiply_add<Real>,
+    Transpose<Real>::copy, Transpose<Real>::add,
+    value_at<Real>,        fingerprint};
 #endif
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

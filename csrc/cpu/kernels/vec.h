@@ -168,6 +168,18 @@ template <class T> FUSEDRNN_INLINE Vec<T> where_positive(Vec<T> gate, Vec<T> x) 
   return x;
 }
 
+// x where gate > 0, else other.
+template <class T> FUSEDRNN_INLINE Vec<T> where_or(Vec<T> gate, Vec<T> x, Vec<T> other) {
+  const Vec<T> zero(T(0));
+  return {gate.v > zero.v ? x.v : other.v};
+}
+
+// x, but 0 where y is one of two values.
+template <class T> FUSEDRNN_INLINE Vec<T> where_unlike(Vec<T> y, T low, T high, Vec<T> x) {
+  const Vec<T> zero(T(0)), a(low), b(high);
+  return {(y.v == a.v) | (y.v == b.v) ? zero.v : x.v};
+}
+
 // unit 2^n, where n stands in the low bits of `shifted` (see exp_plus in vmath.h) and unit is a power of two.
 template <class T> FUSEDRNN_INLINE Vec<T> power_of_two(Vec<T> shifted, T unit) {
   using V = Vec<T>;
@@ -233,6 +245,13 @@ template <class T> FUSEDRNN_INLINE void store_first(Vec<T> x, T* p, int n) {
 #endif
 }
 
+// x in the first n lanes, 0 in the others.
+template <class T> FUSEDRNN_INLINE Vec<T> first_lanes(Vec<T> x, int64_t n) {
+  alignas(FUSEDRNN_VECTOR_BYTES) T lane[Vec<T>::lanes];
+  for (int i = 0; i < Vec<T>::lanes; ++i) lane[i] = T(i);
+  return where_positive(Vec<T>(T(n)) - Vec<T>::load(lane), x);
+}
+
 // Element access at the ragged end of a row of `width` elements: a whole vector where one fits.
 template <class T> FUSEDRNN_INLINE Vec<T> load_within(const T* row, int64_t at, int64_t width) {
   return at + Vec<T>::lanes <= width ? Vec<T>::load(row + at) : load_first(row + at, static_cast<int>(width - at));
@@ -272,6 +291,9 @@ FUSEDRNN_LIFT(fnma(FUSEDRNN_GROUP a, FUSEDRNN_GROUP b, FUSEDRNN_GROUP c), fnma(a
 FUSEDRNN_LIFT(at_most(FUSEDRNN_GROUP x, T high), at_most(x.v[i], high))
 FUSEDRNN_LIFT(at_least(FUSEDRNN_GROUP x, T low), at_least(x.v[i], low))
 FUSEDRNN_LIFT(where_positive(FUSEDRNN_GROUP gate, FUSEDRNN_GROUP x), where_positive(gate.v[i], x.v[i]))
+FUSEDRNN_LIFT(where_or(FUSEDRNN_GROUP gate, FUSEDRNN_GROUP x, FUSEDRNN_GROUP other),
+              where_or(gate.v[i], x.v[i], other.v[i]))
+FUSEDRNN_LIFT(where_unlike(FUSEDRNN_GROUP y, T low, T high, FUSEDRNN_GROUP x), where_unlike(y.v[i], low, high, x.v[i]))
 FUSEDRNN_LIFT(power_of_two(FUSEDRNN_GROUP shifted, T unit), power_of_two(shifted.v[i], unit))
 #undef FUSEDRNN_GROUP
 #undef FUSEDRNN_LIFT

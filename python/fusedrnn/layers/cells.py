@@ -8,6 +8,7 @@ from ..functional import rnn_cell
 from ..init import Init
 from .recurrent import Recurrent
 from .registry import register_layer
+from .variants import read_variant
 
 
 @register_layer
@@ -50,6 +51,12 @@ class RNN(Recurrent):
         bfloat16 (AVX512_BF16); emulated it pays only where reading the weights takes the time (small batches,
         H >= 256). Outputs differ from float32's by about 1 %. RuntimeError without AVX-512 or NEON. On cuda, where it
         may be float16 as well, inputs, outputs, states and gradients are rounded too, as under ``torch.autocast``.
+    activations : sequence of one, optional
+        The function in the place of ``nonlinearity``: "sigmoid", "tanh", "relu", "affine", "leaky_relu",
+        "thresholded_relu", "scaled_tanh", "hard_sigmoid", "elu", "softsign" or "softplus", as ONNX defines them; or
+        (name, alpha, beta) with its parameters. On the cpu only, as is ``clip``.
+    clip : float, optional
+        What the function reads is clipped to [-clip, clip]; outside the derivative is 0.
 
     Attributes
     ----------
@@ -85,6 +92,8 @@ class RNN(Recurrent):
         seed: int | None = None,
         init: Init = "default",
         compute_dtype: str | None = None,
+        activations: Any = None,
+        clip: float | None = None,
     ) -> None:
         self.nonlinearity = nonlinearity
         rnn_cell(self.op, nonlinearity)
@@ -101,7 +110,12 @@ class RNN(Recurrent):
             seed=seed,
             init=init,
             compute_dtype=compute_dtype,
+            variant=read_variant(self.op, "rnn", activations, clip),
         )
+
+    @property
+    def _books(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.nonlinearity,)
 
     @property
     def _cell(self) -> str:  # type: ignore[override]
@@ -123,12 +137,64 @@ class LSTM(Recurrent):
         c(t) &= f \odot c(t-1) + i \odot g, \\
         h(t) &= o \odot \tanh(c(t)),
 
-    each gate with rows of its own of W_ih and W_hh, and with b the sum of bias_ih and bias_hh. Parameters as in
-    :class:`RNN`, without nonlinearity; the forget gate's bias starts at 1. The state is the pair (h, c).
+    each gate with rows of its own of W_ih and W_hh, and with b the sum of bias_ih and bias_hh. The forget gate's bias
+    starts at 1. The state is the pair (h, c).
+
+    Parameters as in :class:`RNN`, without nonlinearity, and:
+
+    Parameters
+    ----------
+    activations : sequence of three, optional
+        The functions of i, f and o, of g, and of c in ``o tanh(c)``; see :class:`RNN`. As all that follows on the cpu
+        only.
+    clip : float, optional
+        What i, f, o and g read is clipped to [-clip, clip], as ONNX's ``clip`` does it.
+    coupled : bool
+        f = 1 - i; the forget gate's weights are there, but unused (ONNX ``input_forget``; Greff et al. 2017).
+    peephole : bool
+        i and f see c(t-1), and o sees c(t), by the weights weight_peephole_l0 (3*H,) of i, f, o, which start at 0
+        (Gers & Schmidhuber 2000).
     """
 
     _cell = "lstm"
+    _books = ("sigmoid", "tanh", "tanh")
     _has_cell_state = True
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: Any = "float32",
+        device: str = "cpu",
+        seed: int | None = None,
+        init: Init = "default",
+        compute_dtype: str | None = None,
+        activations: Any = None,
+        clip: float | None = None,
+        coupled: bool = False,
+        peephole: bool = False,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            dtype=dtype,
+            device=device,
+            seed=seed,
+            init=init,
+            compute_dtype=compute_dtype,
+            variant=read_variant(self.op, "lstm", activations, clip, coupled, peephole),
+        )
 
 
 @register_layer
@@ -141,7 +207,49 @@ class GRU(Recurrent):
         n &= \tanh(b_{in} + W_{in}\, x(t) + r \odot (b_{hn} + W_{hn}\, h(t-1))), \\
         h(t) &= (1 - z) \odot n + z \odot h(t-1).
 
-    Parameters as in :class:`RNN`, without nonlinearity.
+    Parameters as in :class:`RNN`, without nonlinearity, and:
+
+    Parameters
+    ----------
+    activations : sequence of two, optional
+        The functions of r and z, and of n; see :class:`RNN`. On the cpu only, as is ``clip``.
+    clip : float, optional
+        What r, z and n read is clipped to [-clip, clip], as ONNX's ``clip`` does it.
     """
 
     _cell = "gru"
+    _books = ("sigmoid", "tanh")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: Any = "float32",
+        device: str = "cpu",
+        seed: int | None = None,
+        init: Init = "default",
+        compute_dtype: str | None = None,
+        activations: Any = None,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            dtype=dtype,
+            device=device,
+            seed=seed,
+            init=init,
+            compute_dtype=compute_dtype,
+            variant=read_variant(self.op, "gru", activations, clip),
+        )

@@ -23,6 +23,7 @@ from .protocol import Shape
 from .restarts import Restarts, restarts_of
 from .states import StateSize, StateSizes, state_arrays
 from .stream import Stream
+from .variants import Variant
 
 _MOST_LAYERS = 10_000  # more are a mistake, and making their parameters one by one would take minutes
 
@@ -38,6 +39,10 @@ def _compute_dtype(op: str, value: Any, dtype: np.dtype[Any]) -> str | None:
     return name
 
 
+def _shown(variant: Variant) -> str:
+    return " and ".join(variant.config())
+
+
 class Recurrent(Layer):
     """What RNN, LSTM and GRU share. See the subclasses for the parameters.
 
@@ -48,7 +53,10 @@ class Recurrent(Layer):
     takes = frozenset({"lengths"})
     _cell: str  # name of the cell in gates.CELLS, which is the kernels' too
     _has_cell_state = False
-    _fixed = frozenset({"input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype", "compute_dtype"})
+    _books: tuple[str, ...]  # names of its functions, where a variant has no others
+    _fixed = frozenset(
+        {"input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype", "compute_dtype", "variant"}
+    )
     _not_pickled = frozenset({"_stack", "_per_layer"})
 
     def __init__(
@@ -66,8 +74,10 @@ class Recurrent(Layer):
         seed: int | None = None,
         init: Init = "default",
         compute_dtype: str | None = None,
+        variant: Variant = Variant(),  # noqa: B008
     ) -> None:
         super().__init__(dtype=dtype, device=device)
+        self.variant = variant
         self.compute_dtype = _compute_dtype(self.op, compute_dtype, self.dtype)
         self.input_size = positive_int(self.op, "input_size", input_size)
         self.hidden_size = positive_int(self.op, "hidden_size", hidden_size)
@@ -153,6 +163,7 @@ class Recurrent(Layer):
             "bidirectional": self.bidirectional,
             "dtype": self.dtype.name,
             **({"compute_dtype": self.compute_dtype} if self.compute_dtype else {}),
+            **self.variant.config(),
             **({"reverse": True} if self._reverse else {}),  # of a reversed copy; not an argument of the constructor
         }
 
@@ -352,10 +363,16 @@ class Recurrent(Layer):
     def _kernels(self, device: str) -> tuple[_core.Stack, list[_core.Stack]]:
         """Return the kernels for a device: those of all layers, and of each for when dropout parts them."""
         make: Any
+        cell = self._cell
+        if not self.variant.plain:
+            if device != "cpu":
+                raise RuntimeError(f"{self.op}: {_shown(self.variant)} is on the cpu only; expected device 'cpu'")
+            cell = f"{cell.partition('_')[0]}_varied"
         if device == "cpu":
             if self.compute_dtype == "float16":
                 raise RuntimeError(f"{self.op}: compute_dtype is 'float16'; expected None or 'bfloat16' on cpu")
-            make = partial(_core.Stack, compute_dtype=self.compute_dtype or self.dtype.name)
+            options = None if self.variant.plain else self.variant.kernel_options(self._books)
+            make = partial(_core.Stack, compute_dtype=self.compute_dtype or self.dtype.name, options=options)
         elif self.compute_dtype:
             make = partial(import_module("fusedrnn.cuda.mixed").MixedStack, compute_dtype=self.compute_dtype)
         else:
@@ -363,7 +380,7 @@ class Recurrent(Layer):
 
         def stack(input_size: int, num_layers: int) -> _core.Stack:
             made: _core.Stack = make(
-                self._cell,
+                cell,
                 self.dtype.name,
                 input_size=input_size,
                 hidden_size=self.hidden_size,
@@ -384,8 +401,10 @@ class Recurrent(Layer):
         columns = self.input_size + (self.num_layers - 1) * inner
         columns += self.num_layers * (self.hidden_size + 2 * self.bias)
         cell = CELLS[self._cell]
-        check_parameters(self.op, len(cell.gates) * inner * columns, self.dtype)
-        check_extent(self.op, Extent(names=self.num_layers * self.num_directions * (2 + 2 * self.bias)))
+        peepholes = 3 * inner * self.num_layers * self.variant.peephole
+        check_parameters(self.op, len(cell.gates) * inner * columns + peepholes, self.dtype)
+        per_direction = 2 + 2 * self.bias + self.variant.peephole
+        check_extent(self.op, Extent(names=self.num_layers * self.num_directions * per_direction))
         params: dict[str, Array] = {}
         for layer in range(self.num_layers):
             size = inner if layer else self.input_size
@@ -393,6 +412,8 @@ class Recurrent(Layer):
                 made = recurrent_parameters(
                     cell.op.lower(), size, self.hidden_size, self.bias, self.dtype, rng, init=init
                 )
+                if self.variant.peephole:  # 0: the cell starts as one without
+                    made["weight_peephole"] = np.zeros(3 * self.hidden_size, self.dtype)
                 params |= {f"{name}_l{layer}{suffix}": array for name, array in made.items()}
         self._in_order = itemgetter(*params)
         return params

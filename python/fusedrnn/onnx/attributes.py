@@ -30,15 +30,16 @@ KNOWN = {
 }
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
-# ONNX's name in lower case: (ours, alpha and beta by default; None where there is none).
+# ONNX's name in lower case: (ours, alpha and beta by default; None where there is none). The defaults are those of
+# ONNX Runtime: where the standard has none, and for ThresholdedRelu, whose operator has 1, that is 0.
 _ACTIVATIONS: dict[str, tuple[str, float | None, float | None]] = {
     "relu": ("relu", None, None),
     "tanh": ("tanh", None, None),
     "sigmoid": ("sigmoid", None, None),
-    "affine": ("affine", 1.0, 0.0),
+    "affine": ("affine", 0.0, 0.0),
     "leakyrelu": ("leaky_relu", 0.01, None),
-    "thresholdedrelu": ("thresholded_relu", 1.0, None),
-    "scaledtanh": ("scaled_tanh", 1.0, 1.0),
+    "thresholdedrelu": ("thresholded_relu", 0.0, None),
+    "scaledtanh": ("scaled_tanh", 0.0, 0.0),
     "hardsigmoid": ("hard_sigmoid", 0.2, 0.5),
     "elu": ("elu", 1.0, None),
     "softsign": ("softsign", None, None),

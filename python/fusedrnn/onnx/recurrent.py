@@ -92,7 +92,7 @@ def cell_spec(model: Model, place: Place) -> CellSpec:
             weights["bias_ih"], weights["bias_hh"] = np.split(b[direction], 2)
         weights = {name: _reordered(value, _ORDER[cell]) for name, value in weights.items()}
         if "peephole" in options and p is not None:
-            weights["weight_peephole"] = p[direction].reshape(3, hidden)
+            weights["weight_peephole"] = _reordered(p[direction], [0, 2, 1])  # from i o f to i f o
         each.append(weights)
     return CellSpec(where, _CLASSES[cell], attributes["direction"], tuple(each), options)
 

@@ -1,0 +1,31 @@
+// What a varied cell (cells/list.h) is told when it is made: its gate functions, and what else ONNX knows of cells.
+#pragma once
+#include "core/inline.h"
+
+namespace fusedrnn {
+
+#define FUSEDRNN_FUNCTIONS(X) \
+  X(sigmoid)                  \
+  X(tanh)                     \
+  X(relu) X(affine) X(leaky_relu) X(thresholded_relu) X(scaled_tanh) X(hard_sigmoid) X(elu) X(softsign) X(softplus)
+
+#define FUSEDRNN_FUNCTION(name) name,
+enum class Function { FUSEDRNN_FUNCTIONS(FUSEDRNN_FUNCTION) };
+#undef FUSEDRNN_FUNCTION
+
+// One function of x with its parameters, as ONNX defines them; what it makes of the two ends of a clipped x.
+template <class T> struct GateFunction {
+  Function kind;
+  T alpha, beta;
+  T low, high;
+};
+
+// gate: of i, f, o, of r, z; candidate: of g, of n, of a plain cell; output: of c.
+template <class T> struct CellOptions {
+  GateFunction<T> gate, candidate, output;
+  T clip;         // what gate and candidate read is clipped to [-clip, clip]; infinity: it is not
+  bool coupled;   // f = 1 - i
+  bool peephole;  // i, f, o see c
+};
+
+}  // namespace fusedrnn

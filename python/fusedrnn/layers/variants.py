@@ -1,0 +1,135 @@
+"""Cells with other gate functions, peepholes, a coupled forget gate or a clip: what ONNX knows beyond torch's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..arrays.checks import brief, described, flag, number
+
+# The gate functions of ONNX's recurrent operators by name, with their alpha and beta where none are given; None: there
+# is no such number. "hard_sigmoid" is Keras's first one; its present one has alpha = 1/6.
+FUNCTIONS: dict[str, tuple[float | None, float | None]] = {
+    "sigmoid": (None, None),
+    "tanh": (None, None),
+    "relu": (None, None),
+    "affine": (1.0, 0.0),
+    "leaky_relu": (0.01, None),
+    "thresholded_relu": (1.0, None),
+    "scaled_tanh": (1.0, 1.0),
+    "hard_sigmoid": (0.2, 0.5),
+    "elu": (1.0, None),
+    "softsign": (None, None),
+    "softplus": (None, None),
+}
+_DERIVATIVE_NEEDS = {"leaky_relu": 0.0, "thresholded_relu": 0.0, "elu": 0.0}  # least alpha: y tells the slope then
+_ROLES = {"lstm": ("gates", "candidate", "output"), "gru": ("gates", "candidate"), "rnn": ("state",)}
+
+
+class GateFunction(NamedTuple):
+    """One function of a cell with its parameters."""
+
+    name: str
+    alpha: float
+    beta: float
+
+
+_ZERO = GateFunction("affine", 0.0, 0.0)
+
+
+class Variant(NamedTuple):
+    """How a cell differs from the one of the books.
+
+    Attributes
+    ----------
+    activations : tuple of GateFunction
+        Of an LSTM for i, f, o, for g and for c; of a GRU for r, z and for n; of an RNN for h. None: those of the books.
+    clip : float or None
+        What the gate functions read is clipped to [-clip, clip], but for c.
+    coupled : bool
+        f = 1 - i.
+    peephole : bool
+        i and f see c(t-1), o sees c(t).
+    """
+
+    activations: tuple[GateFunction, ...] | None = None
+    clip: float | None = None
+    coupled: bool = False
+    peephole: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is the cell of the books."""
+        return self == Variant()
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that are not the default."""
+        config: dict[str, Any] = {}
+        if self.activations is not None:
+            config["activations"] = [list(function) for function in self.activations]
+        if self.clip is not None:
+            config["clip"] = self.clip
+        return config | {name: True for name in ("coupled", "peephole") if getattr(self, name)}
+
+    def kernel_options(self, books: tuple[str, ...]) -> tuple[Any, ...]:
+        """Return what the kernels are told: ((gate, candidate, output), clip, coupled, peephole).
+
+        ``books`` are the names of the cell's functions where no others are given.
+        """
+        functions = self.activations or tuple(GateFunction(name, 0.0, 0.0) for name in books)
+        # 0 tanh(...) is 0 whatever it reads; its slope in the value divides by alpha.
+        functions = tuple(_ZERO if f.name == "scaled_tanh" and f.alpha == 0 else f for f in functions)
+        unused = GateFunction("tanh", 0.0, 0.0)
+        gate, candidate, output = {1: (unused, *functions, unused), 2: (*functions, unused), 3: functions}[len(books)]
+        clip = math.inf if self.clip is None else self.clip
+        return (tuple(gate), tuple(candidate), tuple(output)), clip, self.coupled, self.peephole
+
+
+def read_variant(
+    op: str, cell: str, activations: Any, clip: Any, coupled: Any = False, peephole: Any = False
+) -> Variant:
+    """Return the variant that these arguments describe; ``cell`` is "rnn", "lstm" or "gru".
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a name is unknown, a number outside its range, or there are too few or many functions.
+    """
+    if clip is not None and not 0 < number(op, "clip", clip) < math.inf:
+        raise ValueError(f"{op}: clip is {clip}; expected a positive number or None")
+    return Variant(
+        None if activations is None else _functions(op, cell, activations),
+        None if clip is None else float(clip),
+        flag(op, "coupled", coupled),
+        flag(op, "peephole", peephole),
+    )
+
+
+def _functions(op: str, cell: str, given: Any) -> tuple[GateFunction, ...]:
+    roles = _ROLES[cell]
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(f"{op}: activations is {described(given)}; expected a sequence of {len(roles)}")
+    if len(given) != len(roles):
+        raise ValueError(f"{op}: activations has {len(given)} functions; expected {len(roles)}, for {', '.join(roles)}")
+    return tuple(_function(op, f"activations[{i}]", each) for i, each in enumerate(given))
+
+
+def _function(op: str, argument: str, given: Any) -> GateFunction:
+    """Return a function given as its name, or as (name, alpha, beta), of which the last may be left out."""
+    parts = (given,) if isinstance(given, str) else given
+    name, *numbers = parts if isinstance(parts, (tuple, list)) and parts else ("",)
+    if not isinstance(name, str) or name not in FUNCTIONS or len(numbers) > 2:
+        known = ", ".join(map(repr, FUNCTIONS))
+        raise ValueError(f"{op}: {argument} is {brief(given)}; expected a name or (name, alpha, beta), of {known}")
+    values = []
+    for which, default, value in zip(("alpha", "beta"), FUNCTIONS[name], [*numbers, None, None], strict=False):
+        if value is None or default is None:
+            values.append(default or 0.0)
+        elif not math.isfinite(number(op, f"{which} of {argument}", value)):
+            raise ValueError(f"{op}: {which} of {argument} is {value}; expected a finite number")
+        else:
+            values.append(float(value))
+    if values[0] < _DERIVATIVE_NEEDS.get(name, -math.inf):
+        raise ValueError(f"{op}: alpha of {argument} is {values[0]}; expected a number >= 0 for {name!r}")
+    return GateFunction(name, *values)
