@@ -77,6 +77,35 @@ def side_by_side(items: Sequence[Array], dtype: np.dtype[Any]) -> Array:
     return array
 
 
+def unragged(op: str, name: str, x: Any, lengths: Any) -> tuple[Any, Any]:
+    """Return (x, lengths) with sequences of unequal length as one padded array, and their lengths; else both as given.
+
+    Raises
+    ------
+    ValueError
+        If lengths are given beside such sequences, which have their own.
+    """
+    if not _is_ragged(x):
+        return x, lengths
+    if lengths is not None:
+        got = f"{name} has sequences of unequal length, and lengths is given"
+        raise ValueError(f"{op}: {got}; expected one or the other")
+    return padded(op, name, [as_array(op, f"{name}[{i}]", each) for i, each in enumerate(x)])
+
+
+def _is_ragged(x: Any) -> bool:
+    """Say whether x is a list of sequences that are not equally long; what is no list of sequences others refuse."""
+    if isinstance(x, np.ndarray):
+        if x.dtype != object or x.ndim != 1:
+            return False
+    elif not isinstance(x, (list, tuple)):
+        return False
+    sequences = all(
+        hasattr(each, "__len__") and not isinstance(each, (str, bytes)) and getattr(each, "ndim", 1) for each in x
+    )
+    return sequences and len({len(each) for each in x}) > 1
+
+
 def valid_steps(op: str, lengths: Any, batch: int, steps: int) -> NDArray[np.bool_]:
     """Return the mask (B, T) of the valid time steps, on the host; ValueError or TypeError for wrong lengths."""
     valid: NDArray[np.bool_] = np.arange(steps) < as_lengths(op, lengths, batch, steps)[:, np.newaxis]

@@ -14,6 +14,7 @@ import numpy as np
 from .. import _core
 from ..allocation import Extent, check_extent, check_parameters
 from ..arrays.checks import Array, as_real, brief, check_shape, flag, positive_int, probability, seed_sequence
+from ..arrays.lengths import unragged
 from ..gates import CELLS
 from ..init import Init, check_init, recurrent_parameters
 from .base import Layer, Tape
@@ -183,7 +184,8 @@ class Recurrent(Layer):
         Parameters
         ----------
         x : array_like
-            (B, T, I), or (T, B, I) with ``batch_first=False``; (T, I) without a batch. Any real dtype.
+            (B, T, I), or (T, B, I) with ``batch_first=False``; (T, I) without a batch. Any real dtype. With
+            ``batch_first`` also a list of B arrays (T_b, I) of unequal length, which are padded.
         state : array_like or pair, optional
             Initial state h0, or (h0, c0) of an LSTM, each (num_layers*num_directions, B, H); zeros by default.
         lengths : array_like of int (B,), optional
@@ -208,6 +210,8 @@ class Recurrent(Layer):
         ValueError, TypeError
             For wrong shapes, lengths and dtypes; the message names the argument, what was got and what was expected.
         """
+        if self.batch_first and type(x) is not np.ndarray:
+            x, lengths = unragged(self.op, "x", x, lengths)
         x, h0, c0, batched = self._inputs(x, state, lengths)
         again = self._restarts(x, resets, reset_state, batched)
         serial = serial_of(self)  # first: a list of the arrays holds them
@@ -225,6 +229,8 @@ class Recurrent(Layer):
         state and of the weights. A tape may be used again: it then computes the forward once more and gives the same
         bits.
         """
+        if self.batch_first and type(x) is not np.ndarray:
+            x, lengths = unragged(self.op, "x", x, lengths)
         x, h0, c0, batched = self._inputs(x, state, lengths)
         if self.device != "cpu":  # there the kernels copy it
             h0, c0 = (None if each is None else each.copy() for each in (h0, c0))

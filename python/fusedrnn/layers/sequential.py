@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 from ..arrays.checks import brief, described
+from ..arrays.lengths import unragged
 from .base import Layer, Tape
 from .calling import (
     backward_on,
@@ -100,8 +101,8 @@ class Sequential(Layer):
 
         Parameters
         ----------
-        x : array_like
-            As the first layer takes it.
+        x : array_like, or list of N arrays (T_n, ...)
+            As the first layer takes it; sequences of unequal length are padded, and ``lengths`` theirs.
         lengths : array_like of int (B,), optional
             Valid time steps of each sample, for the layers that take them.
         state : tuple, optional
@@ -109,6 +110,7 @@ class Sequential(Layer):
         return_state : bool
             Return (y, state) with the final states instead, from which another call may go on.
         """
+        x, lengths = unragged(self.op, "x", x, lengths)
         x = self._clean(x, lengths)
         if state is None and not return_state:
             for layer in self:
@@ -121,6 +123,7 @@ class Sequential(Layer):
         self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False
     ) -> tuple[Any, Tape]:
         """Compute (y, tape), or ((y, state), tape), in training mode; arguments as in ``__call__``."""
+        x, lengths = unragged(self.op, "x", x, lengths)
         x = self._clean(x, lengths)
         if state is not None or return_state:
             y, final, each = self._run(True, x, lengths, state)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.checks import Array, as_real, integer, probability, seed_sequence
-from ..arrays.lengths import without_padding
+from ..arrays.lengths import unragged, without_padding
 from ..arrays.namespace import from_host, namespace_of, on_gpu, to_host
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.calling import call_layer, run, run_layer
@@ -208,6 +208,7 @@ class Decoder(Model):
     def _run(
         self, training: bool, inputs: Any, state: Any, vector: Any, memory: Any, memory_lengths: Any, lengths: Any
     ) -> tuple[tuple[Array, Any], Tape]:
+        inputs, lengths = unragged(self.op, "inputs", inputs, lengths)
         check_rank(self.op, "inputs", inputs, "batch, time" if self.embedding else "batch, time, features")
         lengths = batch_lengths(self.op, inputs, lengths)
         x, embed_tape = embed(self.embedding, training, inputs, lengths)

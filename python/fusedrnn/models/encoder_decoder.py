@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.checks import Array, flag, seed_sequence
-from ..arrays.lengths import without_padding
+from ..arrays.lengths import unragged, without_padding
 from ..arrays.namespace import on_gpu
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.calling import run, runs_in_training
@@ -170,6 +170,8 @@ class EncoderDecoder(TaughtModel):
         if attention is None:
             raise ValueError(f"{self.op}: attention_weights needs a model with attention")
         source_lengths, target_lengths = two_lengths(self.op, lengths)
+        source, source_lengths = unragged(self.op, "source", source, source_lengths)
+        inputs, target_lengths = unragged(self.op, "inputs", inputs, target_lengths)
         state, memory, _ = self._encode(False, source, source_lengths)
         x = embed(self.decoder.embedding, False, inputs, target_lengths)[0]
         h = self.decoder.layer(x, state=state, lengths=target_lengths)[0]
@@ -241,6 +243,7 @@ class EncoderDecoder(TaughtModel):
         checked = checked_options(self.op, max_length, options)
         if flag(self.op, "return_attention", return_attention) and self.decoder.attention is None:
             raise ValueError(f"{self.op}: return_attention is True; expected a model with attention")
+        source, lengths = unragged(self.op, "source", source, lengths)
         state, memory, _ = self._encode(False, source, lengths)
         found = write_sentences(
             self.op,
@@ -271,6 +274,7 @@ class EncoderDecoder(TaughtModel):
 
     def unroll(self, source: Any, steps: int, *, lengths: Any = None) -> Array:
         """Generate values (B, steps, F), of a model without a target embedding: each output is the next input."""
+        source, lengths = unragged(self.op, "source", source, lengths)
         state, memory, _ = self._encode(False, source, lengths)
         return write_values(self.op, self.decoder, len(memory), state, steps, memory=memory, lengths=lengths)
 
@@ -286,6 +290,7 @@ class EncoderDecoder(TaughtModel):
 
     def _run(self, training: bool, source: Any, inputs: Any, lengths: Any) -> tuple[Array, Tape]:
         source_lengths, target_lengths = two_lengths(self.op, lengths)
+        source, source_lengths = unragged(self.op, "source", source, source_lengths)
         self._check_source(source)
         source_lengths = batch_lengths(self.op, source, source_lengths)
         state, memory, tapes = self._encode(training, source, source_lengths)

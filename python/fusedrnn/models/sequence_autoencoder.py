@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..arrays.checks import Array, as_lengths, as_real, check_shape, flag, integer, seed_sequence
-from ..arrays.lengths import in_reverse, without_padding
+from ..arrays.lengths import in_reverse, unragged, without_padding
 from ..layers import Layer, Linear, Tape, register_layer
 from ..layers.calling import run
 from ..layers.protocol import Shape
@@ -118,11 +118,13 @@ class SequenceAutoencoder(Model):
 
         ``lengths`` (B,) are the valid time steps of each sample.
         """
+        x, lengths = unragged(self.op, "x", x, lengths)
         x = self._x(x)
         return self.decode(self.encode(x, lengths), x.shape[1], lengths)
 
     def encode(self, x: Any, lengths: Any = None) -> Array:
         """Return the codes (B, code_size) of sequences x (B, T, I)."""
+        x, lengths = unragged(self.op, "x", x, lengths)
         return self._encode(False, self._x(x), lengths)[0]
 
     def decode(self, code: Any, steps: int, lengths: Any = None) -> Array:
@@ -145,12 +147,14 @@ class SequenceAutoencoder(Model):
 
     def reconstruction_error(self, x: Any, lengths: Any = None) -> Array:
         """Compute the mean squared error (B,) of each sample's reconstruction over its valid steps; 0 without one."""
+        x, lengths = unragged(self.op, "x", x, lengths)
         x = self._x(x)
         squares = self.xp.square(without_padding(self.op, x, lengths) - self(x, lengths))
         return mean_steps(self.op, squares.mean(axis=2, keepdims=True), lengths)[:, 0]
 
     def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Tape]:
         """Compute (y, tape) in training mode, where the decoder reads what ``inputs`` says."""
+        x, lengths = unragged(self.op, "x", x, lengths)
         x = self._x(x)
         lengths = batch_lengths(self.op, x, lengths)
         x = without_padding(self.op, x, lengths)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.checks import Array, as_integer, as_lengths, as_real, integer
-from ..arrays.lengths import without_padding
+from ..arrays.lengths import unragged, without_padding
 from ..arrays.namespace import to_host
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
@@ -113,6 +113,7 @@ class SequenceToSequence(Model):
 
     def probabilities(self, x: Any, lengths: Any = None) -> Array:
         """Compute softmax of the outputs (B, T, O); 0 past each sample's end."""
+        x, lengths = unragged(self.op, "x", x, lengths)
         return without_padding(self.op, softmax(self(x, lengths), self.xp), lengths)
 
     def generate(
@@ -143,6 +144,7 @@ class SequenceToSequence(Model):
         decoder = Decoder(self.layer, self.head, embedding=self.embedding)
         decoder.end = None if end is None else integer(self.op, "end", end)
         decoder.check_tokens(self.op)
+        prompt, lengths = unragged(self.op, "prompt", prompt, lengths)
         tokens = as_integer(self.op, "prompt", prompt, self.xp)
         check_rank(self.op, "prompt", tokens, "batch, time")
         batch, time = tokens.shape
@@ -187,6 +189,7 @@ class SequenceToSequence(Model):
         return {"embedding": x, **inputs} if self.embedding else inputs
 
     def _run(self, training: bool, x: Any, lengths: Any, state: Any, return_state: bool) -> tuple[Any, Tape]:
+        x, lengths = unragged(self.op, "x", x, lengths)
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
         lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.checks import Array
+from ..arrays.lengths import unragged
 from ..layers import Embedding, Layer, Tape, register_layer
 from ..layers.activation import softmax
 from ..layers.calling import (
@@ -182,6 +183,7 @@ class SequenceToVector(Model):
         return {"embedding": x, **inputs} if self.embedding else inputs
 
     def _run(self, training: bool, x: Any, lengths: Any, state: Any, return_state: bool) -> tuple[Any, Tape]:
+        x, lengths = unragged(self.op, "x", x, lengths)
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
         lengths = batch_lengths(self.op, x, lengths)
         x, embed_tape = embed(self.embedding, training, x, lengths)
