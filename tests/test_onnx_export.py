@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,36 @@ def test_what_cannot_be_written() -> None:
         node_attributes("LSTM", {"hidden_size": 5, "bidirectional": False, "proj_size": 3})
     with pytest.raises(TypeError, match="model is an int"):
         fr.onnx.export(3)  # type: ignore[arg-type]
+
+
+VARIANTS: dict[str, Callable[[], Any]] = {
+    "elu and a clip": lambda: fr.RNN(3, 5, activations=["elu"], clip=0.7, seed=0),
+    "everything": lambda: fr.LSTM(
+        3,
+        5,
+        2,
+        bidirectional=True,
+        peephole=True,
+        coupled=True,
+        clip=0.9,
+        seed=0,
+        activations=["hard_sigmoid", ("leaky_relu", 0.3), "softsign"],
+    ),
+    "peepholes": lambda: fr.LSTM(3, 5, peephole=True, seed=0),
+    "other functions of a GRU": lambda: fr.GRU(3, 5, activations=[("hard_sigmoid", 1 / 6, 0.5), "softplus"], seed=0),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_are_written_and_read(name: str) -> None:
+    layer = VARIANTS[name]()
+    rng = np.random.default_rng(3)
+    for key, array in layer.params.items():
+        if "peephole" in key:
+            array[...] = rng.normal(0.1, 0.6, array.shape)
+    x = rng.normal(size=(4, 9, 3)).astype(np.float32)
+    written = fr.onnx.export(layer)
+    current = session(written)
+    assert_close(flat(layer(x, lengths=LENGTHS)), current.run(None, {"x": x, "lengths": LENGTHS}))
+    again = fr.onnx.load(written)
+    assert_close(flat(layer(x)), flat(again(x)))

@@ -210,7 +210,7 @@ class Recurrent(Layer):
         ValueError, TypeError
             For wrong shapes, lengths and dtypes; the message names the argument, what was got and what was expected.
         """
-        if self.batch_first and type(x) is not np.ndarray:
+        if self.batch_first and (type(x) is not np.ndarray or x.dtype.char == "O"):
             x, lengths = unragged(self.op, "x", x, lengths)
         x, h0, c0, batched = self._inputs(x, state, lengths)
         again = self._restarts(x, resets, reset_state, batched)
@@ -229,7 +229,7 @@ class Recurrent(Layer):
         state and of the weights. A tape may be used again: it then computes the forward once more and gives the same
         bits.
         """
-        if self.batch_first and type(x) is not np.ndarray:
+        if self.batch_first and (type(x) is not np.ndarray or x.dtype.char == "O"):
             x, lengths = unragged(self.op, "x", x, lengths)
         x, h0, c0, batched = self._inputs(x, state, lengths)
         if self.device != "cpu":  # there the kernels copy it

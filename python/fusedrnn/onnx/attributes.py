@@ -129,7 +129,17 @@ _CAMEL = {
 }
 # What says nothing of how a layer computes in inference, or is said elsewhere.
 _ASIDE = {"input_size", "num_layers", "bias", "batch_first", "dropout", "dtype", "recurrent_dropout"}
-_SAID = {"hidden_size", "bidirectional", "reverse", "nonlinearity", "reset_after", "coupled", "clip", "activations"}
+_SAID = {
+    "hidden_size",
+    "bidirectional",
+    "reverse",
+    "nonlinearity",
+    "reset_after",
+    "coupled",
+    "clip",
+    "activations",
+    "peephole",
+}
 
 
 def node_attributes(cell: str, config: Mapping[str, Any]) -> dict[str, Any]:

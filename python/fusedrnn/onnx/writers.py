@@ -62,9 +62,10 @@ def _recurrent(batch: Batch, layer: Any, x: str, start: tuple[str, ...]) -> tupl
         at = (build.integers(first), build.integers(end), build.integers(0))
         initial = [build.add("Slice", part, *at) for part in start]
         weights = _weights(build, layer, index)
-        y, *final = build.add(
-            layer.op, x, *weights, batch.lengths, *initial, outputs=2 + layer._has_cell_state, **attributes
-        )
+        inputs = [x, *weights, batch.lengths, *initial]
+        if layer.variant.peephole:
+            inputs += [""] * (7 - len(inputs)) + [_peepholes(build, layer, index)]
+        y, *final = build.add(layer.op, *inputs, outputs=2 + layer._has_cell_state, **attributes)
         states.append(final)
         if layer.bidirectional:
             x = build.add("Transpose", y, perm=[0, 2, 1, 3])
@@ -94,6 +95,13 @@ def _weights(build: Builder, layer: Any, index: int) -> list[str]:
         stacked("weight_hh"),
         stacked("bias_ih", "bias_hh") if layer.bias else "",
     ]
+
+
+def _peepholes(build: Builder, layer: Any, index: int) -> str:
+    """Return the name of P (directions, 3*H) of one layer of a stack, whose order is i o f."""
+    params, suffixes = layer.state_dict(), ("", "_reverse")[: layer.num_directions]
+    each = [np.split(params[f"weight_peephole_l{index}{suffix}"], 3) for suffix in suffixes]
+    return build.tensor(np.stack([np.concatenate([i, o, f]) for i, f, o in each]))
 
 
 def _reordered(op: str, array: Array) -> Array:
