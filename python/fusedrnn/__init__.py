@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from . import cuda, data, functional, init, layers, models, training
+from . import cuda, functional, init, layers, models, training
 from .arrays.lengths import pad_sequences
 from .configuration import (
     config,
@@ -81,8 +81,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what few programs need when it is first asked for: looking at a model, and other packages' files."""
-    if name in ("diagnostics", "keras", "onnx"):
+    """Import what not every program needs when it is first asked for: data, looking at a model, others' files."""
+    if name in ("data", "diagnostics", "keras", "onnx"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

@@ -11,7 +11,6 @@ from typing import Any
 from ..allocation import DEEPEST, Bounds, bounded, unbounded
 from ..arrays.checks import Array, described, parse_device
 from ..arrays.namespace import to_host
-from ..data.preprocessor import preprocessing_from_spec, preprocessing_spec
 from ..layers.base import Layer
 from ..layers.registry import layer_from_spec, layer_spec
 from . import atomic, container
@@ -51,6 +50,8 @@ def write(layer: Layer, path: str | os.PathLike[str], extra: Mapping[str, Any]) 
         raise ValueError(f"save: layer is {layer._extent.depth} layers deep; expected at most {DEEPEST}")
     content = {"format": _FORMAT, **layer_spec(layer), **extra}
     if layer.preprocessing:
+        from ..data.preprocessor import preprocessing_spec
+
         content["preprocessing"] = preprocessing_spec(layer.preprocessing)
     spec = json.dumps(content)
     _check_sharing(layer.params, spec)
@@ -124,6 +125,8 @@ def _read(path: str | os.PathLike[str], verify: bool) -> tuple[Layer, Mapping[st
         layer = layer_from_spec(spec)
     layer.load_state_dict(tensors)
     if "preprocessing" in spec:
+        from ..data.preprocessor import preprocessing_from_spec
+
         layer.preprocessing = preprocessing_from_spec(spec["preprocessing"])
     return layer, spec
 
