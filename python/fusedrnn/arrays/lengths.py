@@ -20,7 +20,7 @@ def pad_sequences(sequences: Sequence[Any]) -> tuple[Array, NDArray[np.int64]]:
     Parameters
     ----------
     sequences : sequence of N array_like (T_n, ...)
-        Of one shape except for T_n, which may be 0. Any real dtype.
+        Equal in shape except for T_n, which may be 0. Any real dtype.
 
     Returns
     -------
