@@ -11,8 +11,9 @@ import onnx
 
 from ..interop import Pool, assemble, with_weights
 from ..layers import Activation, Embedding, Layer, Linear
+from .call import Call, Known, Unknown
 from .graph import Model, NotConstant, Place, Source, label
-from .operators import OPERATORS, Call, Known, Unknown
+from .operators import OPERATORS
 from .values import Affine, Cells, FromInput, Function, Lookup, Side, Stack, Static, Step, Value, Zero, joined
 
 _OP = "onnx.load"
