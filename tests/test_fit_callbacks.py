@@ -261,3 +261,26 @@ def test_a_history_prints_its_best_and_last_epochs() -> None:
     nothing.record({"loss": math.nan})
     nothing.record({"loss": math.nan})
     assert nothing.best_epoch == -1 and "best" not in str(nothing)
+
+
+@pytest.mark.parametrize("name", ["{loss:d}.st", "{epoch!z}.st", "{epoch:{digits}}.st", "{loss:.2q}.st"])
+def test_a_path_that_no_value_can_be_written_in_is_an_error_at_once(name: str) -> None:
+    """Otherwise the first epoch is lost."""
+    with pytest.raises(ValueError, match=r"Checkpoint: path is .*expected such as"):
+        fr.Checkpoint(name)
+
+
+def test_a_checkpoint_makes_the_folders_its_path_names(tmp_path: Path) -> None:
+    """Those of an epoch; one that is always the same is expected to be there."""
+    x, y = np.zeros((4, 3, 2)), np.zeros((4, 3, 2))
+
+    def learn(path: Path) -> None:
+        checkpoint = fr.Checkpoint(path, best_only=False)
+        fr.fit(fr.GRU(2, 2, seed=0), x, y, epochs=2, batch_size=4, progress=False, callbacks=checkpoint)
+
+    learn(tmp_path / "{epoch}" / "model.st")
+    assert sorted(path.parent.name for path in tmp_path.glob("*/model.st")) == ["1", "2"]
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        learn(tmp_path / "missing" / "{epoch}" / "model.st")
+    with pytest.raises(IsADirectoryError, match="a folder; expected a file in it"):
+        learn(tmp_path)

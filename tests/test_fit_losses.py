@@ -389,3 +389,59 @@ def test_a_loss_needs_no_mask_where_everything_counts() -> None:
     fit(first, x, y, loss=without_mask, epochs=1, batch_size=2)
     fit(second, x, y, loss=lambda pred, target, known: mse(pred, target, known), epochs=1, batch_size=2)
     assert np.array_equal(first.params["weight"], second.params["weight"])
+
+
+def test_data_of_which_nothing_counts_are_an_error() -> None:
+    """A loss of 0 would be the best one for whatever watches it."""
+    x, y = np.random.default_rng(0).normal(size=(5, 3, 2)), np.zeros((5, 3), np.int64)
+    nothing, options = np.full((5, 3), -100), {"epochs": 1, "batch_size": 2, "progress": False, "loss": "cross_entropy"}
+
+    def model() -> fr.GRU:
+        return fr.GRU(2, 3, seed=0)
+
+    with pytest.raises(ValueError, match="fit: no label of y counts"):
+        fr.fit(model(), x, nothing, **options)
+    with pytest.raises(ValueError, match="fit: no label of y counts"):
+        fr.fit(model(), x, y, sample_weight=np.zeros(5), **options)
+    with pytest.raises(ValueError, match="fit: no label of y counts"):
+        fr.fit(model(), x, np.full((5, 3, 3), np.nan), **{**options, "loss": "mse"}, ignore_nan=True)
+    with pytest.raises(ValueError, match="fit: no label of validation_data counts"):
+        fr.fit(model(), x, y, validation_data=(x, nothing), **options)
+    with pytest.raises(ValueError, match="evaluate: no label of y counts"):
+        fr.evaluate(model(), x, nothing, loss="cross_entropy")
+    with pytest.raises(ValueError, match=r"class_weight is .*nor all 0"):
+        fr.fit(model(), x, y, class_weight=[0, 0, 0], **options)
+    batches = [[(x, nothing)], [(x, y)]]
+    history = fr.fit(model(), lambda epoch: batches[epoch], **{**options, "epochs": 2})
+    assert np.isnan(history["loss"][0]) and history["loss"][1] > 0
+    assert history.best_epoch == 1
+
+
+def test_an_error_says_why_a_loss_is_not_finite() -> None:
+    """Labels that do not fit into their sample, and data beyond the range of float32."""
+    rng, options = np.random.default_rng(1), {"epochs": 1, "batch_size": 3, "progress": False, "seed": 0}
+    x = [rng.normal(size=(steps, 2)) for steps in (6, 4, 5)]
+    y = [np.array(labels) for labels in ([1, 2], [1, 1, 2, 2], [3])]
+    with pytest.raises(FloatingPointError, match=r"labels \[1, 1, 2, 2\] need 6 time steps.*their sample has 4"):
+        fr.fit(fr.GRU(2, 4, seed=0), x, y, loss="ctc", **options)
+    windows = np.full((3, 4, 2), 1e39)
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(FloatingPointError, match=r"x has values beyond 3.4e\+38, the range"),
+    ):
+        fr.fit(fr.GRU(2, 4, seed=0), windows, np.zeros((3, 4, 4)), **options)
+    with pytest.raises(ValueError, match=r"fit: y has shape \(3,\); expected a target for each time step"):
+        fr.fit(fr.GRU(2, 4, seed=0), x, np.zeros(3, np.int64), loss="cross_entropy", **options)
+
+    def nothing(pred: object, target: object, mask: object = None) -> None:
+        return None
+
+    with pytest.raises(TypeError, match="the value of metric nothing is None"):
+        fr.fit(
+            fr.GRU(2, 4, seed=0),
+            x,
+            [np.zeros(len(each), np.int64) for each in x],
+            loss="cross_entropy",
+            metrics=nothing,
+            **options,
+        )

@@ -251,6 +251,8 @@ def _class_weight(op: str, given: Any, samples: Samples | None) -> Any:
             raise ValueError(f"{op}: class_weight is {given!r}; expected classes and weights that are not negative")
         return weights
     weight = as_real(op, "class_weight", take_host(given), np.dtype(np.float64))
-    if weight.ndim != 1 or not (np.isfinite(weight) & (weight >= 0)).all():
-        raise ValueError(f"{op}: class_weight is {given!r}; expected (classes,) numbers that are not negative")
+    if weight.ndim != 1 or not (np.isfinite(weight) & (weight >= 0)).all() or not weight.any():
+        raise ValueError(
+            f"{op}: class_weight is {given!r}; expected (classes,) numbers that are not negative, nor all 0"
+        )
     return weight

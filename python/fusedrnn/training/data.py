@@ -232,6 +232,8 @@ def _half_padded(op: str, ragged: str, name: str, column: Column) -> ValueError:
 def check_steps(op: str, samples: Samples, by_step: bool) -> None:
     """Raise ValueError if predictions have time steps, and the target came padded but the input did not."""
     last, target = samples.inputs[-1], samples.target
+    if by_step and target.ndim == 1 and target.lengths is not None:
+        raise ValueError(f"{op}: y has shape {target.shape}; expected a target for each time step, as predictions have")
     if by_step and last.ragged and not target.ragged and target.ndim >= 2 and not target.fill:
         name = f"x[{len(samples.inputs) - 1}]" if samples.several else "x"
         raise _half_padded(op, name, "y", target)

@@ -47,7 +47,7 @@ def evaluate(
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit.
+        If an argument does not fit, or no label counts.
     """
     check_model("evaluate", model)
     samples = make_samples(x, y, lengths, sample_weight, op="evaluate", step_rank=rank_of_steps(loss, "evaluate"))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays.namespace import on_gpu
+from ..arrays.namespace import on_gpu, to_host
 from ..layers.base import Layer
 from .clip import trainable_arrays
 from .data import Batch, Samples
+from .losses import steps_needed
+
+if TYPE_CHECKING:
+    from .criterion import Criterion
 
 
 def not_finite(
-    what: str, model: Layer, batch: Batch, samples: Samples | None, ignore_nan: bool = False
+    what: str, model: Layer, batch: Batch, samples: Samples | None, criterion: Criterion
 ) -> FloatingPointError:
     """Return the error of a loss or gradient that is NaN or infinite, which names what it comes from.
 
@@ -26,10 +30,10 @@ def not_finite(
         What was computed.
     samples : Samples or None
         The data set that the batch is from, in which a sample is found by its number; None for a source.
-    ignore_nan : bool
-        Whether NaN in the target is no fault.
+    criterion : Criterion
+        The loss, and whether NaN in the target is no fault.
     """
-    cause = _cause(model, batch, samples, ignore_nan)
+    cause = _cause(model, batch, samples, criterion)
     return FloatingPointError(f"fit: {what}: {cause}; check_finite=False goes on all the same")
 
 
@@ -43,19 +47,42 @@ def wrong_gradient(model: Layer) -> str:
     return ""
 
 
-def _cause(model: Layer, batch: Batch, samples: Samples | None, ignore_nan: bool) -> str:
+def _cause(model: Layer, batch: Batch, samples: Samples | None, criterion: Criterion) -> str:
     for name, param in model.params.items():
         if not _finite(model.xp, param):
             return f"{name} is not finite, so an earlier step was too large; lower the learning rate or set clip_norm"
     names = [f"x[{index}]" for index in range(len(batch.inputs))] if isinstance(batch.x, tuple) else ["x"]
     parts: list[tuple[str, Any]] = list(zip(names, batch.inputs, strict=True))
-    if not ignore_nan:
+    if not criterion.ignore_nan:
         parts.append(("y", batch.y))
     for index, (name, array) in enumerate(parts):
         if array.dtype.kind == "f" and not _finite(model.xp, array):
             hint = ", or ignore_nan=True for a target that is not known" if name == "y" else ""
             return f"{name} of {_place(index, samples, array)} has NaN or infinity; clean the data{hint}"
-    return "the data and the weights are finite, so the prediction overflows; scale the data or lower the learning rate"
+        largest = max((np.finfo(param.dtype).max for param in model.params.values()), default=np.inf)
+        if array.dtype.kind == "f" and bool((abs(array) > largest).any()):
+            return f"{name} has values beyond {largest:.3g}, the range of the model's dtype; scale the data"
+    if criterion.by_sample and (short := _too_short(batch, criterion.ignore_index)):
+        return short
+    return (
+        "the data and the weights are finite, so the prediction or its loss overflows; scale the data or lower the "
+        "learning rate"
+    )
+
+
+def _too_short(batch: Batch, ignore: int) -> str:
+    """Return what is wrong with the first sample that has fewer time steps than its labels need."""
+    labels, lengths = to_host(batch.y), batch.y_lengths
+    steps = np.full(len(labels), batch.inputs[-1].shape[1]) if lengths is None else lengths
+    needed = steps_needed(labels, ignore)
+    rows = np.flatnonzero(needed > steps)
+    if not len(rows):
+        return ""
+    row = rows[0]
+    return (
+        f"the labels {labels[row][labels[row] != ignore].tolist()} need {needed[row]} time steps, one each and a blank "
+        f"between repeated ones, but their sample has {steps[row]}; leave it out, or set zero_infinity=True of ctc"
+    )
 
 
 def _place(index: int, samples: Samples | None, array: Any) -> str:

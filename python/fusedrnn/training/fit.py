@@ -150,7 +150,7 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit, two do not go together, or a source ends early.
+        If an argument does not fit, two do not go together, no label counts, or a source ends early.
     FloatingPointError
         If a loss is not finite; the message says where and what from. As with an interrupt, ``history`` is there, and
         the model has the weights before that step.
@@ -227,8 +227,10 @@ def fit(
                 for callback in callbacks:
                     callback.on_validation_begin(training)
                 if judge_on is not None:
-                    measured, what = RunningMetrics(metrics), "validation_data" if check_finite else ""
-                    training.values["val_loss"] = judged(model, judge_on, criterion, batch_size, measured, what)
+                    measured = RunningMetrics(metrics)
+                    training.values["val_loss"] = judged(
+                        model, judge_on, criterion, batch_size, measured, check_finite, "validation_data"
+                    )
                     training.values |= measured.values("val_")
                 training.history.record(training.values)
                 show(shown, training, training.values)

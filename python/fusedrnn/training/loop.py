@@ -23,7 +23,7 @@ from .metrics import RunningMetrics
 
 
 class Mean:
-    """A weighted mean that grows; 0 as long as nothing counts."""
+    """A weighted mean that grows; NaN as long as nothing counts."""
 
     def __init__(self) -> None:
         self._total = 0.0
@@ -36,9 +36,14 @@ class Mean:
             self._weight += weight
 
     @property
+    def counts(self) -> bool:
+        """Whether anything does."""
+        return self._weight > 0
+
+    @property
     def value(self) -> float:
         """The mean."""
-        return self._total / self._weight if self._weight else 0.0
+        return self._total / self._weight if self._weight else math.nan
 
 
 @dataclass
@@ -122,7 +127,7 @@ class Loop:
     def _refuse(self, what: str, batch: Batch, done: int) -> None:
         training = self.training
         place = f"{what} in epoch {training.epoch + 1}, batch {done + 1}"
-        raise not_finite(place, training.model, batch, self.feed.samples, self.criterion.ignore_nan)
+        raise not_finite(place, training.model, batch, self.feed.samples, self.criterion)
 
     def _normalizer(self, pred: Any, pieces: list[Batch]) -> float:
         """Return how many labels so many samples have on average, which a step's gradient is divided by."""
@@ -134,7 +139,16 @@ class Loop:
             lambda: (sum(criterion.labels_in(piece, pred) for piece in pieces), samples),
             lambda all_samples: criterion.labels_of(all_samples, pred, first),
         )
+        if not a_sample and self.feed.samples is not None:
+            raise nothing_counts("fit", "y")
         return a_sample * samples
+
+
+def nothing_counts(op: str, what: str) -> ValueError:
+    """Return the error of data of which a loss can say nothing."""
+    return ValueError(
+        f"{op}: no label of {what} counts: each is ignored, unknown, padding or of weight 0; expected one that does"
+    )
 
 
 def grouped(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -149,7 +163,8 @@ def judged(
     criterion: Criterion,
     batch_size: int,
     metrics: RunningMetrics | None = None,
-    check_finite: str = "",
+    check_finite: bool = False,
+    name: str = "y",
 ) -> float:
     """Return the mean loss of a model in inference mode, and add the batches to the metrics.
 
@@ -157,8 +172,15 @@ def judged(
     ----------
     data : iterable of Samples
         Data sets, or the batches of a source.
-    check_finite : str
-        What to call the data in the error of a loss that is not finite; without it, none is raised.
+    check_finite : bool
+        Whether a loss that is not finite is an error.
+    name : str
+        What to call the data in an error.
+
+    Raises
+    ------
+    ValueError
+        If no label counts.
     """
     mean = Mean()
     for samples in data:
@@ -169,11 +191,13 @@ def judged(
                 check_steps(criterion.op, samples, pred.ndim >= 3)
                 verdict = criterion.judge(pred, batch)
                 if check_finite and not math.isfinite(verdict.total):
-                    what = f"the loss is {verdict.total / (verdict.weight or 1.0)} in {check_finite}"
-                    raise not_finite(what, model, batch, samples, criterion.ignore_nan)
+                    what = f"the loss is {verdict.total / (verdict.weight or 1.0)} in {name}"
+                    raise not_finite(what, model, batch, samples, criterion)
                 mean.add(verdict.total, verdict.weight)
                 if metrics is not None:
                     metrics.update(pred, batch.y, verdict.mask, verdict.sample_weight)
+    if not mean.counts:
+        raise nothing_counts(criterion.op, name)
     return mean.value
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..arrays.checks import Array, as_integer, as_real, check_shape
+from ..arrays.checks import Array, as_integer, as_real, check_shape, number
 from ..arrays.namespace import namespace_of
 from .losses import IGNORE_INDEX, common_namespace, cross_entropy, element_weights, mae, valid_elements
 
@@ -101,7 +101,7 @@ class RunningMetrics:
                     value = cross_entropy(pred, target, mask, **options)[0]
                 else:
                     value = metric(pred, target, mask, **options)
-                self._totals[name] += value * weight
+                self._totals[name] += number("RunningMetrics", f"the value of metric {name}", value) * weight
                 self._weights[name] += weight
 
     def values(self, prefix: str = "") -> dict[str, float]:

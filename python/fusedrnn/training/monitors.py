@@ -167,7 +167,7 @@ class Checkpoint(Monitor):
     ----------
     path : path
         A safetensors file; ``fusedrnn.load`` reads it. ``{epoch}`` (from 1) and the names of recorded values are filled
-        in: ``"model-{epoch:02d}-{val_loss:.3f}.safetensors"``.
+        in: ``"model-{epoch:02d}-{val_loss:.3f}.safetensors"``. A folder with such a name is made.
     best_only : bool
         Whether to save only after the best epoch so far, or after every one.
     min_delta : float
@@ -181,8 +181,10 @@ class Checkpoint(Monitor):
 
     Raises
     ------
-    FileNotFoundError
-        When training begins, if the folder is missing.
+    ValueError
+        If a value cannot be written as the path says.
+    FileNotFoundError, IsADirectoryError
+        When training begins, if the folder is missing, or the path is one.
     """
 
     def __init__(
@@ -203,8 +205,12 @@ class Checkpoint(Monitor):
         super().on_train_begin(training)
         path = os.fsdecode(self.path)
         folder = os.path.dirname(os.path.abspath(path))
-        if not self._fields(folder) and not os.path.isdir(folder):
+        while self._fields(folder):
+            folder = os.path.dirname(folder)
+        if not os.path.isdir(folder):
             raise FileNotFoundError(f"Checkpoint: path is {path!r}, but there is no folder {folder!r}")
+        if not self._fields(path) and os.path.isdir(path):
+            raise IsADirectoryError(f"Checkpoint: path is {path!r}, a folder; expected a file in it")
 
     def check(self, names: Iterable[str]) -> None:
         """Raise ValueError if a value of the path or the monitor is not one of those that will be recorded."""
@@ -219,14 +225,18 @@ class Checkpoint(Monitor):
             path = os.fsdecode(self.path)
             if self._fields(path):
                 path = path.format(epoch=training.epoch + 1, **training.values)
+                os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             training.model.save(path)
 
     def _fields(self, text: str) -> set[str]:
-        """Return the names in braces."""
+        """Return the names in braces; ValueError if no number can be written there."""
         try:
-            return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-        except ValueError as error:
-            raise ValueError(f"Checkpoint: path is {text!r}: {error}") from None
+            names = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+            if all(map(str.isidentifier, names)):
+                text.format(**{name: 1 if name == "epoch" else 1.0 for name in names})
+        except (ValueError, LookupError) as error:
+            raise ValueError(f"Checkpoint: path is {text!r}: {error}; expected such as {{val_loss:.3f}}") from None
+        return names
 
 
 class ReduceOnPlateau(Monitor):

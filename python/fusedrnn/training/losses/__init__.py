@@ -12,7 +12,7 @@ ValueError for wrong shapes, TypeError for wrong dtypes, and RuntimeError if ``t
 from __future__ import annotations
 
 from .classes import balanced, class_weights, cross_entropy
-from .connectionist import ctc, ctc_labels
+from .connectionist import ctc, ctc_labels, steps_needed
 from .elements import IGNORE_INDEX, Loss, common_namespace, element_weights, sequence_mask, spread, valid_elements
 from .elementwise import binary_cross_entropy, huber, mae, mse
 
@@ -35,6 +35,7 @@ __all__ = [
     "mse",
     "sequence_mask",
     "spread",
+    "steps_needed",
     "valid_elements",
 ]
 

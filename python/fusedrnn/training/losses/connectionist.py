@@ -108,6 +108,14 @@ def ctc_labels(pred: Any, lengths: Any = None, *, blank: int = 0) -> list[NDArra
     return found
 
 
+def steps_needed(labels: Array, ignore_index: int = IGNORE_INDEX) -> NDArray[np.int64]:
+    """Return how many time steps labels (B, S) need at least, (B,): one each, and a blank between repeated ones."""
+    shown = labels != ignore_index
+    repeats = shown[:, 1:] & (labels[:, 1:] == labels[:, :-1])
+    needed: NDArray[np.int64] = shown.sum(axis=1) + repeats.sum(axis=1)
+    return needed
+
+
 def _labels(op: str, target: Any, batch: int, classes: int, blank: int, ignore: int) -> tuple[Array, Array]:
     """Return the labels, with the blank as padding, and their numbers (B,)."""
     labels = as_integer(op, "target", to_host(target)).astype(np.int64)
