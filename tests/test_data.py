@@ -260,3 +260,13 @@ def test_the_times_of_polars_go_on(times: Any) -> None:
     expected = times[24:30]
     assert made["when"].dtype == times.dtype and made["a"].to_list() == list(range(6))
     assert made["when"].to_list() == expected.to_list()
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1.0, 1e30, 1e300])
+def test_a_scaler_of_any_size(size: float) -> None:
+    """Squares of deviations would be 0 or infinite, and the feature constant or scaled to 0."""
+    data = np.random.default_rng(7).normal(3, 2, (50, 3)) * [1, size, 1]
+    with np.errstate(under="ignore"):
+        scaled = Scaler().fit(data).transform(data)
+    np.testing.assert_allclose(scaled[:, 1].mean(), 0, atol=1e-12)
+    np.testing.assert_allclose(scaled[:, 1].std(), 1, rtol=1e-12)

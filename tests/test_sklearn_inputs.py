@@ -389,3 +389,43 @@ def test_a_file_of_an_estimator_is_not_trusted(spec: Any, message: str, tmp_path
     write(fr.Linear(1, 1), tmp_path / "file", {"estimator": spec})
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "file")
+
+
+def test_balanced_classes_take_a_weight_of_two_as_two_samples() -> None:
+    """Their counts are those of the weights, as in fit; classes that come again must be the same."""
+    rng = np.random.default_rng(4)
+    x, y, weight = rng.normal(size=(30, 4, 2)), rng.integers(0, 3, 30), rng.integers(0, 3, 30)
+    twice = np.repeat(np.arange(30), weight)
+    options: dict[str, Any] = {"hidden_size": 3, "epochs": 4, "random_state": 0, "batch_size": 100}
+    options |= {"class_weight": "balanced", "standardize": False, "clip_norm": None}
+    for labels in (y, np.stack((y, y[::-1]), axis=1)):
+        weighted = RecurrentClassifier(**options).fit(x, labels, weight.astype(float))
+        repeated = RecurrentClassifier(**options).fit(x[twice], labels[twice])
+        np.testing.assert_allclose(weighted.predict_proba(x), repeated.predict_proba(x), rtol=0, atol=1e-5)
+    model = RecurrentClassifier(hidden_size=3, random_state=0).partial_fit(x, y, classes=[0, 1, 2])
+    model.partial_fit(x, y, classes=[2, 1, 0])
+    with pytest.raises(ValueError, match=r"classes is .*; expected those of the first call"):
+        model.partial_fit(x, y, classes=[0, 1])
+    with pytest.raises(ValueError, match=r"class_weight is \{1: -1\}; expected weights >= 0"):
+        RecurrentClassifier(class_weight={1: -1}).fit(x, y)
+
+
+def test_a_model_that_goes_on_learning_keeps_its_form() -> None:
+    """Another hidden_size was ignored in silence."""
+    x, y = np.random.default_rng(5).normal(size=(9, 4)), np.arange(9.0)
+    model = RecurrentRegressor(hidden_size=3, epochs=1, warm_start=True).fit(x, y)
+    model.set_params(epochs=2).fit(x, y)
+    with pytest.raises(ValueError, match="hidden_size is 5, but was 3 of the model that goes on learning"):
+        model.set_params(hidden_size=5).fit(x, y)
+    assert model.set_params(warm_start=False).fit(x, y).model_.layer.hidden_size == 5
+
+
+def test_a_missing_text_and_an_empty_sequence() -> None:
+    """The first is an error by its place, whatever a column calls it; the second leaves the state at zero."""
+    for missing in (None, np.nan):
+        for texts in (["good", missing, "bad"], pd.Series(["good", missing, "bad"])):
+            with pytest.raises(ValueError, match=r"RecurrentClassifier: X\[1\] is .* among texts; expected a str"):
+                RecurrentClassifier().fit(texts, [1, 0, 0])
+    x = [np.ones((3, 2)), np.zeros((0, 2)), np.full((2, 2), 4.0)]
+    model = RecurrentRegressor(hidden_size=3, epochs=2, random_state=0).fit(x, np.arange(3.0))
+    assert np.isfinite(model.predict(x)).all()

@@ -281,3 +281,21 @@ def options(**changed: Any) -> RecurrentRegressor:
 def test_wrong_tables(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_time_that_goes_back_and_names_that_come_twice_are_refused() -> None:
+    """The newest row first would be a forecast of the past; of two columns the first would be the target."""
+    values = np.random.default_rng(6).normal(size=(30, 2))
+    times = pd.date_range("2024", periods=30, freq="h")
+    model = RecurrentRegressor(window=4, hidden_size=3, epochs=1)
+    for index in (times, times.to_period("h"), pd.RangeIndex(30), pd.Index(np.arange(30) * 0.5)):
+        table = pd.DataFrame(values, index, columns=["a", "b"])
+        model.fit(table)
+        with pytest.raises(ValueError, match=r"goes back in time: .*sort it"):
+            model.fit(table[::-1])
+    frame = pl.DataFrame({"t": times.to_numpy(), "a": values[:, 0]})
+    model.fit(frame)
+    with pytest.raises(ValueError, match="goes back in time"):
+        model.fit(frame[::-1])
+    with pytest.raises(ValueError, match="X has two columns 'a'"):
+        model.fit(pd.DataFrame(values, times, columns=["a", "a"]))

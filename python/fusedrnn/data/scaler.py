@@ -69,11 +69,13 @@ class Scaler(Preprocessor):
             raise ValueError(
                 f"Scaler: feature {int(np.argmin(count))} of data has no known value; expected at least one"
             )
-        mean = sum(np.nansum(piece, axis=0) for piece in pieces) / count
-        square = sum(np.nansum(np.square(piece - mean), axis=0) for piece in pieces) / count
         largest = np.max([np.nanmax(np.abs(piece), axis=0, initial=0) for piece in pieces], axis=0)
-        scale = np.sqrt(square)
-        self.mean, self.scale = np.asarray(mean), np.where(scale > _CONSTANT * largest, scale, 1.0)
+        # In units of a power of two, which changes no bit, squares neither overflow nor vanish.
+        unit = np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] - 1), 1.0)
+        mean = sum(np.nansum(piece / unit, axis=0) for piece in pieces) / count
+        square = sum(np.nansum(np.square(piece / unit - mean), axis=0) for piece in pieces) / count
+        scale = np.sqrt(square) * unit
+        self.mean, self.scale = np.asarray(mean) * unit, np.where(scale > _CONSTANT * largest, scale, 1.0)
         return self
 
     def transform(self, data: Any, lengths: Any = None) -> Any:

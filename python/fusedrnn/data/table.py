@@ -162,6 +162,9 @@ def _read_frame(op: str, name: str, x: Any, kind: str) -> Table:
     flat = len(x.shape) == 1
     frame = x.to_frame() if flat else x
     columns = [str(column) for column in frame.columns]
+    if len(set(columns)) < len(columns):
+        twice = [column for column in columns if columns.count(column) > 1]
+        raise ValueError(f"{op}: {name} has two columns {twice[0]!r}; expected names that differ")
     parts = [frame.iloc[:, i] if kind == "pandas" else frame[column] for i, column in enumerate(frame.columns)]
     times = [i for i, part in enumerate(parts) if _is_time(part, kind)]
     if len(times) > 1:
@@ -274,6 +277,10 @@ def _check_steps(rows: str, index: Any, numbers: Array) -> int | float:
             f"{rows} goes on unevenly: {index[at]} is followed by {index[at + 1]}; expected rows at equal distances, "
             "or windows would join what is apart: fill the gap, as with asfreq('D').interpolate() of pandas, or count "
             "rows instead of time with reset_index(drop=True)"
+        )
+    if usual < 0:
+        raise ValueError(
+            f"{rows} goes back in time: {index[0]} is followed by {index[1]}; expected the oldest row first: sort it"
         )
     step: int | float = usual.item()
     return step

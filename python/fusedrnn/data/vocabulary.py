@@ -170,6 +170,14 @@ def is_text(data: Any) -> bool:
     return any(isinstance(each, str) or len(each) for each in data)  # lists of nothing may be sequences of numbers
 
 
+def missing_text(data: Any) -> int | None:
+    """Return which element of a list or column of texts is None or NaN; None if none is, or it has no texts."""
+    if isinstance(data, (str, bytes)) or not hasattr(data, "__len__") or getattr(data, "ndim", 1) != 1:
+        return None
+    missing = [index for index, each in enumerate(data) if each is None or (isinstance(each, float) and each != each)]
+    return missing[0] if missing and any(isinstance(each, str) for each in data) else None
+
+
 def _is_cut(text: Any) -> bool:
     return isinstance(text, (list, tuple)) and all(isinstance(token, str) for token in text)
 

@@ -18,7 +18,7 @@ from ..layers import Layer
 from ..layers.activation import softmax
 from ..models import SequenceToVector
 from ..training import cross_entropy
-from ..training.losses import Loss
+from ..training.losses import Loss, balanced
 from .estimator import SequenceEstimator, embedding_of
 from .inputs import Sequences
 
@@ -33,7 +33,8 @@ class RecurrentClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[m
 validation_fraction, validation, patience, standardize, warm_start, random_state, verbose
         As in :class:`RecurrentRegressor`; targets are labels, so that only features are standardized.
     class_weight : dict, "balanced" or None
-        How much the samples of each class count, as in scikit-learn; of several outputs a list of those, or "balanced".
+        How much the samples of each class count, as in scikit-learn; of several outputs a list of those, or "balanced",
+        which counts a sample as often as its weight says.
     vocabulary : Vocabulary, optional
         How texts are cut; it learns its tokens anew in ``fit``. By default words in lower case.
     embedding_size : int
@@ -100,6 +101,10 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
         classes : array_like, optional
             All labels that will come, in the first call; by default those of its y. One output only.
         """
+        if classes is not None and hasattr(self, "model_"):
+            known = set(np.ravel(np.asarray(self._labels[0].classes)).tolist())
+            if self._several or set(np.ravel(classes).tolist()) != known:
+                raise ValueError(f"{type(self).__name__}: classes is {classes!r}; expected those of the first call")
         self._coming = classes
         try:
             return self._learn(X, y, sample_weight, anew=False, epochs=1, validate=False)
@@ -162,7 +167,16 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
             return weight
         labels = target if self._several else self._columns(target)[0]
         of_class: Array = compute_sample_weight(self.class_weight, labels)
-        return of_class if weight is None else of_class * weight
+        if (of_class < 0).any():
+            raise ValueError(f"{type(self).__name__}: class_weight is {self.class_weight!r}; expected weights >= 0")
+        if weight is None:
+            return of_class
+        if isinstance(self.class_weight, str):  # "balanced": a sample of weight 2 is there twice
+            of_class = np.ones(len(weight))
+            for column in self._columns(target):
+                at = np.unique(column, return_inverse=True)[1]
+                of_class *= balanced(np.bincount(at, weight))[at]
+        return of_class * weight
 
     def _loss(self) -> str | Loss:
         if not self._several:

@@ -22,6 +22,7 @@ from .samples import ArraySamples, TableWindows, counting
 from .splits import VALIDATION, split, stride_of
 
 CELLS: dict[str, Any] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+_FORM = ("cell", "hidden_size", "num_layers", "bidirectional", "window", "horizon", "target", "known", "embedding_size")
 _Self = TypeVar("_Self", bound="SequenceEstimator")
 
 
@@ -132,8 +133,12 @@ class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
             *seeds, order = self._seeds(5)
             self._random = np.random.default_rng(order)
             model, optimizer = self._make(samples, seeds), None
+            self._form = self._form_now()
         else:
             model, optimizer = self.model_, getattr(self, "_optimizer", None)
+            for name, now in self._form_now().items():
+                if now != (was := getattr(self, "_form", {}).get(name, now)):
+                    raise ValueError(f"{op}: {name} is {now!r}, but was {was!r} of the model that goes on learning")
         optimizer = optimizer or Adam(model, lr=self.learning_rate)
         optimizer.lr = self.learning_rate
         kind = self.validation if self.validation != "auto" else "last" if gap else "random"
@@ -161,6 +166,11 @@ class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
         self.model_, self._optimizer = model, optimizer if self.warm_start or not validate else None
         model.preprocessing = self._preprocessing()
         return self
+
+    def _form_now(self) -> dict[str, Any]:
+        """Return the options that decide the form of the model."""
+        options = self.get_params(deep=False)
+        return {name: options[name] for name in _FORM if name in options}
 
     def _clip_norm(self, weight: Array | None) -> float | None:
         """Return the limit of the gradients of weighted samples: it cuts none that it would not cut without weights.

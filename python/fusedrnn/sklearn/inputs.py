@@ -34,7 +34,7 @@ def as_sequences(op: str, x: Any) -> list[Array] | None:
         array = as_real(op, f"X[{index}]", item, np.dtype(np.float64))
         if array.ndim not in (1, 2):
             raise ValueError(f"{op}: X[{index}] has shape {array.shape}; expected (time,) or (time, features)")
-        array = array.reshape(len(array), -1) if array.ndim == 2 else array[:, np.newaxis]
+        array = array if array.ndim == 2 else array[:, np.newaxis]
         if index and array.shape[1] != sequences[0].shape[1]:
             raise ValueError(
                 f"{op}: X[{index}] has {array.shape[1]} features; expected {sequences[0].shape[1]}, as X[0]"

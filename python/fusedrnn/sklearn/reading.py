@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, valid
 from ..arrays.checks import Array
 from ..arrays.lengths import pad_sequences
 from ..data import Scaler, Vocabulary
-from ..data.vocabulary import is_text
+from ..data.vocabulary import is_text, missing_text
 from .inputs import Sequences, as_sequences, check_windows
 
 NOTHING = "no_validation"  # what scikit-learn calls a y that does not come
@@ -53,6 +53,8 @@ class SequenceReader:
                 self._forget((None,), 1)
             return vocabulary.transform(x), self._read_target(x, y)
         op = type(self).__name__
+        if self._reads_texts and (missing := missing_text(x)) is not None:
+            raise ValueError(f"{op}: X[{missing}] is {list(x)[missing]!r} among texts; expected a str")
         if not reset and self.vocabulary_ is not None:
             raise ValueError(f"{op}: X has no texts; expected a list of str, as in fit")
         check_windows(op, x, self._advice)
