@@ -126,7 +126,7 @@ template <class Work> struct Sweep {
     for (int64_t u = odd ? u1 - next : u0; left > 0;) {
       const int units = next, log2_units = log2_next;
       left -= units;
-      narrow();
+      if (left > 0) narrow();
       const int64_t after = left == 0 ? u : odd ? u - next : u + units;
       for (int64_t piece = 0; piece < pieces; ++piece) {
         const bool stays = piece + 1 < pieces || after == u;
