@@ -10,6 +10,7 @@ import pytest
 import fusedrnn as fr
 from fusedrnn import models
 from fusedrnn.arrays.products import row_products
+from fusedrnn.layers.tied import TiedLinear
 from model_cases import CASES, LENGTHS, arguments, encoder_decoder, keywords
 from tolerance import assert_same_bits
 
@@ -167,6 +168,91 @@ def test_rows_of_a_product_do_not_depend_on_each_other(sizes: tuple[int, int], d
     assert_same_bits(row_products(np.asfortranarray(x), weight), full)
     assert_same_bits(row_products(x[::3], weight), full[::3])
     assert row_products(x[:0], weight).shape == (0, outputs)
+
+
+def gradients_of(layer: Any, inputs: tuple[Any, ...], dy: Any, **keywords: Any) -> list[Any]:
+    """Return the gradients of the inputs, then those of the parameters."""
+    layer.zero_grad()
+    _, tape = layer.forward(*inputs, **keywords)
+    dx = layer.backward(tape, dy)
+    return [*(dx if isinstance(dx, tuple) else (dx,)), *(grad.copy() for grad in layer.grads.values())]
+
+
+def attention_case(score: str, dtype: str) -> tuple[Any, Any, Any, Any]:
+    """Return an attention, its queries and memory, and dy."""
+    rng = np.random.default_rng(5)
+    layer = models.Attention(33, 33, score, dtype=dtype, seed=1)
+    return layer, *(rng.standard_normal((4, steps, 33)).astype(dtype) for steps in (9, 40, 9))
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_gradients_do_not_depend_on_threads(dtype: str) -> None:
+    """Nor on the run; sizes are large enough for several threads."""
+    rng = np.random.default_rng(2)
+    x, dy = (rng.standard_normal((3, 500, size)).astype(dtype) for size in (65, 130))
+    linear = fr.Linear(65, 130, dtype=dtype, seed=1)
+    other = fr.Linear(130, 65, dtype=dtype, seed=1)
+    attention, h, memory, d_attention = attention_case("general", dtype)
+    long_memory = np.tile(memory, (1, 20, 1))
+    calls = [
+        lambda: gradients_of(linear, (x,), dy),
+        lambda: [*gradients_of(TiedLinear(other), (x,), dy), other.grads["weight"].copy()],
+        lambda: gradients_of(attention, (h, long_memory), d_attention, lengths=[800, 3, 799, 0]),
+    ]
+    for call in calls:
+        fr.set_num_threads(1)
+        other.zero_grad()
+        expected = call()
+        for threads in (1, 2, 3):
+            fr.set_num_threads(threads)
+            other.zero_grad()
+            for one, same in zip(call(), expected, strict=True):
+                assert_same_bits(one, same, f"{threads} threads")
+
+
+def test_gradients_of_a_sample_of_linear_are_its_own(dtype: str) -> None:
+    """dx of each sample alone is that in the batch; steps without a gradient at the end change no weight's."""
+    rng = np.random.default_rng(2)
+    x, dy = (rng.standard_normal((5, 7, size)).astype(dtype) for size in (17, 9))
+    for layer in (fr.Linear(17, 9, dtype=dtype, seed=1), TiedLinear(fr.Linear(9, 17, dtype=dtype, seed=1))):
+        expected = gradients_of(layer, (x,), dy)
+        for index in range(5):
+            assert_same_bits(gradients_of(layer, (x[index],), dy[index])[0], expected[0][index])
+            alone, padded = ([np.pad(v[index], [(0, more), (0, 0)]) for v in (x, dy)] for more in (0, 30))
+            for short, long in zip(
+                gradients_of(layer, (alone[0],), alone[1])[1:],
+                gradients_of(layer, (padded[0],), padded[1])[1:],
+                strict=True,
+            ):
+                assert_same_bits(long, short)
+
+
+@pytest.mark.parametrize("score", ["dot", "general"])
+@pytest.mark.parametrize("fill", [0.0, np.nan])
+def test_gradients_of_a_sample_of_attention_are_its_own(score: str, fill: float, dtype: str) -> None:
+    """Whatever the padding of the memory and of the queries."""
+    layer, h, memory, dy = attention_case(score, dtype)
+    lengths, queries = [40, 7, 0, 23], [9, 4, 5, 1]
+    for sample, (length, count) in enumerate(zip(lengths, queries, strict=True)):
+        memory[sample, length:] = fill
+        dy[sample, count:] = 0
+    y, _ = layer.forward(h, memory, lengths)
+    shares = layer.weights(h, memory, lengths)
+    dh, dmemory, *rest = gradients_of(layer, (h, memory), dy, lengths=lengths)
+    assert all(np.isfinite(each).all() for each in (y, dh, dmemory, *rest))
+    for sample, (length, count) in enumerate(zip(lengths, queries, strict=True)):
+        one = slice(sample, sample + 1)
+        inputs = h[one, :count], memory[one, :length]
+        assert_same_bits(layer(*inputs), y[one, :count])
+        assert_same_bits(layer.weights(*inputs), shares[one, :count, :length])
+        assert not shares[one, :, length:].any() and not dmemory[one, length:].any()
+        alone = gradients_of(layer, inputs, dy[one, :count])
+        assert_same_bits(alone[0], dh[one, :count])
+        assert_same_bits(alone[1], dmemory[one, :length])
+        # A gradient of weights is that of the padded sample alone, too.
+        padded = gradients_of(layer, (h[one], memory[one]), dy[one], lengths=[length])
+        for short, long in zip(alone[2:], padded[2:], strict=True):
+            assert_same_bits(long, short)
 
 
 def test_the_same_seed_trains_to_the_same_bits() -> None:

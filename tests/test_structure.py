@@ -171,7 +171,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figure": set(),
     "configuration": {"arrays"},
     "threadpools": set(),
-    "init": {"allocation", "gates"},
+    "init": {"allocation", "arrays", "gates"},
     "cuda": {"arrays", "gates"},
     "functional": {"arrays", "gates", "cuda"},
     "data": {"arrays"},

@@ -6,7 +6,6 @@
 #include "bind/register.h"
 #include "bind/stream.h"
 #include "bind/tape.h"
-#include "cpu/linear.h"
 
 namespace fusedrnn {
 namespace {
@@ -156,32 +155,6 @@ template <class T> class StackOf : public Stack {
   std::shared_ptr<const RowOrder> full_rows_;  // used with the GIL held
 };
 
-template <class T> py::array row_products_of(const py::array& x, const py::array& weight) {
-  const py::array in = dense<T>("row_products", "x", x, [&](const Shape& shape) {
-    if (shape.size() != 2 || weight.ndim() != 2 || shape[1] != weight.shape(1))
-      fail("row_products", "x", "has shape " + to_string(shape),
-           "(rows, inputs) with W " + to_string(shape_of(weight)));
-  });
-  py::array w = typed<T>("row_products", "weight", weight);
-  if (!addressable<T>(w)) w = contiguous_copy(w);
-  py::array y = new_array<T>({in.shape(0), w.shape(0)});
-  const LinearCall<T> call{in.shape(0),
-                           in.shape(1),
-                           w.shape(0),
-                           static_cast<const T*>(in.data()),
-                           static_cast<const T*>(w.data()),
-                           stride<T>(w, 0),
-                           stride<T>(w, 1),
-                           static_cast<T*>(y.mutable_data())};
-  without_gil([&] { run_linear(call, python_interrupted); });
-  return y;
-}
-
-py::array row_products(const py::array& x, const py::array& weight) {
-  return py::dtype::of<float>().equal(x.dtype()) ? row_products_of<float>(x, weight)
-                                                 : row_products_of<double>(x, weight);
-}
-
 GateFunction<double> read_function(const std::string& op, const py::handle& given) {
   const auto [name, alpha, beta] = given.cast<std::tuple<std::string, double, double>>();
 #define FUSEDRNN_FUNCTION(function) \
@@ -216,7 +189,6 @@ std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dt
 }  // namespace
 
 void register_stack(py::module_& m) {
-  m.def("row_products", &row_products, py::arg("x"), py::arg("weight"));
   py::class_<Tape>(m, "Tape")
       .def("backward", &Tape::backward, py::arg("dy"), py::arg("dh"), py::arg("dc"), py::arg("gradients"),
            py::arg("want_dx") = true)

@@ -60,12 +60,4 @@ template <class T> struct Sequence {
   T* workspace;  // of all threads; size from CellKernels::workspace
 };
 
-// y = x W^T: x (rows, I) and y (rows, O) in C order, W packed as panels of `lanes` outputs, (ceil(O / lanes), I,
-// lanes).
-template <class T> struct LinearProduct {
-  int64_t rows, I, O;
-  const T *x, *weights;
-  T* y;
-};
-
 }  // namespace fusedrnn

@@ -1,6 +1,7 @@
 // What a file compiled for one ISA offers the rest: a table of functions. No kernel is reached in any other way.
 #pragma once
 #include "core/cell.h"
+#include "core/product.h"
 #include "core/sequence.h"
 #include "core/share.h"
 
@@ -20,7 +21,9 @@ template <class T> struct CellKernels {
 template <class T> struct Kernels {
   int lanes;                        // of bfloat16 kernels too: they count pairs
   CellKernels<T> cell[cell_count];  // by CellKind
-  bool (*linear)(const LinearProduct<T>&, const Share&);
+  // Elements of Product::workspace that a thread needs, and its part of the product.
+  int64_t (*product_workspace)(const Product<T>&);
+  bool (*product)(const Product<T>&, const Share&);
   // Independent fused multiply-adds in registers for `rounds` rounds: the roof. Returns the operations done.
   int64_t (*multiply_add)(int64_t rounds);
   // Vectors over the rows of a matrix, and back (cpu/kernels/transpose.h).

@@ -225,31 +225,12 @@ void unpack_saved(const Problem& p, const Ragged& ragged, bool reverse, int64_t 
     }
 }
 
-template <class T>
-Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I, const Interrupt& interrupt) {
-  Counted counted(interrupt);
-  const int64_t lanes = kernels<T>().lanes, panels = (O + lanes - 1) / lanes;
-  Buffer<T> out(panels * I * lanes);
-  for (int64_t p = 0; p < panels; ++p) {
-    const int64_t used = std::min(lanes, O - p * lanes);
-    const T* from = weight + p * lanes * row;
-    T* to = out.get() + p * I * lanes;
-    for (int64_t i = 0; i < I; ++i, to += lanes) {
-      proceed(counted, lanes);
-      for (int64_t o = 0; o < used; ++o) to[o] = from[o * row + i * column];
-      std::fill(to + used, to + lanes, T(0));
-    }
-  }
-  return out;
-}
-
 #define FUSEDRNN_INSTANTIATE(T)                                                                                       \
   template class WeightCache<T>;                                                                                      \
   template void add_unpacked(const T*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t, \
                              int64_t, T*, T*);                                                                        \
   template void add_peepholes(const T*, int64_t, T*);                                                                 \
-  template void unpack_saved(const Problem&, const Ragged&, bool, int64_t, const T*, T*, const Interrupt&);           \
-  template Buffer<T> pack_panels(const T*, int64_t, int64_t, int64_t, int64_t, const Interrupt&);
+  template void unpack_saved(const Problem&, const Ragged&, bool, int64_t, const T*, T*, const Interrupt&);
 FUSEDRNN_INSTANTIATE(float)
 FUSEDRNN_INSTANTIATE(double)
 

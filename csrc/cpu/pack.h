@@ -63,10 +63,4 @@ template <class T>
 void unpack_saved(const Problem& problem, const Ragged& ragged, bool reverse, int64_t slots, const T* saved, T* to,
                   const Interrupt& interrupt = {});
 
-// W (O, I), element (o, i) at weight[o*row + i*column], as panels of `lanes` outputs: (ceil(O / lanes), I, lanes).
-// Throws Interrupted.
-template <class T>
-Buffer<T> pack_panels(const T* weight, int64_t row, int64_t column, int64_t O, int64_t I,
-                      const Interrupt& interrupt = {});
-
 }  // namespace fusedrnn

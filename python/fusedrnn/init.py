@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .allocation import claim_parameters, initialisation_is_skipped
+from .arrays.products import row_products
 from .gates import CELLS
 
 __all__ = [
@@ -165,14 +166,14 @@ def _reflected(rows: int, columns: int, dtype: np.dtype[Any], rng: np.random.Gen
         diagonal = np.arange(width)
         sign = np.where(v[diagonal, diagonal] < 0, -1.0, 1.0)
         v[diagonal, diagonal] += sign * np.sqrt((v * v).sum(axis=0))
-        products = v.T @ v
+        products = row_products(v.T, v.T)
         inverse = np.triu(products)
         inverse[diagonal, diagonal] *= 0.5
-        part, v_t = q[start:, start:], np.ascontiguousarray((v @ np.linalg.inv(inverse)).astype(dtype))
+        part, v_t = q[start:, start:], row_products(v, np.linalg.inv(inverse).T).astype(dtype)
         v = v.astype(dtype)
-        inner = v.T @ part
+        inner = row_products(v.T, part.T)
         for row in range(0, len(part), _ROWS):  # so that the product is in the cache when it is taken off
-            part[row : row + _ROWS] -= v_t[row : row + _ROWS] @ inner
+            part[row : row + _ROWS] -= row_products(v_t[row : row + _ROWS], inner.T)
         signs[start : start + width] = -sign
     q *= signs
     return q

@@ -4,8 +4,8 @@
 #include "cpu/kernels/cell_step.h"
 #include "cpu/kernels/fingerprint.h"
 #include "cpu/kernels/input_gradient.h"
-#include "cpu/kernels/linear.h"
 #include "cpu/kernels/peephole_gradient.h"
+#include "cpu/kernels/product.h"
 #include "cpu/kernels/roof.h"
 #include "cpu/kernels/transpose.h"
 #include "cpu/kernels/vmath.h"
@@ -79,10 +79,15 @@ const CellKernels<float> cells_bf16[fixed_cell_count] = {FUSEDRNN_CELLS(FUSEDRNN
 #endif
 extern const Kernels<Real> FUSEDRNN_TABLE;
 const Kernels<Real> FUSEDRNN_TABLE = {
-    Vec<Real>::lanes,      {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS) FUSEDRNN_VARIED_CELLS(FUSEDRNN_CELL_KERNELS)},
-    Linear<Real>::run,     multiply_add<Real>,
-    Transpose<Real>::copy, Transpose<Real>::add,
-    value_at<Real>,        fingerprint};
+    Vec<Real>::lanes,
+    {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS) FUSEDRNN_VARIED_CELLS(FUSEDRNN_CELL_KERNELS)},
+    RowProducts<Real>::workspace,
+    RowProducts<Real>::run,
+    multiply_add<Real>,
+    Transpose<Real>::copy,
+    Transpose<Real>::add,
+    value_at<Real>,
+    fingerprint};
 #endif
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

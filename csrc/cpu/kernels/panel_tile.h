@@ -1,5 +1,5 @@
-// The product of rows with a matrix whose columns lie in panels of vectors: for linear layers, and for the gradient of
-// the input. A piece of k is `runs_per_piece` stretches of the row.
+// The product of rows with a matrix whose columns lie in panels of vectors: the gradient of the input. A piece of k is
+// `runs_per_piece` stretches of the row.
 #pragma once
 #include "cpu/kernels/sweep.h"
 

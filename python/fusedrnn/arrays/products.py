@@ -1,4 +1,4 @@
-"""Matrix products: with rows that do not depend on each other, and with those of a BLAS."""
+"""Matrix products and sums whose elements do not depend on each other."""
 
 from __future__ import annotations
 
@@ -7,31 +7,24 @@ import numpy as np
 from .. import _core
 from .checks import Array
 
-_MOST_MULTIPLY_ADDS = 1e9  # of one call of a BLAS: 20 to 50 ms, in which nobody looks for Ctrl-C
-_MOST_COPIED = 1 << 22  # elements
-
-
-def product(a: Array, b: Array) -> Array:
-    """Compute a (M, K) b (K, N): by a BLAS, or by the kernels where Ctrl-C would have to wait for that."""
-    if type(a) is not np.ndarray or a.shape[0] * a.shape[1] * b.shape[1] <= _MOST_MULTIPLY_ADDS:
-        y: Array = a @ b
-        return y
-    if not a.flags.c_contiguous:
-        given: Array = a
-        a = np.empty_like(given, order="C")
-        step = max(1, _MOST_COPIED // given.shape[1])
-        for i in range(0, len(a), step):
-            a[i : i + step] = given[i : i + step]
-    return _core.row_products(a, b.T)
-
 
 def row_products(x: Array, weight: Array) -> Array:
-    """Compute x W^T from x (N, I) and W (O, I), so that the bits of a row depend on that row and W alone.
+    """Compute x W^T from x (N, I) and W (O, I), or item by item from x (B, N, I) and W (B, O, I), of any strides.
 
-    A BLAS chooses its kernel, and with it the order of a sum, by the number of rows and threads: the same sample would
-    get other bits in another batch. On a GPU it is cuBLAS's, whose bits are the same for the same shapes.
+    Each element is one chain of fused multiply-adds, whose bits depend on its row of x and its row of W alone. A BLAS
+    chooses its kernel, and with it the order of a sum, by the number of rows and threads: the same sample would get
+    other bits in another batch. On a GPU it is cuBLAS's, whose bits are the same for the same shapes.
     """
     if type(x) is not np.ndarray:
-        y: Array = x @ weight.T
+        y: Array = x @ (weight.T if weight.ndim == 2 else weight.transpose(0, 2, 1))
         return y
     return _core.row_products(x, weight)
+
+
+def row_sums(x: Array) -> Array:
+    """Sum x (..., N) over its last axis to (...), first to last: zeros at the end of a row do not change its bits."""
+    if type(x) is not np.ndarray:
+        y: Array = x.sum(axis=-1)
+        return y
+    rows = x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
+    return row_products(np.ones((1, x.shape[-1]), x.dtype), rows).reshape(x.shape[:-1])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.checks import Array, as_real, check_shape, parse_dtype
+from ..arrays.products import row_sums
 from .base import Layer, Tape
 from .protocol import Shape
 from .registry import register_layer
@@ -21,10 +22,21 @@ def sigmoid(x: Array, xp: Any = np) -> Array:
     return y
 
 
-def softmax(x: Array, xp: Any = np) -> Array:
-    """exp(x) / sum(exp(x)) over the last axis; the maximum is taken off first, so that nothing overflows."""
-    y: Array = xp.exp(x - x.max(axis=-1, keepdims=True)) if x.size else xp.exp(x)
-    y /= y.sum(axis=-1, keepdims=True)
+def softmax(x: Array, xp: Any = np, valid: Array | None = None) -> Array:
+    """exp(x) / sum(exp(x)) over the last axis; the maximum is taken off first, so that nothing overflows.
+
+    Where ``valid``, which broadcasts to x, is False, y is 0, whatever x; so is a row that has nothing valid.
+    """
+    if x.size == 0:
+        return xp.exp(x)  # type: ignore[no-any-return]
+    if valid is not None:
+        x = xp.where(valid, x, -np.inf)
+    largest = x.max(axis=-1, keepdims=True)
+    if valid is not None:
+        largest = xp.where(largest == -np.inf, 0, largest)
+    y: Array = xp.exp(x - largest)
+    total = row_sums(y)[..., np.newaxis]
+    y /= total if valid is None else xp.where(total == 0, 1, total)
     return y
 
 
@@ -42,7 +54,7 @@ DERIVATIVES: dict[str, Callable[[Array, Array], Array]] = {
     "tanh": lambda y, dy: dy * (1 - y * y),
     "sigmoid": lambda y, dy: dy * y * (1 - y),
     "relu": lambda y, dy: dy * (y > 0),
-    "softmax": lambda y, dy: y * (dy - (dy * y).sum(axis=-1, keepdims=True)),
+    "softmax": lambda y, dy: y * (dy - row_sums(dy * y)[..., np.newaxis]),
 }
 
 

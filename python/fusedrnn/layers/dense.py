@@ -9,7 +9,7 @@ import numpy as np
 from ..allocation import claim_parameters
 from ..arrays.accumulation import add_to
 from ..arrays.checks import Array, as_real, check_shape, flag, positive_int, random_generator
-from ..arrays.products import product, row_products
+from ..arrays.products import row_products, row_sums
 from ..init import check_init, glorot_uniform, torch_uniform
 from .base import Layer, Tape
 from .protocol import Shape
@@ -101,11 +101,12 @@ class Linear(Layer):
         dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
         rows = dy.reshape(-1, self.out_features)
-        if self.trainable:
-            add_to(self._grads["weight"], product(rows.T, x.reshape(-1, self.in_features)))
-        if self.bias and self.trainable:
-            add_to(self._grads["bias"], rows.sum(axis=0))
-        dx: Array = product(rows, self._params["weight"]).reshape(x.shape)
+        dx: Array = row_products(rows, self._params["weight"].T).reshape(x.shape)
+        if self.trainable:  # all products come first: an interrupted one leaves the gradients as they were
+            dweight = row_products(rows.T, x.reshape(-1, self.in_features).T)
+            if self.bias:
+                add_to(self._grads["bias"], row_sums(rows.T))
+            add_to(self._grads["weight"], dweight)
         return dx
 
     def input_shape(self) -> Shape:

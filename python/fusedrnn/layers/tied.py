@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays.accumulation import add_to
 from ..arrays.checks import Array, as_real, check_shape
-from ..arrays.products import product, row_products
+from ..arrays.products import row_products, row_sums
 from .base import Layer, Tape
 from .dense import Linear
 from .protocol import Shape
@@ -53,9 +53,11 @@ class TiedLinear(Layer):
         dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
         rows = dy.reshape(-1, self.out_features)
-        add_to(self.linear.grads["weight"], product(x.reshape(-1, self.in_features).T, rows))
-        add_to(self._grads["bias"], rows.sum(axis=0))
-        dx: Array = product(rows, self.linear.params["weight"].T).reshape(x.shape)
+        # All products come first: an interrupted one leaves the gradients as they were.
+        dx: Array = row_products(rows, self.linear.params["weight"]).reshape(x.shape)
+        dweight = row_products(x.reshape(-1, self.in_features).T, rows.T)
+        add_to(self._grads["bias"], row_sums(rows.T))
+        add_to(self.linear.grads["weight"], dweight)
         return dx
 
     def input_shape(self) -> Shape:

@@ -9,7 +9,7 @@ import numpy as np
 from ..arrays.accumulation import add_to
 from ..arrays.checks import Array, as_lengths, as_real, check_shape, positive_int, seed_sequence
 from ..arrays.namespace import from_host
-from ..arrays.products import product, row_products
+from ..arrays.products import row_products
 from ..init import glorot_uniform
 from ..layers import Linear, Tape, register_layer
 from ..layers.activation import DERIVATIVES, softmax
@@ -93,7 +93,7 @@ class Attention(Model):
         h : array_like (B, T, query_size)
             The queries.
         memory : array_like (B, S, memory_size)
-            What is read; finite.
+            What is read; anything past the end.
         lengths : array_like of int (B,), optional
             Valid steps of the memory. Without one, the context is 0.
         """
@@ -106,7 +106,7 @@ class Attention(Model):
 
     def weights(self, h: Any, memory: Any, lengths: Any = None) -> Array:
         """Return a (B, T, S): how much each query reads of each step; 0 past the memory's end."""
-        return self._attend(*self._inputs(h, memory), lengths)[0]
+        return self._attend(*self._inputs(h, memory, lengths))[0]
 
     def backward(self, tape: Tape, dy: Any) -> tuple[Array, Array]:
         """Return (dh, dmemory) for dy, shaped as h."""
@@ -116,13 +116,13 @@ class Attention(Model):
         joined = self.combine.backward(combine_tape, DERIVATIVES["tanh"](y, dy))
         dcontext, dh = joined[..., : self.memory_size], joined[..., self.memory_size :]
         # Where nothing is valid a is 0, and so is the softmax's gradient.
-        dscores = DERIVATIVES["softmax"](a, dcontext @ memory.transpose(0, 2, 1))
-        dmemory = a.transpose(0, 2, 1) @ dcontext + dscores.transpose(0, 2, 1) @ projected
-        dprojected = dscores @ memory
+        dscores = DERIVATIVES["softmax"](a, row_products(dcontext, memory))
+        dmemory = row_products(_turned(a), _turned(dcontext)) + row_products(_turned(dscores), _turned(projected))
+        dprojected = row_products(dscores, _turned(memory))
         if self.score == "general":
-            flat = dprojected.reshape(-1, self.memory_size)
-            add_to(self._grads["weight"], product(h.reshape(-1, self.query_size).T, flat))
-            dprojected = product(flat, self._params["weight"].T).reshape(h.shape)
+            rows = dprojected.reshape(-1, self.memory_size)
+            dprojected = row_products(rows, self._params["weight"]).reshape(h.shape)
+            add_to(self._grads["weight"], row_products(h.reshape(-1, self.query_size).T, rows.T))
         return dh + dprojected, dmemory
 
     def input_shape(self) -> Shape:
@@ -134,36 +134,24 @@ class Attention(Model):
         return {"combine": (*x[:-1], self.memory_size + self.query_size)}
 
     def _run(self, training: bool, h: Any, memory: Any, lengths: Any) -> tuple[Array, Tape]:
-        h, memory = self._inputs(h, memory)
-        a, context, projected = self._attend(h, memory, lengths)
+        h, memory, valid = self._inputs(h, memory, lengths)
+        a, context, projected = self._attend(h, memory, valid)
         joined = self.xp.concatenate((context, h), axis=-1)
         combined, combine_tape = self.combine.forward(joined) if training else (self.combine(joined), None)
         y: Array = self.xp.tanh(combined)
         return y, Tape(self, (h, projected, memory, a, y, combine_tape) if training else ())
 
-    def _attend(self, h: Array, memory: Array, lengths: Any) -> tuple[Array, Array, Array]:
+    def _attend(self, h: Array, memory: Array, valid: Array | None) -> tuple[Array, Array, Array]:
         """Return (a, context, h W)."""
-        batch, steps, size = memory.shape
         projected = h
         if self.score == "general":
             rows = row_products(h.reshape(-1, self.query_size), self._params["weight"].T)
-            projected = rows.reshape(*h.shape[:2], size)
-        ends = np.full(batch, steps) if lengths is None else as_lengths(self.op, lengths, batch, steps)
-        xp = self.xp
-        a = xp.zeros((*h.shape[:2], steps), dtype=self.dtype)
-        context = xp.zeros((*h.shape[:2], size), dtype=self.dtype)
-        # Samples of one length at a time, and one product a query: then neither the padding nor the rest of the batch
-        # decides how a sum is made.
-        for end in np.unique(ends[ends > 0]).tolist():
-            chosen = from_host(xp, np.flatnonzero(ends == end))
-            keys = memory[:, :end][chosen][:, np.newaxis]
-            scores = projected[chosen][:, :, np.newaxis] @ keys.transpose(0, 1, 3, 2)
-            shares = softmax(scores, xp)
-            a[:, :, :end][chosen] = shares[:, :, 0]
-            context[chosen] = (shares @ keys)[:, :, 0]
-        return a, context, projected
+            projected = rows.reshape(*h.shape[:2], self.memory_size)
+        a = softmax(row_products(projected, memory), self.xp, valid)
+        return a, row_products(a, _turned(memory)), projected
 
-    def _inputs(self, h: Any, memory: Any) -> tuple[Array, Array]:
+    def _inputs(self, h: Any, memory: Any, lengths: Any) -> tuple[Array, Array, Array | None]:
+        """Return (h, memory, valid): memory is 0 past its end, valid (B, 1, S) or None where all of it is."""
         h = as_real(self.op, "h", h, self.dtype, self.xp)
         memory = as_real(self.op, "memory", memory, self.dtype, self.xp)
         if h.ndim != 3 or h.shape[2] != self.query_size:
@@ -171,4 +159,16 @@ class Attention(Model):
         if memory.ndim != 3 or memory.shape[::2] != (len(h), self.memory_size):
             expected = f"(batch, steps, memory_size) = ({len(h)}, steps, {self.memory_size})"
             raise ValueError(f"{self.op}: memory has shape {memory.shape}; expected {expected}")
-        return h, memory
+        if lengths is None:
+            return h, memory, None
+        batch, steps = memory.shape[:2]
+        known = np.arange(steps) < as_lengths(self.op, lengths, batch, steps)[:, np.newaxis]
+        if known.all():
+            return h, memory, None
+        valid = from_host(self.xp, known)
+        return h, self.xp.where(valid[:, :, np.newaxis], memory, 0), valid[:, np.newaxis]
+
+
+def _turned(x: Array) -> Array:
+    """Return x (B, N, I) as (B, I, N), of the same memory."""
+    return x.transpose(0, 2, 1)
