@@ -55,6 +55,7 @@ RECIPES = {
 def torch_curve(truth: Any, recipe: Recipe, inputs: Any, target: Any, loss: Any, lengths: list[Any]) -> list[float]:
     """Train as ``fit`` with seed 1 does; the clipping must have something to do."""
     optimizer, clipped = recipe.theirs(truth.parameters()), 0
+    per_step = target.ndim == 3 or (target.ndim == 2 and target.dtype == torch.int64)
     order_rng, curve = np.random.default_rng(1), []
     for _ in range(EPOCHS):
         order, total, weight = order_rng.permutation(SAMPLES), 0.0, 0
@@ -63,16 +64,17 @@ def torch_curve(truth: Any, recipe: Recipe, inputs: Any, target: Any, loss: Any,
             optimizer.zero_grad()
             chosen = [n[rows] for n in lengths]
             value = loss(truth(*(x[rows] for x in inputs), *chosen), target[rows], chosen[-1])
-            value.backward()
+            # Every label counts alike over an epoch: a batch of few is weighed by the labels that it lacks.
+            count, usual = (
+                (int(chosen[-1].sum()), float(lengths[-1].double().mean()) * len(rows)) if per_step else (4, 4)
+            )
+            (value * (count / usual)).backward()
             if recipe.clip_value is not None:
                 clipped += max(float(p.grad.abs().max()) for p in truth.parameters()) > recipe.clip_value
                 nn.utils.clip_grad_value_(truth.parameters(), recipe.clip_value)
             if recipe.clip_norm is not None:
                 clipped += float(nn.utils.clip_grad_norm_(truth.parameters(), recipe.clip_norm)) > recipe.clip_norm
             optimizer.step()
-            count = (
-                int(chosen[-1].sum()) if target.ndim == 3 or (target.ndim == 2 and target.dtype == torch.int64) else 4
-            )
             total, weight = total + value.item() * count, weight + count
         curve.append(total / weight)
     assert clipped > 0 or (recipe.clip_norm is None and recipe.clip_value is None)

@@ -1,6 +1,7 @@
 // What forward and backward share: the order of rows on host and device, time loops in recorded segments, and the tape.
 #pragma once
 #include <algorithm>
+#include <stdexcept>
 
 #include "cuda/engine/device.h"
 #include "cuda/kernels/steps.h"
@@ -16,6 +17,8 @@ template <class Body> void with_cell(CellKind kind, Body body) {
     return body.template operator()<formula>();
     FUSEDRNN_CELLS(FUSEDRNN_CASE)
 #undef FUSEDRNN_CASE
+    default:
+      throw std::runtime_error("a cell with other functions is on the cpu only; expected a layer without");
   }
 }
 
