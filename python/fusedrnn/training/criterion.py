@@ -90,6 +90,15 @@ class Criterion:
         self._samples = samples
         self._by_class: Array | None = None
 
+    def check_metrics(self, metrics: tuple[Any, ...]) -> None:
+        """Raise ValueError if a built-in metric would compare step by step what has different time steps."""
+        names = [metric for metric in metrics if isinstance(metric, str)]
+        if self.by_sample and names:
+            raise ValueError(
+                f"{self.op}: metrics has {names[0]!r}, which compares each time step with a label; expected metrics of "
+                f"your own with loss {self.name}, such as a distance of ctc_labels"
+            )
+
     def judge(self, pred: Array, batch: Batch, normalizer: float | None = None) -> Verdict:
         """Apply the loss to a batch, and divide the gradient by ``normalizer``, or by what counts."""
         mask = self._mask(pred, batch)

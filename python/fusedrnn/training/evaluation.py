@@ -52,9 +52,11 @@ def evaluate(
     check_model("evaluate", model)
     samples = make_samples(x, y, lengths, sample_weight, op="evaluate", step_rank=rank_of_steps(loss, "evaluate"))
     check_inputs("evaluate", type(model), len(samples.inputs))
-    measured = RunningMetrics(several("metrics", metrics, "evaluate"), op="evaluate")
+    metrics = several("metrics", metrics, "evaluate")
+    measured = RunningMetrics(metrics, op="evaluate")
     size = positive_int("evaluate", "batch_size", batch_size)
     criterion = Criterion(loss, class_weight, flag("evaluate", "ignore_nan", ignore_nan), samples, op="evaluate")
+    criterion.check_metrics(metrics)
     value = judged(model, [samples], criterion, size, measured)
     return {"loss": value, **measured.values()}
 

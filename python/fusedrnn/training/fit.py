@@ -198,6 +198,7 @@ def fit(
     carrier = Carrier(model) if stateful else None
     criterion = Criterion(loss, class_weight, ignore_nan, feed.samples)
     metrics, callbacks = several("metrics", metrics), several("callbacks", callbacks)
+    criterion.check_metrics(metrics)
     names = check_recorded(RunningMetrics(metrics, op="fit").values(), judge_on is not None)
     check_monitors(callbacks, names)
     clip = clipping(clip_value, clip_norm)
