@@ -177,7 +177,7 @@ template <class T> FUSEDRNN_INLINE Vec<T> where_or(Vec<T> gate, Vec<T> x, Vec<T>
 // x, but 0 where y is one of two values.
 template <class T> FUSEDRNN_INLINE Vec<T> where_unlike(Vec<T> y, T low, T high, Vec<T> x) {
   const Vec<T> zero(T(0)), a(low), b(high);
-  return {(y.v == a.v) | (y.v == b.v) ? zero.v : x.v};
+  return {((y.v == a.v) | (y.v == b.v)) ? zero.v : x.v};
 }
 
 // unit 2^n, where n stands in the low bits of `shifted` (see exp_plus in vmath.h) and unit is a power of two.
