@@ -33,7 +33,8 @@ class Tape:
         self._core = core
 
     def backward(self, dy: Any, dh: Any, dc: Any, gradients: list[Any], want_dx: bool = True) -> tuple[Any, ...]:
-        dx, dh0, dc0 = self._core.backward(dy.numpy(), dh, dc, [gradient.numpy() for gradient in gradients], want_dx)
+        arrays = [gradient.numpy() for gradient in gradients]
+        dx, dh0, dc0, *_ = self._core.backward(dy.numpy(), dh, dc, arrays, want_dx)
         return torch.from_numpy(dx), dh0, dc0
 
 

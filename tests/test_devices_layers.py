@@ -130,8 +130,19 @@ def test_sequential() -> None:
     assert_alike(gpu(to_device(x), LENGTHS), cpu(x, LENGTHS))
 
 
+ON_CPU_ALONE = {"masked", "masked tokens"}
+ON_BOTH = {name: case for name, case in CASES.items() if name not in ON_CPU_ALONE}
+
+
+@pytest.mark.parametrize("name", sorted(ON_CPU_ALONE))
+def test_what_is_on_the_cpu_alone_says_so(name: str) -> None:
+    model, inputs = arguments(CASES[name], "float64")
+    with pytest.raises(RuntimeError, match=r"Masked: .* on the cpu only; the layer is on cuda: layer.to\('cpu'\)"):
+        forward_inputs(model.to("cuda"), to_device(inputs), None)
+
+
 @pytest.mark.parametrize("with_lengths", [True, False])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", ON_BOTH.values(), ids=ON_BOTH)
 def test_models(case: ModelCase, with_lengths: bool) -> None:
     """Outputs, gradients and inference of every model agree."""
     lengths = keywords(case).get("lengths") if with_lengths else None
@@ -147,7 +158,7 @@ def test_models(case: ModelCase, with_lengths: bool) -> None:
     assert_alike(call_inputs(gpu, to_device(inputs), lengths), call_inputs(cpu, inputs, lengths), what="inference")
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", ON_BOTH.values(), ids=ON_BOTH)
 def test_models_of_no_samples(case: ModelCase) -> None:
     cpu, inputs = arguments(case, "float64")
     gpu, nothing = case.make("float64").to("cuda"), tuple(x[:0] for x in inputs)

@@ -153,7 +153,8 @@ def test_what_the_parameters_depend_on_is_fixed(cell: str, name: str, value: obj
 
 
 def test_all_constructors_show_their_arguments() -> None:
-    """The signatures are the same, but for the nonlinearity."""
-    rnn, lstm = (inspect.signature(layer).parameters for layer in (fr.RNN, fr.LSTM))
-    assert {name: p for name, p in rnn.items() if name != "nonlinearity"} == dict(lstm)
+    """The signatures are the same, but for the nonlinearity, and what only an LSTM has."""
+    rnn, lstm, gru = (inspect.signature(layer).parameters for layer in (fr.RNN, fr.LSTM, fr.GRU))
+    assert {name: p for name, p in rnn.items() if name != "nonlinearity"} == dict(gru)
+    assert {name: p for name, p in lstm.items() if name not in ("coupled", "peephole")} == dict(gru)
     assert rnn["nonlinearity"].default == "tanh"

