@@ -377,8 +377,10 @@ class Recurrent(Layer):
         if device == "cpu":
             if self.compute_dtype == "float16":
                 raise RuntimeError(f"{self.op}: compute_dtype is 'float16'; expected None or 'bfloat16' on cpu")
-            options = None if self.variant.plain else self.variant.kernel_options(self._books)
-            make = partial(_core.Stack, compute_dtype=self.compute_dtype or self.dtype.name, options=options)
+            options: dict[str, Any] = (
+                {} if self.variant.plain else {"options": self.variant.kernel_options(self._books)}
+            )
+            make = partial(_core.Stack, compute_dtype=self.compute_dtype or self.dtype.name, **options)
         elif self.compute_dtype:
             make = partial(import_module("fusedrnn.cuda.mixed").MixedStack, compute_dtype=self.compute_dtype)
         else:
