@@ -213,11 +213,10 @@ class Recurrent(Layer):
         if self.batch_first and (type(x) is not np.ndarray or x.dtype.char == "O"):
             x, lengths = unragged(self.op, "x", x, lengths)
         x, h0, c0, batched = self._inputs(x, state, lengths)
-        again = self._restarts(x, resets, reset_state, batched)
+        plain = resets is None and reset_state is None  # the usual call, which takes two microseconds
+        again = {} if plain else self._restarts(x, resets, reset_state, batched).of()
         serial = serial_of(self)  # first: a list of the arrays holds them
-        y, h, c, _ = self._stack.forward(
-            self._weights, x, h0, c0, lengths, self.batch_first, False, serial, **again.of()
-        )
+        y, h, c, _ = self._stack.forward(self._weights, x, h0, c0, lengths, self.batch_first, False, serial, **again)
         return self._outputs(y, h, c, batched)
 
     def forward(
