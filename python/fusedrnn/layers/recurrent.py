@@ -210,8 +210,8 @@ class Recurrent(Layer):
         ValueError, TypeError
             For wrong shapes, lengths and dtypes; the message names the argument, what was got and what was expected.
         """
-        if self.batch_first and (type(x) is not np.ndarray or x.dtype.char == "O"):
-            x, lengths = unragged(self.op, "x", x, lengths)
+        if type(x) is not np.ndarray or x.dtype is not self.dtype or self.xp is not np:
+            x, lengths = self._converted(x, lengths)
         x, h0, c0, batched = self._inputs(x, state, lengths)
         plain = resets is None and reset_state is None  # the usual call, which takes two microseconds
         again = {} if plain else self._restarts(x, resets, reset_state, batched).of()
@@ -228,8 +228,8 @@ class Recurrent(Layer):
         state and of the weights. A tape may be used again: it then computes the forward once more and gives the same
         bits.
         """
-        if self.batch_first and (type(x) is not np.ndarray or x.dtype.char == "O"):
-            x, lengths = unragged(self.op, "x", x, lengths)
+        if type(x) is not np.ndarray or x.dtype is not self.dtype or self.xp is not np:
+            x, lengths = self._converted(x, lengths)
         x, h0, c0, batched = self._inputs(x, state, lengths)
         if self.device != "cpu":  # there the kernels copy it
             h0, c0 = (None if each is None else each.copy() for each in (h0, c0))
@@ -455,9 +455,14 @@ class Recurrent(Layer):
     def _slabs(self, layer: int) -> slice:
         return slice(layer * self.num_directions, (layer + 1) * self.num_directions)
 
-    def _inputs(self, x: Any, state: Any, lengths: Any) -> tuple[Array, Array | None, Array | None, bool]:
+    def _converted(self, x: Any, lengths: Any) -> tuple[Array, Any]:
+        """Return x as an array of the layer's dtype and device, which the kernels judge, and its lengths."""
+        if self.batch_first:
+            x, lengths = unragged(self.op, "x", x, lengths)
+        return as_real(self.op, "x", x, self.dtype, self.xp), lengths
+
+    def _inputs(self, x: Array, state: Any, lengths: Any) -> tuple[Array, Array | None, Array | None, bool]:
         """Return (x, h0, c0, batched) with a batch axis everywhere; what is batched is judged by the kernels."""
-        x = as_real(self.op, "x", x, self.dtype, self.xp)
         batched = x.ndim != 2
         if not batched:
             if lengths is not None:
