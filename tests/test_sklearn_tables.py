@@ -126,9 +126,8 @@ def test_a_series_may_drift(tmp_path: Path) -> None:
         errors[standardize] = np.abs(model.forecast(60) - series[200:]).max()
     assert errors["auto"] == errors["window"] <= 25 and errors[True] >= 60
     model = RecurrentRegressor(window=24, horizon=12, epochs=1, **SMALL).fit(series)
-    assert np.allclose(
-        model.predict(series + 1e4), model.predict(series) + 1e4, atol=0.5
-    )  # the level is all that moved
+    moved = model.predict(series + 1e4) - model.predict(series)  # the level is all that moved, but for float32
+    assert np.max(np.abs(moved - 1e4)) <= 0.01
     model.save(tmp_path / "file")
     assert np.array_equal(load(tmp_path / "file").forecast(30), model.forecast(30))
 
