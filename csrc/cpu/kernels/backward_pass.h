@@ -1,8 +1,8 @@
 // The time loop of backward: one direction of one layer, all cells of one shape.
 #pragma once
 #include "cpu/kernels/gate_gradients.h"
+#include "cpu/kernels/panel_tile.h"
 #include "cpu/kernels/rows.h"
-#include "cpu/kernels/sweep.h"
 #include "cpu/kernels/time_loop.h"
 #include "cpu/kernels/workspace.h"
 
@@ -15,92 +15,78 @@ namespace fusedrnn::FUSEDRNN_ISA {
 template <class C, class T, class E> struct BackwardPass {
   using V = Vec<T>;
   static constexpr int L = V::lanes, G = C::gates, S = C::slots, rec = C::recurrent_slot;
-  static constexpr int values = Operand<E>::values, run_length = G * L / values;  // of a unit's gates
-  static constexpr int64_t runs_per_piece = units_per_piece<C, T>;
+  static constexpr int values = Operand<E>::values;
+  static constexpr int64_t runs_per_piece = units_per_piece<T>(G);
 
-  // Cells [first, first + N) of a tile, whose dL/dh is acc.
+  using Panel = PanelTile<E>;
+
+  // Cells [first, first + N) of a tile, whose dL/dh is dh.
   struct Args;
-  using Finish = void (*)(const Args&, const V* acc, int64_t j0, int64_t unit0, int first, int units);
+  using Finish = void (*)(const Args&, const V* dh, int64_t j0, int64_t unit0, int first, int units);
 
-  struct Args {
+  struct Args : Panel::Args {  // the operands: dz of a later step and W_hh^T; K counts units and gates
     const Sequence<T>* seq;
-    Blocks blocks;
+    const Blocks* blocks;
     int64_t row, total_rows;
-    PackedMatrix<E, 1> weights;  // W_hh^T; K: of the units and gates, in elements of E
-    RowRun dz;                   // of all blocks
-    T *carry, *dc;               // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc
-    int64_t step;                // -1: the initial state
-    int64_t j0, runs;            // runs: U, or 0 for samples without a later step
-    int64_t swept_bytes;
-    const Finish* finish;  // by N
+    T *carry, *dc;  // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc
+    int64_t step;   // -1: the initial state
+    int64_t j0;
+    const Finish* finish_cells;  // by N
   };
 
-  struct Step {
-    using Args = BackwardPass::Args;
-    static constexpr int gates = 1;
-    template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
-      const Sequence<T>& seq = *a.seq;
-      const int64_t j0 = a.j0 + at.row, R = a.total_rows;
-      const int64_t run0 = at.piece * runs_per_piece, run1 = smaller(a.runs, run0 + runs_per_piece);
-      Tile<E, Rows, Units, 1> t;
-      const E* dz[Rows];
-      for (int r = 0; r < Rows; ++r)
-        dz[r] = operands<E>(seq.gates + (run0 * R + seq.ragged->first[a.step + 1] + j0 + r) * S * L) + rec * L / values;
-      const int64_t K = a.weights.K, k = smaller((run1 - run0) * run_length, K - run0 * run_length);
-      const int64_t next_k = at.next_piece * runs_per_piece * run_length;
-      const E* w = a.weights.from(at.unit, run0 * run_length);
-      const T* dy[Rows];
-      const bool adds_dy = at.piece == 0 && a.step >= 0 && seq.dy.data;
-      if (adds_dy) find_dy(a, dy, j0, Rows, at.unit, Units);
-      t.multiply(dz, a.dz.part(run0, run1), w, L, K * L,
-                 a.weights.template ahead<Units>(at, w, k, next_k, a.swept_bytes));
-#pragma GCC unroll 1
-      for (int r = 0; r < Rows; ++r)
-        for (int u = 0; u < Units; ++u) {
-          T* carry = a.carry + (j0 + r) * a.row + (at.unit + u) * L;
-          V dh = t.acc[r * t.vectors + u] + V::load(carry);
-          if (adds_dy) dh = dh + load_within(dy[r], u * L, seq.H - at.unit * L);
-          t.acc[r * t.vectors + u] = dh;
-          if (run1 < a.runs)
-            dh.store(carry);
-          else if (a.step < 0)
-            store_within(dh, seq.dh0.data + seq.ragged->state[j0 + r] * seq.dh0.stride, (at.unit + u) * L, seq.H);
-        }
-      if (run1 < a.runs || a.step < 0) return;
-      each_group<Rows * Units>([&](int N, int i) FUSEDRNN_BODY { a.finish[N](a, t.acc + i, j0, at.unit, i, Units); });
-    }
-  };
-
-  // Where dy of a tile stands. It is fetched while the tile multiplies, because nobody has read it before. Apart from
-  // the tile: in each of them it would make the library a tenth of a megabyte larger.
-  static __attribute__((noinline)) void find_dy(const Args& a, const T** dy, int64_t j0, int rows, int64_t unit,
-                                                int units) {
+  // Where dy of a tile stands. It is fetched while the tile multiplies, because nobody has read it before.
+  static void fetch_dy(const typename Panel::Args& panel, const Place& at, int rows, int units) {
+    const Args& a = static_cast<const Args&>(panel);
+    if (at.piece || a.step < 0) return;
     for (int r = 0; r < rows; ++r) {
-      dy[r] = row_of(a.seq->dy, *a.seq, a.step, j0 + r) + unit * L;
-      for (int u = 0; u < units; ++u) __builtin_prefetch(dy[r] + u * L, 0, 3);
+      const T* dy = row_of(a.seq->dy, *a.seq, a.step, a.j0 + at.row + r) + at.unit * L;
+      for (int u = 0; u < units; ++u) __builtin_prefetch(dy + u * L, 0, 3);
     }
   }
 
-  static bool run(const Sequence<T>& seq, const Share& share, const Finish* finish) {
+  static void finish(const typename Panel::Args& panel, const Place& at, V* dh, int rows, int units) {
+    const Args& a = static_cast<const Args&>(panel);
+    const Sequence<T>& seq = *a.seq;
+    const int64_t j0 = a.j0 + at.row;
+    const bool adds_dy = at.piece == 0 && a.step >= 0 && seq.dy.data;
+    const bool goes_on = (at.piece + 1) * a.runs_per_piece < a.run.runs;
+    for (int r = 0; r < rows; ++r) {
+      const T* dy = adds_dy ? row_of(seq.dy, seq, a.step, j0 + r) + at.unit * L : nullptr;
+      T* carry = a.carry + (j0 + r) * a.row + at.unit * L;
+      for (int u = 0; u < units; ++u) {
+        V sum = dh[r * units + u] + V::load(carry + u * L);
+        if (adds_dy) sum = sum + load_within(dy, u * L, seq.H - at.unit * L);
+        dh[r * units + u] = sum;
+        if (goes_on)
+          sum.store(carry + u * L);
+        else if (a.step < 0)
+          store_within(sum, seq.dh0.data + seq.ragged->state[j0 + r] * seq.dh0.stride, (at.unit + u) * L, seq.H);
+      }
+    }
+    if (goes_on || a.step < 0) return;
+    for_groups(rows * units, [&](int N, int i) FUSEDRNN_BODY { a.finish_cells[N](a, dh + i, j0, at.unit, i, units); });
+  }
+
+  static bool run(const Sequence<T>& seq, const Share& share, const Finish* finish_cells) {
     const Ragged& ragged = *seq.ragged;
     const Workspace<C, T, E> space(seq, share.size);
     const Blocks blocks(seq.H, G, L, values);
     const int64_t K = ceil_div(blocks.columns, values);
-    Args a{
-        .seq = &seq,
-        .blocks = blocks,
-        .row = space.row,
-        .total_rows = ragged.rows(),
-        .weights = {operands<E>(seq.recurrent_weights_t), K},
-        .dz = gate_run(blocks, values, rec, ragged.rows() * S * L),
-        .carry = space.h(0),
-        .dc = space.c(),
-        .step = 0,
-        .j0 = 0,
-        .runs = 0,
-        .swept_bytes = (share.unit_end - share.unit_begin) * K * L * int64_t(sizeof(T)),
-        .finish = finish,
-    };
+    Args a{};
+    Panel::set_weights(a, operands<E>(seq.recurrent_weights_t), K,
+                       (share.unit_end - share.unit_begin) * K * L * int64_t(sizeof(T)));
+    a.run = gate_run(blocks, values, rec, ragged.rows() * S * L);
+    a.row_stride = S * L;
+    a.runs_per_piece = runs_per_piece;
+    a.prepare = seq.dy.data ? fetch_dy : nullptr;
+    a.finish = finish;
+    a.seq = &seq;
+    a.blocks = &blocks;
+    a.row = space.row;
+    a.total_rows = ragged.rows();
+    a.carry = space.h(0);
+    a.dc = space.c();
+    a.finish_cells = finish_cells;
     load_state(a, share);
     int64_t later = 0;  // samples that have a later step
     for (a.step = ragged.steps - 1; a.step >= -1; --a.step) {
@@ -115,14 +101,15 @@ template <class C, class T, class E> struct BackwardPass {
   }
 
  private:
-  // The samples [low, high) that are this thread's.
+  // The samples [low, high) that are this thread's. runs: all blocks of dz, or 0 for samples without a later step.
   static bool sweep(Args& a, const Share& share, int64_t low, int64_t high, int64_t runs) {
     if (low < share.sample_begin) low = share.sample_begin;
     if (high > share.sample_end) high = share.sample_end;
     a.j0 = low;
-    a.runs = runs;
+    a.run.runs = runs;
+    a.rows = operands<E>(a.seq->gates + (a.seq->ragged->first[a.step + 1] + low) * S * L) + rec * L / values;
     const int64_t pieces = runs ? ceil_div(runs, runs_per_piece) : 1;
-    return Sweep<Step>::run(a, share, high - low, share.unit_begin, share.unit_end, pieces, a.step & 1);
+    return Sweep<Panel>::run(a, share, high - low, share.unit_begin, share.unit_end, pieces, a.step & 1);
   }
 
   static void load_state(const Args& a, const Share& share) {

@@ -130,7 +130,7 @@ template <class C, class T, class E> struct BackwardCell {
     else
       bypass = C::backward(s, h0, c0, c1, dh, dc);
     each<N>([&](auto n) FUSEDRNN_BODY {
-      const int64_t distance = a.blocks.distance(unit0 + ((first + n) & (units - 1)));
+      const int64_t distance = a.blocks->distance(unit0 + ((first + n) & (units - 1)));
       // In this order: in a dense block each gate overwrites what the vector of the one before left behind its end.
       each<S>([&](auto i) FUSEDRNN_BODY {
         if constexpr (values == 1)

@@ -6,8 +6,7 @@
 namespace fusedrnn::FUSEDRNN_ISA {
 
 // Transposed weights hold one vector for each k, where k counts (unit, gate): so many blocks of units are a piece.
-template <class C, class T>
-constexpr int64_t units_per_piece = piece_length / (C::gates * Vec<T>::lanes);
+template <class T> constexpr int64_t units_per_piece(int64_t gates) { return piece_length / (gates * Vec<T>::lanes); }
 
 // dz as the rows of a product: for each block of units the columns from the gate in `slot` on, `jump` apart.
 FUSEDRNN_INLINE RowRun gate_run(const Blocks& blocks, int64_t values, int64_t slot, int64_t jump) {

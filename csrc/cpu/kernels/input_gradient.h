@@ -11,21 +11,27 @@ template <class C, class T, class E> struct InputGradient {
   static constexpr int L = Vec<T>::lanes, S = C::slots, values = Operand<E>::values;
   static constexpr int64_t chunk_rows = 96;
 
+  struct Args : PanelTile<E>::Args {
+    int64_t columns;  // of dx
+    bool add;
+    T** to;  // rows of dx
+    FUSEDRNN_INLINE T* to_row(int64_t i) const { return to[i]; }
+  };
+
   static bool run(const Sequence<T>& seq, const Share& share) {
     T* rows[chunk_rows];
     const Blocks blocks(seq.H, C::gates, L, values);
-    const int64_t total = seq.ragged->rows();
+    const int64_t total = seq.ragged->rows(), K = ceil_div(blocks.columns, values);
     const auto [begin, end] = share.part_of(total);
-    typename PanelTile<E>::Args a{
-        .weights = {operands<E>(seq.input_weights_t), ceil_div(blocks.columns, values)},
-        .columns = seq.I,
-        .rows = nullptr,
-        .run = gate_run(blocks, values, C::input_slot, total * S * L),
-        .row_stride = S * L,
-        .runs_per_piece = units_per_piece<C, T>,
-        .to = rows,
-        .add = seq.add_to_dx,
-    };
+    Args a{};
+    PanelTile<E>::set_weights(a, operands<E>(seq.input_weights_t), K, K * seq.I * int64_t(sizeof(T)));
+    a.run = gate_run(blocks, values, C::input_slot, total * S * L);
+    a.row_stride = S * L;
+    a.runs_per_piece = units_per_piece<T>(C::gates);
+    a.finish = finish_rows<E, Args>;
+    a.columns = seq.I;
+    a.add = seq.add_to_dx;
+    a.to = rows;
     RowCursor cursor(seq.ragged, begin);
     for (int64_t row0 = begin; row0 < end; row0 += chunk_rows) {
       const int64_t n = smaller(chunk_rows, end - row0);

@@ -1,5 +1,5 @@
-// The product of rows with a matrix whose columns lie in panels of vectors: the gradient of the input. A piece of k is
-// `runs_per_piece` stretches of the row.
+// The product of rows with a matrix whose columns lie in panels of vectors: what backward passes on to the step before,
+// the gradient of the input, linear layers. A tile is compiled once for all of them; `finish` takes its sums.
 #pragma once
 #include "cpu/kernels/sweep.h"
 
@@ -10,36 +10,63 @@ template <class E> struct PanelTile {
   using V = Vec<T>;
   static constexpr int L = V::lanes, gates = 1;
 
+  // What a caller does to a tile of `rows` x `units` vectors; its own Args begin with these.
+  struct Args;
+  using Prepare = void (*)(const Args&, const Place&, int rows, int units);
+  using Finish = void (*)(const Args&, const Place&, V* sums, int rows, int units);
+
   struct Args {
-    PackedMatrix<E, 1> weights;  // (panels, K, L)
-    int64_t columns;             // of the result
-    const E* rows;               // operand of row i at rows + i*row_stride
-    RowRun run;                  // how k runs from there
-    int64_t row_stride, runs_per_piece;
-    T** to;    // where row i of the result goes
-    bool add;  // to what is there
+    const E* rows;  // operand of row i at rows + i*row_stride
+    int64_t row_stride;
+    RowRun run;              // how k runs from there
+    int64_t runs_per_piece;  // a piece of k is so many stretches of it
+    const E* weights;        // panel u of L columns at weights + u*panel, its k at k*k_stride from there
+    int64_t K, panel, k_stride;
+    int64_t swept_bytes;  // of weights; 0: they are at hand
+    Prepare prepare;      // before the product; may be null
+    Finish finish;        // after it
   };
+
+  // The weights of Args as a packed matrix (panels, K, L).
+  static FUSEDRNN_INLINE void set_weights(Args& a, const E* packed, int64_t K, int64_t swept_bytes) {
+    a.weights = packed;
+    a.K = K;
+    a.panel = K * L;
+    a.k_stride = L;
+    a.swept_bytes = swept_bytes;
+  }
 
   template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
     const int64_t run0 = at.piece * a.runs_per_piece, run1 = smaller(a.run.runs, run0 + a.runs_per_piece);
     Tile<E, Rows, Units, 1> t;
     const E* row[Rows];
     for (int r = 0; r < Rows; ++r) row[r] = a.rows + run0 * a.run.jump + (at.row + r) * a.row_stride;
-    const int64_t K = a.weights.K, k0 = run0 * a.run.length, k = smaller(K - k0, (run1 - run0) * a.run.length);
+    const int64_t k0 = run0 * a.run.length, k = smaller(a.K - k0, (run1 - run0) * a.run.length);
     const int64_t next_k = at.next_piece * a.runs_per_piece * a.run.length;
-    const E* w = a.weights.from(at.unit, k0);
-    t.multiply(row, a.run.part(run0, run1), w, L, K * L,
-               a.weights.template ahead<Units>(at, w, k, next_k, K * a.columns * int64_t(sizeof(T))));
-#pragma GCC unroll 1
-    for (int r = 0; r < Rows; ++r)
-      for (int u = 0; u < Units; ++u) {
-        T* to = a.to[at.row + r];
-        const int64_t column = (at.unit + u) * L;
-        V sum = t.acc[r * t.vectors + u];
-        if (at.piece || a.add) sum = sum + load_within<T>(to, column, a.columns);
-        store_within(sum, to, column, a.columns);
-      }
+    const E* w = a.weights + at.unit * a.panel + k0 * a.k_stride;
+    const PackedMatrix<E, 1> matrix{a.weights, a.K};
+    if (a.prepare) a.prepare(a, at, Rows, Units);
+    t.multiply(row, a.run.part(run0, run1), w, a.k_stride, a.panel,
+               matrix.template ahead<Units>(at, w, k, next_k, a.swept_bytes));
+    a.finish(a, at, t.acc, Rows, Units);
   }
 };
+
+// A finish of PanelTile that writes rows of a result, or adds to them. Args has `columns`, of the result; `add`, to
+// what is there; and to_row(i), where row i goes.
+template <class E, class Args>
+void finish_rows(const typename PanelTile<E>::Args& panel, const Place& at, typename PanelTile<E>::V* sums, int rows,
+                 int units) {
+  using T = typename PanelTile<E>::T;
+  const Args& a = static_cast<const Args&>(panel);
+  const bool add = at.piece || a.add;
+  for (int r = 0; r < rows; ++r) {
+    T* to = a.to_row(at.row + r);
+    for (int u = 0; u < units; ++u, ++sums) {
+      const int64_t column = (at.unit + u) * PanelTile<E>::L;
+      store_within(add ? *sums + load_within<T>(to, column, a.columns) : *sums, to, column, a.columns);
+    }
+  }
+}
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

@@ -8,44 +8,20 @@
 #pragma once
 #include "core/product.h"
 #include "core/share.h"
-#include "cpu/kernels/sweep.h"
+#include "cpu/kernels/panel_tile.h"
 #include "cpu/kernels/transpose.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
-template <class T> struct ProductTile {
-  using V = Vec<T>;
-  static constexpr int L = V::lanes, gates = 1;
-
-  struct Args {
-    const T* rows;  // element (row i, k) at rows + i*row_stride + k*k_stride
-    int64_t row_stride, k_stride;
-    const T* weights;  // panel u of L columns at weights + u*panel, its k at k*w_step from there
-    int64_t K, panel, w_step;
+template <class T> class RowProducts {
+  struct Args : PanelTile<T>::Args {
+    int64_t columns;
+    bool add;
     T* to;  // first column of row i at to + i*stride
-    int64_t stride, columns;
-    bool add;  // to what is there
+    int64_t stride;
+    FUSEDRNN_INLINE T* to_row(int64_t i) const { return to + i * stride; }
   };
 
-  template <int Rows, int Units> static void tile(const Args& a, const Place& at) {
-    Tile<T, Rows, Units, 1> t;
-    const T* row[Rows];
-    for (int r = 0; r < Rows; ++r) row[r] = a.rows + (at.row + r) * a.row_stride;
-    const T* w = a.weights + at.unit * a.panel;
-    t.multiply(row, RowRun::single(a.K, a.k_stride), w, a.w_step, a.panel, {w, 0});
-#pragma GCC unroll 1
-    for (int r = 0; r < Rows; ++r)
-      for (int u = 0; u < Units; ++u) {
-        T* to = a.to + (at.row + r) * a.stride;
-        const int64_t column = (at.unit + u) * L;
-        V sum = t.acc[r * t.vectors + u];
-        if (a.add) sum = sum + load_within<T>(to, column, a.columns);
-        store_within(sum, to, column, a.columns);
-      }
-  }
-};
-
-template <class T> class RowProducts {
  public:
   static int64_t workspace(const Product<T>& p) {
     return block_size(p) + (packs_rows(p) ? (smaller(row_chunk(p), p.rows) + 2 * L) * piece_size(p) : 0);
@@ -98,21 +74,17 @@ template <class T> class RowProducts {
                     rows = row0 + (row1 - row0) * (chunk + 1) / chunks - first;
       for (int64_t piece = 0; piece < pieces; ++piece) {
         const auto [k0, k] = piece_of<T>(piece, p.K);
-        typename ProductTile<T>::Args a{
-            .rows = x + first * p.x.row + k0 * p.x.step,
-            .row_stride = p.x.row,
-            .k_stride = p.x.step,
-            .weights = nullptr,
-            .K = k,
-            .panel = 0,
-            .w_step = 0,
-            .to = nullptr,
-            .stride = p.columns,
-            .columns = 0,
-            .add = piece > 0,
-        };
+        Args a{};
+        a.rows = x + first * p.x.row + k0 * p.x.step;
+        a.row_stride = p.x.row;
+        a.run = RowRun::single(k, p.x.step);
+        a.runs_per_piece = 1;
+        a.K = k;
+        a.finish = finish_rows<T, Args>;
+        a.stride = p.columns;
+        a.add = piece > 0;
         if (packs_rows(p)) {
-          a.k_stride = pack_rows(a.rows, p.x, rows, k, packed_rows);
+          a.run.step = pack_rows(a.rows, p.x, rows, k, packed_rows);
           a.rows = packed_rows;
           a.row_stride = 1;
         }
@@ -124,14 +96,12 @@ template <class T> class RowProducts {
           if (rows <= one_tile && p.weight.row == 1 && a.columns == panels * L) {
             a.weights = w;
             a.panel = L;
-            a.w_step = p.weight.step;
+            a.k_stride = p.weight.step;
           } else {
             pack_block(w, p.weight, a.columns, k, block);
-            a.weights = block;
-            a.panel = k * L;
-            a.w_step = L;
+            PanelTile<T>::set_weights(a, block, k, 0);
           }
-          if (!Sweep<ProductTile<T>>::run(a, share, rows, 0, panels, 1) || !share.poll(share.context)) return false;
+          if (!Sweep<PanelTile<T>>::run(a, share, rows, 0, panels, 1) || !share.poll(share.context)) return false;
         }
       }
     }

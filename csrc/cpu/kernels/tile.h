@@ -54,10 +54,10 @@ struct RowRun {
   int64_t step = 1;  // distance between successive k within a stretch
 
   static FUSEDRNN_INLINE RowRun single(int64_t length, int64_t step = 1) { return {1, 0, 0, length, 0, step}; }
-  // Some of the stretches, with step 1.
+  // Some of the stretches.
   FUSEDRNN_INLINE RowRun part(int64_t begin, int64_t end) const {
     const bool last = end == runs;
-    return {end - begin, length, jump, last ? last_length : length, last ? last_shift : 0};
+    return {end - begin, length, jump, last ? last_length : length, last ? last_shift : 0, step};
   }
 };
 

@@ -17,6 +17,14 @@ template <int cells, class Body> FUSEDRNN_INLINE void each_group(const Body& bod
   if constexpr (rest > 0) body(rest, cells - rest);
 }
 
+// The same for a number of cells that is known only now.
+template <class Body> FUSEDRNN_INLINE void for_groups(int cells, const Body& body) {
+  const int N = cells_at_once(cells);
+  int i = 0;
+  for (; i + N <= cells; i += N) body(N, i);
+  if (i < cells) body(cells - i, i);
+}
+
 // Calls body(j, unit, at) for each sorted sample and block of units that are this thread's; at: where the block begins
 // in a state whose rows are `row` apart.
 template <int L, class Body> FUSEDRNN_INLINE void each_state(const Share& share, int64_t row, const Body& body) {
