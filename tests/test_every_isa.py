@@ -14,7 +14,7 @@ from scripts import run_python
 
 HERE = Path(__file__).parent
 IN_USE, AVAILABLE = fr.config()["isa"], fr.config()["isa_available"]
-FILES = ["test_kernels.py", "test_gradients.py", "test_bitwise.py", "test_products.py"]
+FILES = ["test_kernels.py", "test_gradients.py", "test_bitwise.py", "test_products.py", "test_updates.py"]
 
 
 def test_isa_in_use_is_available() -> None:

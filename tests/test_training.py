@@ -218,11 +218,7 @@ def set_gradients(model: fr.Layer, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize(("ours", "formula", "options"), OPTIMIZERS)
-@pytest.mark.parametrize("cached", [1 << 17, 5])  # a large parameter is changed in pieces
-def test_optimizers_follow_their_formulas(
-    ours: Any, formula: Any, options: Any, cached: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fusedrnn.training.optimizers.base._CACHED", cached)
+def test_optimizers_follow_their_formulas(ours: Any, formula: Any, options: Any) -> None:
     model = fr.Sequential(fr.Linear(3, 4, dtype="float64", seed=1), fr.Linear(4, 2, dtype="float64", seed=2))
     arrays, truth = dict(model.params), model.state_dict()
     states: dict[str, dict[str, Any]] = {name: {} for name in truth}
@@ -323,8 +319,7 @@ def test_an_optimizer_is_copied_with_its_model() -> None:
     assert all(np.array_equal(optimizer.layer.params[name], value) for name, value in before.items())
 
 
-def test_a_parameter_in_another_order_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusedrnn.training.optimizers.base._CACHED", 5)
+def test_a_parameter_in_another_order_is_updated() -> None:
     results = []
     for order in "CF":
         layer = fr.Linear(3, 4, seed=1)

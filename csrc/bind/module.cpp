@@ -18,4 +18,5 @@ PYBIND11_MODULE(_core, m) {
   fusedrnn::register_stack(m);
   fusedrnn::register_addresses(m);
   fusedrnn::register_product(m);
+  fusedrnn::register_update(m);
 }

@@ -4,6 +4,7 @@
 #include "core/product.h"
 #include "core/sequence.h"
 #include "core/share.h"
+#include "core/update.h"
 
 namespace fusedrnn {
 
@@ -24,6 +25,9 @@ template <class T> struct Kernels {
   // Elements of Product::workspace that a thread needs, and its part of the product.
   int64_t (*product_workspace)(const Product<T>&);
   bool (*product)(const Product<T>&, const Share&);
+  // By Rule: changes n elements of a parameter and its state by the gradient.
+  void (*update[rule_count])(T* param, const T* grad, T* state0, T* state1, int64_t n, const Rates& rates);
+  double (*square_sum)(const T* x, int64_t n);
   // Independent fused multiply-adds in registers for `rounds` rounds: the roof. Returns the operations done.
   int64_t (*multiply_add)(int64_t rounds);
   // Vectors over the rows of a matrix, and back (cpu/kernels/transpose.h).

@@ -8,6 +8,7 @@
 #include "cpu/kernels/product.h"
 #include "cpu/kernels/roof.h"
 #include "cpu/kernels/transpose.h"
+#include "cpu/kernels/update.h"
 #include "cpu/kernels/vmath.h"
 #include "cpu/kernels/weight_gradient.h"
 
@@ -83,6 +84,9 @@ const Kernels<Real> FUSEDRNN_TABLE = {
     {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS) FUSEDRNN_VARIED_CELLS(FUSEDRNN_CELL_KERNELS)},
     RowProducts<Real>::workspace,
     RowProducts<Real>::run,
+    {Updates<Real>::sgd, Updates<Real>::momentum, Updates<Real>::rmsprop, Updates<Real>::rmsprop_momentum,
+     Updates<Real>::adam},
+    square_sum<Real>,
     multiply_add<Real>,
     Transpose<Real>::copy,
     Transpose<Real>::add,

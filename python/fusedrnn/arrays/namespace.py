@@ -8,11 +8,13 @@ indices, and the arrays' methods. Small things that only describe a batch (lengt
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
 from . import devices
 
 
@@ -97,9 +99,19 @@ def square_sum(xp: Any, array: Any) -> Any:
     """Return the sum of squares in float64, a scalar where the array is."""
     if xp is np:
         flat = array.ravel(order="K")
-        return np.einsum("i,i->", flat, flat, dtype=np.float64)  # casts in small pieces, without a float64 copy
+        known = _core.square_sum(flat)
+        if known is None:  # of another dtype or alignment: cast in small pieces, without a float64 copy
+            known = np.einsum("i,i->", flat, flat, dtype=np.float64)
+        return known
     wide = array.astype(np.float64)
     return (wide * wide).sum()
+
+
+def all_finite(xp: Any, array: Any) -> bool:
+    """Return whether no element is NaN or infinite."""
+    if xp is np and array.dtype.kind == "f" and math.isfinite(square_sum(xp, array)):
+        return True  # an overflow of the sum proves nothing
+    return bool(xp.isfinite(array).all())
 
 
 def add_rows(xp: Any, table: Any, rows: Any, values: Any) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays.namespace import on_gpu, to_host
+from ..arrays.namespace import all_finite, on_gpu, to_host
 from ..layers.base import Layer
 from .clip import trainable_arrays
 from .data import Batch, Samples
@@ -41,22 +40,21 @@ def wrong_gradient(model: Layer) -> str:
     """Return the name of a gradient that is not finite, or nothing."""
     xp = model.xp
     for name, grad in trainable_arrays(model, model.grads).items():
-        # A sum is faster than a look at each element. One that overflows proves nothing.
-        if not math.isfinite(float(grad.sum())) and not _finite(xp, grad):
+        if not all_finite(xp, grad):
             return name
     return ""
 
 
 def _cause(model: Layer, batch: Batch, samples: Samples | None, criterion: Criterion) -> str:
     for name, param in model.params.items():
-        if not _finite(model.xp, param):
+        if not all_finite(model.xp, param):
             return f"{name} is not finite, so an earlier step was too large; lower the learning rate or set clip_norm"
     names = [f"x[{index}]" for index in range(len(batch.inputs))] if isinstance(batch.x, tuple) else ["x"]
     parts: list[tuple[str, Any]] = list(zip(names, batch.inputs, strict=True))
     if not criterion.ignore_nan:
         parts.append(("y", batch.y))
     for index, (name, array) in enumerate(parts):
-        if array.dtype.kind == "f" and not _finite(model.xp, array):
+        if array.dtype.kind == "f" and not all_finite(model.xp, array):
             hint = ", or ignore_nan=True for a target that is not known" if name == "y" else ""
             return f"{name} of {_place(index, samples, array)} has NaN or infinity; clean the data{hint}"
         largest = max((np.finfo(param.dtype).max for param in model.params.values()), default=np.inf)
@@ -100,7 +98,3 @@ def _place(index: int, samples: Samples | None, array: Any) -> str:
 def array_is_finite(array: Any) -> bool:
     """Return whether all elements are finite, wherever the array is."""
     return bool((array - array == 0).all())
-
-
-def _finite(xp: Any, array: Any) -> bool:
-    return bool(xp.isfinite(array).all())

@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from ... import _core
 from ...arrays.checks import Array, as_real, integer, number
-from ...arrays.namespace import assign, host_copy, take_host
+from ...arrays.namespace import all_finite, assign, host_copy, take_host
 from ...layers.base import Layer
 from ...layers.parameters import check_writeable
 from ..clip import unique_arrays
+from .formulas import change
 
-_CACHED = 1 << 17  # elements of a parameter that go through all passes of an update together
+
+class Step(NamedTuple):
+    """What a step does: a rule of ``formulas``, the buffers that it changes, in its order, and its numbers."""
+
+    rule: str
+    buffers: tuple[str, ...]
+    rates: dict[str, float]
 
 
 class Optimizer(ABC):
@@ -56,12 +64,6 @@ class Optimizer(ABC):
             name: {key: xp.zeros(array.shape, dtype=array.dtype) for key, array in params.items()}
             for name in self.buffer_names
         }
-        # Two rows of each dtype, shared by all parameters.
-        largest: dict[np.dtype[Any], int] = {}
-        for array in params.values():
-            size = min(array.size, _CACHED) if xp is np and array.flags.c_contiguous else array.size
-            largest[array.dtype] = max(size, largest.get(array.dtype, 0))
-        self._scratch = {dtype: [xp.empty((size,), dtype=dtype) for _ in range(2)] for dtype, size in largest.items()}
 
     def __repr__(self) -> str:
         decay = f", weight_decay={self.weight_decay}" if self.weight_decay else ""
@@ -91,48 +93,30 @@ class Optimizer(ABC):
         xp = self.layer.xp
         if self.check_finite:
             for name in params:
-                if not xp.isfinite(grads[name]).all():
+                if not all_finite(xp, grads[name]):
                     raise FloatingPointError(f"{self.op}: the gradient of {name} is not finite")
         for buffers in self._buffers.values():
             if buffers.keys() != every.keys():
                 raise ValueError(f"{self.op}: the layer has other parameters than when the optimizer was made")
         check_writeable(self.op, params)
         self.steps += 1
-        for name, param in params.items():
-            buffers = {buffer: arrays[name] for buffer, arrays in self._buffers.items()}
-            self._update_pieces(xp, param, grads[name], buffers)
+        step = self._next_step()
+        items = [
+            (param, grads[name], *(self._buffers[buffer][name] for buffer in step.buffers), None)
+            for name, param in params.items()
+        ]
+        left = range(len(items))
+        if xp is np:  # in one call, which nothing interrupts; it leaves arrays of other orders
+            left = _core.update(step.rule, items, **step.rates)
+        for index in left:
+            param, grad, *states, rows = items[index]
+            change(xp, step.rule, step.rates, param, grad, tuple(states), rows)
         for constrain in self.constraints:
             constrain()
 
-    def _update_pieces(self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array]) -> None:
-        """Change a parameter: on the cpu a piece at a time, which stays in a core's cache from one pass to the next."""
-        pieces = [slice(None)]
-        if xp is np and param.size > _CACHED and all(each.flags.c_contiguous for each in (param, grad)):
-            param, grad = param.reshape(-1), grad.reshape(-1)
-            buffers = {name: array.reshape(-1) for name, array in buffers.items()}
-            pieces = [slice(start, start + _CACHED) for start in range(0, param.size, _CACHED)]
-        rows = self._scratch[param.dtype]
-        if param[pieces[0]].size > len(rows[0]):  # an array in another order, put in the place of an earlier one
-            rows = [xp.empty((param.size,), dtype=param.dtype) for _ in range(2)]
-        for piece in pieces:
-            part = param[piece]
-            spare0, spare1 = (row[: part.size].reshape(part.shape) for row in rows)
-            decayed = self._decayed(xp, part, grad[piece], spare0)
-            self._update(xp, part, decayed, {name: array[piece] for name, array in buffers.items()}, spare0, spare1)
-
     @abstractmethod
-    def _update(
-        self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
-    ) -> None:
-        """Change ``param`` and ``buffers``. Read ``grad`` only: it is the layer's own, or ``spare0``."""
-
-    def _decayed(self, xp: Any, param: Array, grad: Array, scratch: Array) -> Array:
-        """Return grad + weight_decay * param."""
-        if self.weight_decay == 0:
-            return grad
-        xp.multiply(param, self.weight_decay, out=scratch)
-        scratch += grad
-        return scratch
+    def _next_step(self) -> Step:
+        """Return what the step does whose number is ``steps``."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return {"steps": int, "lr": float, "buffers": {buffer: {parameter: NumPy copy}}}, for resuming."""

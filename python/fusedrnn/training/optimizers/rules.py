@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from ...arrays.checks import Array
 from ...layers.base import Layer
-from .base import Optimizer
+from .base import Optimizer, Step
 
 
 class SGD(Optimizer):
@@ -59,18 +57,12 @@ class SGD(Optimizer):
         if nesterov and momentum == 0:
             raise ValueError("SGD: nesterov is True with momentum 0; expected a positive momentum")
 
-    def _update(
-        self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
-    ) -> None:
-        direction = grad
-        if self.momentum:
-            direction = buffers["momentum"]
-            direction *= self.momentum
-            direction += grad
-            if self.nesterov:
-                xp.multiply(direction, self.momentum, out=spare1)
-                direction = xp.add(spare1, grad, out=spare1)
-        param -= xp.multiply(direction, self.lr, out=spare1)
+    def _next_step(self) -> Step:
+        rates = {"lr": self.lr, "decay": self.weight_decay}
+        if not self.momentum:
+            return Step("sgd", (), rates)
+        along, ahead = (self.momentum, 1.0) if self.nesterov else (1.0, 0.0)
+        return Step("momentum", self.buffer_names, rates | {"momentum": self.momentum, "along": along, "ahead": ahead})
 
 
 class RMSprop(Optimizer):
@@ -125,22 +117,12 @@ class RMSprop(Optimizer):
         self.momentum = self._fraction("momentum", momentum)
         self.eps = self._at_least_0("eps", eps)
 
-    def _update(
-        self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
-    ) -> None:
-        square = buffers["square"]
-        square *= self.alpha
-        xp.multiply(grad, grad, out=spare1)
-        spare1 *= 1 - self.alpha
-        square += spare1
-        xp.sqrt(square, out=spare1)
-        spare1 += self.eps
-        direction = xp.divide(grad, spare1, out=spare1)
-        if self.momentum:
-            buffers["momentum"] *= self.momentum
-            buffers["momentum"] += direction
-            direction = buffers["momentum"]
-        param -= xp.multiply(direction, self.lr, out=spare1)
+    def _next_step(self) -> Step:
+        rates = {"lr": self.lr, "decay": self.weight_decay, "eps": self.eps}
+        rates |= {"square_kept": self.alpha, "square_share": 1 - self.alpha}
+        if not self.momentum:
+            return Step("rmsprop", self.buffer_names[:1], rates)
+        return Step("rmsprop_momentum", self.buffer_names, rates | {"momentum": self.momentum})
 
 
 class Adam(Optimizer):
@@ -192,24 +174,11 @@ class Adam(Optimizer):
         self.betas = (self._fraction("betas[0]", beta1), self._fraction("betas[1]", beta2))
         self.eps = self._at_least_0("eps", eps)
 
-    def _update(
-        self, xp: Any, param: Array, grad: Array, buffers: dict[str, Array], spare0: Array, spare1: Array
-    ) -> None:
-        mean, square = buffers["mean"], buffers["square"]
+    def _next_step(self) -> Step:
         beta1, beta2 = self.betas
-        xp.subtract(grad, mean, out=spare1)
-        spare1 *= 1 - beta1
-        mean += spare1
-        square *= beta2
-        xp.multiply(grad, grad, out=spare1)
-        spare1 *= 1 - beta2
-        square += spare1
-        xp.sqrt(square, out=spare1)
-        spare1 /= math.sqrt(1 - beta2**self.steps)
-        spare1 += self.eps
-        xp.divide(mean, spare1, out=spare0)
-        spare0 *= self.lr / (1 - beta1**self.steps)
-        param -= spare0
+        rates = {"lr": self.lr / (1 - beta1**self.steps), "decay": self.weight_decay, "eps": self.eps}
+        rates |= {"mean_share": 1 - beta1, "square_kept": beta2, "square_share": 1 - beta2}
+        return Step("adam", self.buffer_names, rates | {"root_scale": math.sqrt(1 - beta2**self.steps)})
 
 
 class AdamW(Adam):
@@ -248,6 +217,6 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(layer, lr, betas=betas, eps=eps, weight_decay=weight_decay, check_finite=check_finite)
 
-    def _decayed(self, xp: Any, param: Array, grad: Array, scratch: Array) -> Array:
-        param *= 1 - self.lr * self.weight_decay
-        return grad
+    def _next_step(self) -> Step:
+        step = super()._next_step()
+        return step._replace(rates=step.rates | {"decay": 0.0, "shrink": 1 - self.lr * self.weight_decay})
