@@ -102,6 +102,23 @@ def test_optimizers_and_clipping(name: str) -> None:
     optimizers[1].load_state_dict(optimizers[0].state_dict())
 
 
+def test_sparse_gradients() -> None:
+    cpu, gpu = (fr.Embedding(7, 3, 2, sparse=True, dtype="float64", seed=1).to(device) for device in ("cpu", "cuda"))
+    optimizers = fr.Adam(cpu, check_finite=True), fr.Adam(gpu, check_finite=True)
+    for step in range(3):
+        ids = np.random.default_rng(step).integers(0, 7, (2, 2))
+        for layer, move, optimizer in ((cpu, np.asarray, optimizers[0]), (gpu, to_device, optimizers[1])):
+            layer.zero_grad()
+            y, tape = layer.forward(move(ids))
+            layer.backward(tape, y)
+            training.clip_grad_value(layer, 0.5)
+            fr.clip_grad_norm(layer, 0.7)
+            optimizer.step()
+        assert_alike(tuple(gpu.grads.values()), tuple(cpu.grads.values()), 1e-12, "grads")
+        assert_alike(tuple(gpu.params.values()), tuple(cpu.params.values()), 1e-12, "params")
+    assert np.array_equal(gpu.to("cpu").gradient_rows()["weight"], cpu.gradient_rows()["weight"])
+
+
 def test_an_optimizer_belongs_to_the_device_it_was_made_on() -> None:
     layer = fr.Linear(3, 2)
     optimizer = fr.Adam(layer)

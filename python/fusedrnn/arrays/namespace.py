@@ -114,6 +114,15 @@ def all_finite(xp: Any, array: Any) -> bool:
     return bool(xp.isfinite(array).all())
 
 
+def distinct(xp: Any, numbers: Any) -> Any:
+    """Return the numbers of an integer array, ascending, each once, as int64."""
+    flat = numbers.reshape(-1).astype(np.int64)
+    if xp is np:
+        return np.unique(flat)
+    ordered = xp.sort(flat)
+    return ordered[xp.searchsorted(ordered, ordered) == xp.arange(len(ordered))]
+
+
 def add_rows(xp: Any, table: Any, rows: Any, values: Any) -> None:
     """Add ``values`` (..., D) into the rows of ``table`` (N, D) whose numbers are ``rows`` (...), some several times.
 

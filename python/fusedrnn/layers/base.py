@@ -185,8 +185,17 @@ class Layer(LayerProtocol):
 
     def zero_grad(self) -> None:
         """Fill all gradients with 0."""
-        for grad in self.grads.values():
-            grad.fill(0)
+        for layer in self.layers():
+            layer._zero_own_grads()
+
+    def gradient_rows(self) -> dict[str, Array]:
+        """Return, for each parameter with a sparse gradient, the ascending numbers of the rows that may not be 0."""
+        inside = {
+            f"{name}.{each}": rows
+            for name, child in self._children.items()
+            for each, rows in child.gradient_rows().items()
+        }
+        return self._own_gradient_rows() | inside
 
     def to(self: _Self, device: str) -> _Self:
         """Move the parameters and gradients of this layer and of all inside it; on an error nothing has changed.
@@ -350,6 +359,14 @@ class Layer(LayerProtocol):
             child.to(self.device)
         self._children[name] = child
         self._inside = inside
+
+    def _zero_own_grads(self) -> None:
+        for grad in self._grads.values():
+            grad.fill(0)
+
+    def _own_gradient_rows(self) -> dict[str, Array]:
+        """Return ``gradient_rows`` of the parameters of its own."""
+        return {}
 
     def _merged(self, attribute: str) -> dict[str, Array]:
         own: dict[str, Array] = getattr(self, attribute)

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..allocation import claim_parameters
 from ..arrays.accumulation import add_to_rows
-from ..arrays.checks import Array, as_integer, as_real, check_shape, integer, positive_int, random_generator
+from ..arrays.checks import Array, as_integer, as_real, check_shape, flag, integer, positive_int, random_generator
+from ..arrays.namespace import distinct, from_host, to_host
 from ..init import normal
 from .base import Layer, Tape
 from .protocol import Shape
@@ -25,6 +26,12 @@ class Embedding(Layer):
         Number of tokens and length of a vector.
     padding_idx : int, optional
         A token whose vector starts at 0 and gets no gradient; negative ones count from the end, as in torch.
+    sparse : bool
+        Whether a training step takes as long as the tokens of its batch need, however large the table: clearing,
+        clipping and optimizers look only at the rows that ``backward`` has added to, and the gradient of others, which
+        nobody else may write to, is taken for 0. For SGD without momentum and weight decay this changes nothing. With
+        others what is kept of a row (means, momentum) stands still while its token does not occur, as in
+        torch.optim.SparseAdam, and weight decay reaches it only then.
     dtype : {"float32", "float64"}
         Type of weight and y.
     device : {"cpu", "cuda"}
@@ -43,7 +50,7 @@ class Embedding(Layer):
         If a size is not positive or ``padding_idx`` is not a row of the table.
     """
 
-    _fixed = frozenset({"num_embeddings", "embedding_dim", "padding_idx", "dtype"})
+    _fixed = frozenset({"num_embeddings", "embedding_dim", "padding_idx", "sparse", "dtype"})
 
     def __init__(
         self,
@@ -51,11 +58,14 @@ class Embedding(Layer):
         embedding_dim: int,
         padding_idx: int | None = None,
         *,
+        sparse: bool = False,
         dtype: Any = "float32",
         device: str = "cpu",
         seed: int | None = None,
     ) -> None:
         super().__init__(dtype=dtype, device=device)
+        self.sparse = flag(self.op, "sparse", sparse)
+        self._touched: list[Array] = []  # rows of the gradient, each array ascending; of a sparse one
         self.num_embeddings = positive_int(self.op, "num_embeddings", num_embeddings)
         self.embedding_dim = positive_int(self.op, "embedding_dim", embedding_dim)
         self.padding_idx = None if padding_idx is None else self._row(padding_idx)
@@ -71,6 +81,7 @@ class Embedding(Layer):
             "num_embeddings": self.num_embeddings,
             "embedding_dim": self.embedding_dim,
             "padding_idx": self.padding_idx,
+            "sparse": self.sparse,
             "dtype": self.dtype.name,
         }
 
@@ -101,6 +112,8 @@ class Embedding(Layer):
         if self.padding_idx is not None:
             kept = ids != self.padding_idx
             ids, dy = ids[kept], dy[kept]
+        if self.sparse:
+            self._touched.append(distinct(self.xp, ids))
         add_to_rows(self.xp, self._grads["weight"], ids, dy)
 
     def input_shape(self) -> Shape:
@@ -110,6 +123,26 @@ class Embedding(Layer):
     def output_shape(self, x: Shape) -> Any:
         """Return x's shape with the axis of a vector after it."""
         return (*x, self.embedding_dim)
+
+    def _zero_own_grads(self) -> None:
+        if not self.sparse:
+            super()._zero_own_grads()
+        for rows in self._own_gradient_rows().values():
+            self._grads["weight"][rows] = 0
+        self._touched.clear()
+
+    def _own_gradient_rows(self) -> dict[str, Array]:
+        if not self.sparse:
+            return {}
+        if len(self._touched) != 1:
+            joined = self.xp.concatenate([self.xp.zeros(0, dtype=np.int64), *self._touched])
+            self._touched[:] = [distinct(self.xp, joined)]
+        return {"weight": self._touched[0]}
+
+    def _attributes_on(self, device: str) -> dict[str, Any]:
+        attributes = super()._attributes_on(device)
+        rows = [from_host(attributes["xp"], to_host(rows)) for rows in self._touched]
+        return attributes | {"_touched": rows}
 
     def _look_up(self, ids: Array) -> Array:
         y: Array = self._params["weight"][ids]

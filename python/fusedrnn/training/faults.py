@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays.namespace import all_finite, on_gpu, to_host
 from ..layers.base import Layer
-from .clip import trainable_arrays
+from .clip import gradients_to_change
 from .data import Batch, Samples
 from .losses import steps_needed
 
@@ -39,7 +39,7 @@ def not_finite(
 def wrong_gradient(model: Layer) -> str:
     """Return the name of a gradient that is not finite, or nothing."""
     xp = model.xp
-    for name, grad in trainable_arrays(model, model.grads).items():
+    for name, grad in gradients_to_change(model).items():
         if not all_finite(xp, grad):
             return name
     return ""

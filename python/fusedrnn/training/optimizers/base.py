@@ -14,7 +14,7 @@ from ...arrays.checks import Array, as_real, integer, number
 from ...arrays.namespace import all_finite, assign, host_copy, take_host
 from ...layers.base import Layer
 from ...layers.parameters import check_writeable
-from ..clip import unique_arrays
+from ..clip import gradients_to_change, unique_arrays
 from .formulas import change
 
 
@@ -89,11 +89,11 @@ class Optimizer(ABC):
         every = unique_arrays(self.layer.params)
         frozen = self.layer.frozen_names()
         params = {name: param for name, param in every.items() if name not in frozen} if frozen else every
-        grads = self.layer.grads
+        grads, rows = self.layer.grads, self.layer.gradient_rows()
         xp = self.layer.xp
         if self.check_finite:
-            for name in params:
-                if not all_finite(xp, grads[name]):
+            for name, grad in gradients_to_change(self.layer).items():
+                if not all_finite(xp, grad):
                     raise FloatingPointError(f"{self.op}: the gradient of {name} is not finite")
         for buffers in self._buffers.values():
             if buffers.keys() != every.keys():
@@ -102,15 +102,15 @@ class Optimizer(ABC):
         self.steps += 1
         step = self._next_step()
         items = [
-            (param, grads[name], *(self._buffers[buffer][name] for buffer in step.buffers), None)
+            (param, grads[name], *(self._buffers[buffer][name] for buffer in step.buffers), rows.get(name))
             for name, param in params.items()
         ]
-        left = range(len(items))
+        left = list(range(len(items)))
         if xp is np:  # in one call, which nothing interrupts; it leaves arrays of other orders
             left = _core.update(step.rule, items, **step.rates)
         for index in left:
-            param, grad, *states, rows = items[index]
-            change(xp, step.rule, step.rates, param, grad, tuple(states), rows)
+            param, grad, *states, chosen = items[index]
+            change(xp, step.rule, step.rates, param, grad, tuple(states), chosen)
         for constrain in self.constraints:
             constrain()
 
