@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .conditions import are_like, is_ours, is_traced
 from .conversion import Convertible
 from .function import Call, Fused
-from .kernel import Config, Kernel, Kernels, Layout, States, dense, dense_states, readable, weight_shapes
+from .kernel import Config, Kernel, Kernels, Layout, States, addresses, dense, dense_states, readable, weight_shapes
 
 _ONE_STEP = Layout(False)
 
@@ -83,7 +83,8 @@ class FusedCellBase(Convertible, nn.RNNCellBase):
                 Call(kernel, _ONE_STEP, rows), x, *states, *weights
             )
             return made
-        y, h, c, _ = kernel.forward(rows, _ONE_STEP, readable(x), dense_states(states), [dense(w) for w in weights])
+        ready = list(map(dense, weights))  # kept until the call is over
+        y, h, c, _ = kernel.forward(rows, _ONE_STEP, readable(x), dense_states(states), addresses(ready))
         return y, h, c
 
 

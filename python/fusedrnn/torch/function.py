@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from .kernel import NO_STATES, Kernel, Layout, States, dense, dense_states, readable
+from .kernel import NO_STATES, Kernel, Layout, States, addresses, dense, dense_states, readable
 from .reference import differentiated_by_torch
 
 
@@ -39,8 +39,9 @@ class Fused(torch.autograd.Function):
         states, weights = _states(tensors), tensors[4:]
         kernel = call.kernel
         # What came is saved, so that a change in place is noticed; a copy is made again by backward.
+        ready = list(map(dense, weights))
         y, h, c, tape = kernel.forward(
-            call.rows, call.layout, readable(x), dense_states(states), list(map(dense, weights)), True
+            call.rows, call.layout, readable(x), dense_states(states), addresses(ready), True
         )
         ctx.call, ctx.tape = call, tape
         ctx.save_for_backward(x, None if kernel.keeps_y else y, *tensors)

@@ -13,6 +13,7 @@ from .. import _core
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 _NOTHING = (0, 0, 0)
+_MOST_KERNELS = 64
 
 
 class Config(NamedTuple):
@@ -89,10 +90,13 @@ class Kernel:
             config.bias,
             config.compute_dtype,
         )
+        self.shapes = weight_shapes(config)
+        self.hidden_size = config.hidden_size
+        self.has_cell_state = config.has_cell_state
         self.width = config.directions * config.hidden_size
         self.slabs = config.directions * config.num_layers
         # Back through time y is the history of h. torch lets y of a GRU or RNN be changed in place before its backward.
-        self.keeps_y = not config.has_cell_state
+        self.keeps_y = not self.has_cell_state
 
     def saved_size(self, places: Any) -> Any:
         """Return the elements that a training call keeps of so many places (T*B, or rows of packed arrays)."""
@@ -116,20 +120,23 @@ class Kernel:
         layout: Layout,
         x: Tensor,
         states: States,
-        weights: Any,
+        weights: tuple[int, ...],
         training: bool = False,
         saved: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, Any]:
-        """Return (y, h, c, tape); tensors must be those that ``readable`` and ``dense`` return."""
-        y = x.new_empty((*x.shape[:-1], self.width))
-        h = x.new_empty((self.slabs, rows.batch, self.config.hidden_size))
-        c = torch.empty_like(h) if self.config.has_cell_state else None
+        """Return (y, h, c, tape), given the addresses of the weights.
+
+        Tensors must be those that ``readable`` and ``dense`` return.
+        """
+        y = x.new_empty(*x.shape[:-1], self.width)
+        h = x.new_empty(self.slabs, rows.batch, self.hidden_size)
+        c = torch.empty_like(h) if self.has_cell_state else None
         tape = self.core.forward(
             rows,
-            tuple([w.data_ptr() for w in weights]),
+            weights,
             _view(x, layout),
             _view(y, layout),
-            _NO_STATES if states is NO_STATES else _addresses(states),
+            _NO_STATES if states is NO_STATES else addresses(states),
             (h.data_ptr(), 0 if c is None else c.data_ptr()),
             training,
             training and self.keeps_y,
@@ -160,19 +167,24 @@ class Kernel:
         tape.backward(
             _view(x, layout),
             _NOTHING if y is None else _view(y, layout),
-            _addresses(states),
+            addresses(states),
             _NOTHING if dy is None else _view(dy, layout),
-            _addresses((dh, dc)),
+            addresses((dh, dc)),
             _NOTHING if dx is None else _view(dx, layout),
-            _addresses(dstates),
-            _addresses(dweights),
+            addresses(dstates),
+            addresses(dweights),
             torch.get_num_threads(),
         )
         return dx, dstates, dweights
 
 
 class Kernels(dict[Any, Kernel]):
-    """The kernels of a module by (layer, dtype); a copy or a pickle of the module makes its own."""
+    """The kernels of a module by all that they depend on; a copy or a pickle of the module makes its own."""
+
+    def forget_but_few(self) -> None:
+        """Make room: a module that changes its settings again and again does not grow."""
+        for key in list(self)[: max(len(self) - _MOST_KERNELS + 1, 0)]:
+            self.pop(key, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Kernels, ()
@@ -201,7 +213,8 @@ def _empty_like(t: Tensor) -> Tensor:
     return torch.empty_like(t) if t.is_contiguous() else t.new_empty(t.shape)
 
 
-def _addresses(tensors: Any) -> tuple[int, ...]:
+def addresses(tensors: Any) -> tuple[int, ...]:
+    """Return where tensors lie; 0 for None."""
     return tuple([0 if t is None else t.data_ptr() for t in tensors])
 
 
@@ -214,7 +227,6 @@ def _view(t: Tensor, layout: Layout) -> tuple[int, int, int]:
     return t.data_ptr(), stride[0], stride[1]
 
 
-_MOST_KERNELS = 64
 _kernels: OrderedDict[tuple[Config, torch.dtype, int], Kernel] = OrderedDict()
 
 

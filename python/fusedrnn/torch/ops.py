@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .function import Call
-from .kernel import Config, Kernel, Layout, States, dense, kernel_of, readable
+from .kernel import Config, Kernel, Layout, States, addresses, dense, kernel_of, readable
 
 _CONFIG = (
     "str cell, SymInt input_size, SymInt hidden_size, SymInt num_layers, bool bidirectional, bool bias, "
@@ -50,7 +50,8 @@ def _forward(
     x: Tensor, h0: Any, c0: Any, hr: Any, cr: Any, lengths: Any, resets: Any, batch_sizes: Any, weights: Any, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     call = _call(x, lengths, resets, batch_sizes, weights, rest)
-    y, h, c, _ = call.kernel.forward(call.rows, call.layout, *_ready(x, (h0, c0, hr, cr), weights))
+    x, states, ready = _ready(x, (h0, c0, hr, cr), weights)
+    y, h, c, _ = call.kernel.forward(call.rows, call.layout, x, states, addresses(ready))
     return y, h, _c(x, c)
 
 
@@ -59,8 +60,8 @@ def _forward_kept(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     call = _call(x, lengths, resets, batch_sizes, weights, rest)
     saved = x.new_empty(call.kernel.saved_size(_places(x, batch_sizes)))
-    ready = _ready(x, (h0, c0, hr, cr), weights)
-    y, h, c, _ = call.kernel.forward(call.rows, call.layout, *ready, training=True, saved=saved)
+    x, states, ready = _ready(x, (h0, c0, hr, cr), weights)
+    y, h, c, _ = call.kernel.forward(call.rows, call.layout, x, states, addresses(ready), training=True, saved=saved)
     return y, h, _c(x, c), saved
 
 
@@ -72,8 +73,7 @@ def _backward(
     call = _call(x, lengths, resets, batch_sizes, weights, arguments)
     x, states, ready = _ready(x, (h0, c0, hr, cr), weights)
     saved = saved.clone()  # backward consumes it, and a graph may be walked twice
-    addresses = tuple(w.data_ptr() for w in ready)
-    tape = call.kernel.core.tape(call.rows, addresses, call.kernel.keeps_y, saved.data_ptr())
+    tape = call.kernel.core.tape(call.rows, addresses(ready), call.kernel.keeps_y, saved.data_ptr())
     dx, dstates, dweights = call.kernel.backward(
         tape, call.layout, x, y, states, ready, dy, dh, dc, wanted[0], wanted[1:]
     )
