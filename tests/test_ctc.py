@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import differences
 import fusedrnn as fr
 from fusedrnn.layers.activation import softmax
+from fusedrnn.models import SequenceToSequence
 from fusedrnn.training import ctc, ctc_labels
 from fusedrnn.training.data import make_samples
 
@@ -165,3 +166,18 @@ def test_the_loss_in_training_does_not_depend_on_the_batches() -> None:
     assert np.allclose(values, values[0], rtol=1e-14, atol=0)
     with pytest.raises(ValueError, match="ctc_labels: pred has shape"):
         ctc_labels(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("none", [np.zeros((2, 0)), np.zeros((2, 0), np.int64), [[], []]])
+def test_no_label_at_all_has_no_type(none: Any) -> None:
+    """An empty list becomes an array of floats, which says nothing against it."""
+    assert ctc(np.zeros((2, 3, 4)), none)[0] == pytest.approx(3 * np.log(4))
+
+
+def test_samples_without_labels_among_others() -> None:
+    x, model = np.zeros((3, 4, 2)), SequenceToSequence(fr.GRU(2, 4, seed=0), 3, seed=1)
+    losses = [
+        fr.fit(model, x, y, loss="ctc", optimizer=lambda m: fr.SGD(m, lr=0.0), epochs=1, batch_size=3, progress=False)
+        for y in ([[1, 2], [], [1]], [np.array([1, 2]), np.zeros(0), np.array([1])])
+    ]
+    assert losses[0]["loss"] == losses[1]["loss"] and np.isfinite(losses[0]["loss"][0])

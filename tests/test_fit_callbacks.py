@@ -111,6 +111,37 @@ def test_what_is_watched_is_known_before_the_first_step(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("wrong", [math.nan, -1.0, math.inf])
+@pytest.mark.parametrize("make", [fr.EarlyStopping, fr.training.ReduceOnPlateau, lambda **o: fr.Checkpoint("m", **o)])
+def test_an_improvement_is_a_number(make: Any, wrong: float) -> None:
+    with pytest.raises(ValueError, match=r"min_delta is .*; expected a number >= 0"):
+        make(min_delta=wrong)
+
+
+def test_the_best_epoch_is_that_of_the_value_that_is_watched(tmp_path: Path) -> None:
+    """EarlyStopping restores its weights, so the table and the figure have to name the same one."""
+    stop, keep = fr.EarlyStopping(monitor="f1", mode="max"), fr.Checkpoint(tmp_path / "m", monitor="loss")
+    plateau = fr.training.ReduceOnPlateau(monitor="lr")
+    for callbacks, watched in [
+        ([plateau, stop, keep], ("f1", True)),
+        ([keep, stop], ("loss", False)),
+        ([fr.EarlyStopping(), keep], None),
+        ([plateau], None),
+    ]:
+        history = fit(fr.Linear(2, 1), X, Y, epochs=1, callbacks=callbacks, metrics=f1)
+        assert history.watched == watched
+    history = fr.training.History()
+    for loss, score in ((3.0, 0.1), (1.0, 0.2), (2.0, 0.9), (4.0, math.nan)):
+        history.record({"loss": loss, "val_loss": loss, "f1": score})
+    assert history.best_epoch == 1
+    history.watched = "f1", True
+    assert history.best_epoch == 2 and str(history).splitlines()[1].split()[:2] == ["best", "3"]
+    history.watched = "f1", False
+    assert history.best_epoch == 0
+    history.watched = "unrecorded", False  # a value that a callback of one's own made
+    assert history.best_epoch == 1
+
+
 # ---------------------------------------------------------------------------------------------------------------- files
 
 

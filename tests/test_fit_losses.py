@@ -445,3 +445,11 @@ def test_an_error_says_why_a_loss_is_not_finite() -> None:
             metrics=nothing,
             **options,
         )
+
+
+@pytest.mark.parametrize("weights", [{0: 0, 1: 0.0}, {0: 0.0}, [0.0, 1.0], {0: 0.0, 1: 0.0}])
+def test_classes_of_which_none_counts(weights: Any) -> None:
+    """An error instead of a loss of NaN, whether all weights are 0 or those of the labels that there are."""
+    x, y, options = np.ones((6, 2)), np.zeros(6, int), {"class_weight": weights, "epochs": 1, "batch_size": 4}
+    with pytest.raises(ValueError, match=r"are not all 0|no label of y counts"):
+        fr.fit(fr.Linear(2, 2), x, y, loss="cross_entropy", progress=False, **options)

@@ -174,6 +174,10 @@ def test_files_of_other_runs_are_refused_and_nothing_changes(tmp_path: Path) -> 
         ({"optimizer": "sgd"}, 'was written with optimizer "Adam"; expected the same, got "SGD"'),
         ({"x": X[:9], "y": Y[:9]}, "was written with samples 23; expected the same, got 9"),
         ({"accumulate": 3}, "was written with accumulate 1"),
+        ({"loss": "mae"}, 'was written with loss "mse"; expected the same, got "mae"'),
+        ({"x": [X[0] + 1e-6, *X[1:]]}, "was written with data"),
+        ({"y": [*Y[:-1], -Y[-1]]}, "was written with data"),
+        ({"sample_weight": np.ones(len(X))}, "was written with data"),
     ]
     for change, match in cases:
         with pytest.raises(ValueError, match=f"fit: resume: .*run.ckpt {match}"):

@@ -298,3 +298,33 @@ def test_time_that_goes_back_and_names_that_come_twice_are_refused() -> None:
         model.fit(frame[::-1])
     with pytest.raises(ValueError, match="X has two columns 'a'"):
         model.fit(pd.DataFrame(values, times, columns=["a", "a"]))
+
+
+def test_columns_keep_their_labels(tmp_path: Path) -> None:
+    """Of several levels, and numbers: in the forecast as in the table, also from a file."""
+    model = RecurrentRegressor(window=24, horizon=3, epochs=1, **SMALL)
+    several = TABLE.set_axis(pd.MultiIndex.from_tuples([("load", "mean"), ("day", "off")]), axis=1)
+    forecast = clone(model).set_params(target=("load", "mean"), known=[("day", "off")]).fit(several)
+    ahead = several[-6:].set_axis(pd.date_range("2024-01-21", periods=6, freq="h"))
+    made = forecast.forecast(known=ahead)
+    assert made.name == ("load", "mean") and forecast.feature_names_in_[0] == "('load', 'mean')"
+    both = clone(model).fit(several)
+    assert both.forecast().columns.equals(several.columns)
+    both.save(tmp_path / "model")
+    assert load(tmp_path / "model").forecast().columns.equals(several.columns)
+    numbered = TABLE.set_axis([3, 7], axis=1)
+    assert clone(model).fit(numbered).forecast().columns.tolist() == [3, 7]
+    timed = several.rename_axis("when").reset_index()
+    assert clone(model).fit(timed).forecast().columns.equals(timed.columns)
+
+
+def test_a_query_of_polars_is_collected() -> None:
+    frame = pl.from_pandas(TABLE.reset_index(names="hour"))
+    model = RecurrentRegressor(window=24, horizon=3, target="load", known="weekend", epochs=1, **SMALL)
+    eager, lazy = clone(model).fit(frame), clone(model).fit(frame.lazy())
+    known = frame[-6:].with_columns(pl.col("hour") + pl.duration(hours=6))
+    assert eager.forecast(known=known).equals(lazy.forecast(known=known.lazy()))
+    x, y = fr.data.windows(frame.lazy(), 24, 3)
+    assert x.shape == (454, 24, 2) and y.shape == (454, 3, 2)
+    with pytest.raises(ValueError, match="X is a table with the columns"):
+        RecurrentRegressor(epochs=1).fit(frame.drop("hour").lazy(), LOAD)

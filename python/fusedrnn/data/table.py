@@ -25,32 +25,37 @@ class Table:
         What came.
     flat : bool
         Whether that was one-dimensional: an array (T,) or a Series.
-    time : str or None
+    time : str, int, tuple or None
         The column that has the time of each row, which is not a feature.
     index : Any
         The times: of pandas the index or that column, of polars that column; None if there are none.
     name : str
         Name of the argument, for messages.
+    labels : tuple or None
+        The columns as pandas names them, which may be numbers or, of several levels, tuples; by default the names.
     """
 
     values: Array
     columns: tuple[str, ...] | None
     kind: str
     flat: bool
-    time: str | None
+    time: Any
     index: Any
     name: str = "X"
+    labels: tuple[Any, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def numbers_of(self, op: str, name: str, chosen: Any) -> list[int]:
         """Return the places of columns that were given by name or number, one or several; ValueError for others."""
-        one = isinstance(chosen, (str, int, np.integer))
+        one = isinstance(chosen, (str, int, np.integer)) or (isinstance(chosen, tuple) and chosen in self.keys)
         return [self._number_of(op, name, each) for each in ([chosen] if one else chosen)]
 
     def _number_of(self, op: str, name: str, chosen: Any) -> int:
         columns = self.columns or ()
+        if isinstance(chosen, tuple) and chosen in self.keys:
+            return self.keys.index(chosen)
         if isinstance(chosen, str) and chosen in columns:
             return columns.index(chosen)
         features = self.values.shape[1]
@@ -99,8 +104,11 @@ class Table:
             import pandas
 
             if self.time is None and len(columns) == 1:
-                return pandas.Series(values[:, 0], index, name=columns[0])
-            frame = pandas.DataFrame(values, index if self.time is None else None, columns=columns)
+                return pandas.Series(values[:, 0], index, name=self.keys[names[0]])
+            labels: Any = [self.keys[number] for number in names]
+            if isinstance(labels[0], tuple):
+                labels = pandas.MultiIndex.from_tuples(labels)
+            frame = pandas.DataFrame(values, index if self.time is None else None, columns=labels)
             if self.time is not None:
                 frame.insert(0, self.time, index)
             return frame
@@ -115,6 +123,11 @@ class Table:
         return frame.insert_column(0, times)
 
     @property
+    def keys(self) -> tuple[Any, ...]:
+        """By what the table that came finds its columns."""
+        return self.labels or self.columns or ()
+
+    @property
     def _time_dtype(self) -> Any:
         return self.index.dtype
 
@@ -123,6 +136,12 @@ def kind_of(x: Any) -> str:
     """Return "pandas" or "polars" for a table or column of these, else "numpy"; neither is imported."""
     package = type(x).__module__.partition(".")[0]
     return package if package in ("pandas", "polars") and hasattr(x, "shape") else "numpy"
+
+
+def collected(x: Any) -> Any:
+    """Return the table that a query of polars, a LazyFrame, makes; anything else as it is."""
+    lazy = type(x).__module__.partition(".")[0] == "polars" and hasattr(x, "collect_schema") and hasattr(x, "collect")
+    return x.collect() if lazy else x
 
 
 def read_table(op: str, name: str, x: Any) -> Table:
@@ -135,6 +154,7 @@ def read_table(op: str, name: str, x: Any) -> Table:
     TypeError
         If the dtype is not real.
     """
+    x = collected(x)
     kind = kind_of(x)
     if kind == "numpy":
         array = as_real(op, name, x, np.dtype(np.float64))
@@ -186,7 +206,15 @@ def _read_frame(op: str, name: str, x: Any, kind: str) -> Table:
     elif kind == "pandas":
         index = frame.index
     names = tuple(columns[i] for i in kept)
-    return Table(values[:, kept], names, kind, flat, columns[times[0]] if times else None, index, name)
+    plain = kind == "polars" or not all(map(_is_label, frame.columns))
+    keys = columns if plain else list(frame.columns)
+    labels = None if plain else tuple(keys[i] for i in kept)
+    return Table(values[:, kept], names, kind, flat, keys[times[0]] if times else None, index, name, labels)
+
+
+def _is_label(label: Any) -> bool:
+    """Return whether the name of a column can be written to a file: text, a number, or a tuple of them."""
+    return type(label) in (str, int) or (isinstance(label, tuple) and all(map(_is_label, label)))
 
 
 def _is_time(part: Any, kind: str) -> bool:

@@ -67,7 +67,7 @@ def _encoded(value: Any) -> Any:
     if isinstance(value, (np.bool_, np.integer, np.floating)):
         return value.item()
     if isinstance(value, History):
-        return {"history": dict(value), "stopped": value.stopped}
+        return {"history": dict(value), "stopped": value.stopped, "watched": _encoded(value.watched)}
     if isinstance(value, Mapping):
         return {"items": [[_encoded(key), _encoded(each)] for key, each in value.items()]}
     if isinstance(value, (list, tuple)):
@@ -92,7 +92,7 @@ def _decoded(value: Any) -> Any:
     if kind == "history":
         history = History()
         history.update({str(name): [float(each) for each in column] for name, column in content.items()})
-        history.stopped = str(value["stopped"])
+        history.stopped, history.watched = str(value["stopped"]), _decoded(value.get("watched"))
         return history
     if kind == "items":
         return {_decoded(key): _decoded(each) for key, each in content}

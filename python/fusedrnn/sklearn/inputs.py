@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..arrays.checks import Array, as_real
-from ..data.table import kind_of
+from ..data.table import collected, kind_of
 
 Sequences: TypeAlias = "Array | list[Array]"  # (N, T, F), or N arrays (T_n, F); of texts N integer arrays (T_n,)
 
@@ -50,6 +50,7 @@ def check_windows(op: str, x: Any, advice: str) -> None:
 
     The columns of windows are numbers, or one name with numbers: lag_1, lag_2.
     """
+    x = collected(x)
     kind = kind_of(x)
     if kind == "numpy" or len(x.shape) != 2:
         return

@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 
 from ..arrays.checks import Array, positive_int
 from ..data import Scaler
-from ..data.table import Table, check_even, kind_of, read_table
+from ..data.table import Table, check_even, collected, kind_of, read_table
 from ..data.windows import cut
 from ..layers import Layer
 from ..models import SequenceToSequence, SequenceToVector
@@ -236,12 +236,14 @@ class TableForecaster:
         if known is None:
             what = ", ".join(names) or f"{len(self._known)} columns"
             raise ValueError(f"{op}: known is None; expected the next {steps} rows of {what}")
+        known = collected(known)
         if kind_of(known) != "numpy" and len(known.shape) == 2:  # other columns may be unknown there
             times = [name for name in [table.time] if name is not None and name in known.columns]
-            missing = [name for name in names if name not in known.columns]
+            wanted = [table.keys[column] for column in self._known]
+            missing = [name for name in wanted if name not in known.columns]
             if missing:
                 raise ValueError(f"{op}: known has no column {missing[0]!r}; expected {', '.join(names)}")
-            known = known[[*times, *names]]
+            known = known[[*times, *wanted]]
         rows = read_table(op, "known", known)
         if rows.values.shape[1] != len(self._known):
             raise ValueError(f"{op}: known has {rows.values.shape[1]} columns; expected {len(self._known)}")

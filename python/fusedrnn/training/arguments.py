@@ -11,7 +11,7 @@ from ..arrays.checks import described, positive
 from ..layers.base import Layer
 from .callbacks import Callback
 from .clip import clip_grad_norm, clip_grad_value
-from .monitors import Monitor
+from .monitors import Checkpoint, EarlyStopping, Monitor
 
 _RECORDED = ("loss", "lr", "seconds", "val_loss")
 
@@ -56,6 +56,12 @@ def check_monitors(callbacks: Iterable[Any], names: tuple[str, ...]) -> None:
             return  # one of a user's own may record something for those after it
         if isinstance(callback, Monitor):
             callback.check(names)
+
+
+def watched(callbacks: Iterable[Callback]) -> tuple[str, bool] | None:
+    """Return what the first callback that keeps the best weights compares epochs by; None for the default."""
+    keeping = [each for each in callbacks if isinstance(each, (EarlyStopping, Checkpoint))]
+    return keeping[0].watched() if keeping else None
 
 
 def several(name: str, value: Any, op: str = "fit") -> tuple[Any, ...]:

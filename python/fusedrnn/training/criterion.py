@@ -99,6 +99,13 @@ class Criterion:
                 f"your own with loss {self.name}, such as a distance of ctc_labels"
             )
 
+    def described_weight(self) -> Any:
+        """Return the weights of the classes as JSON values."""
+        given = self.class_weight
+        if isinstance(given, dict):
+            return {str(key): given[key] for key in sorted(given)}
+        return given.tolist() if isinstance(given, np.ndarray) else given
+
     def judge(self, pred: Array, batch: Batch, normalizer: float | None = None) -> Verdict:
         """Apply the loss to a batch, and divide the gradient by ``normalizer``, or by what counts."""
         mask = self._mask(pred, batch)
@@ -196,10 +203,13 @@ class Criterion:
         if isinstance(given, dict):
             if max(given, default=0) >= classes:
                 raise ValueError(f"{self.op}: class_weight has class {max(given)}; expected 0 <= class < {classes}")
-            return np.array([given.get(index, 1.0) for index in range(classes)])
+            weights = np.array([given.get(index, 1.0) for index in range(classes)])
+            if not weights.any():
+                raise ValueError(f"{self.op}: class_weight is {given!r}; expected weights that are not all 0")
+            return weights
         check_shape(self.op, "class_weight", given, "classes,", (classes,))
-        weights: Array = given
-        return weights
+        result: Array = given
+        return result
 
     def _own(self, pred: Array, y: Array, mask: Any, options: dict[str, Any]) -> tuple[float, Array]:
         """Apply a user's loss, and judge what it returns."""

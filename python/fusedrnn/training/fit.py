@@ -10,7 +10,7 @@ from typing import Any
 
 from ..arrays.checks import flag, positive_int, random_generator
 from ..layers.base import Layer
-from .arguments import check_inputs, check_model, check_monitors, check_recorded, clipping, several
+from .arguments import check_inputs, check_model, check_monitors, check_recorded, clipping, several, watched
 from .callbacks import Callback, Training
 from .carrying import Carrier
 from .criterion import Criterion, rank_of_steps
@@ -203,11 +203,12 @@ def fit(
     check_monitors(callbacks, names)
     clip = clipping(clip_value, clip_norm)
     training = Training(model, get_optimizer(optimizer, model, "fit"), History())
+    training.history.watched = watched(callbacks)
     if seed is not None:
         model.reseed(seed)
     loop = Loop(training, feed, criterion, clip, accumulate, check_finite, callbacks, carrier)
-    sizes = {"batch_size": batch_size, "accumulate": accumulate, "bucket_by_length": bucket_by_length}
-    sizes["stateful"] = stateful
+    sizes: dict[str, Any] = {"batch_size": batch_size, "accumulate": accumulate, "bucket_by_length": bucket_by_length}
+    sizes |= {"stateful": stateful, "loss": criterion.name, "class_weight": criterion.described_weight()}
     run = described_run(training, feed, start, **sizes) if record is not None else {}
     if record is not None:
         record.check(callbacks, run)

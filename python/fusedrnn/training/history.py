@@ -27,8 +27,10 @@ class History(dict[str, list[float]]):
     epochs : int
         Number of finished epochs.
     best_epoch : int
-        Epoch (from 0) with the lowest validation loss, or loss without validation data; -1 if there is none, or every
-        one is NaN.
+        Epoch (from 0) that is best by the value which ``EarlyStopping`` or ``Checkpoint`` watched; by default the one
+        with the lowest validation loss, or loss without validation data. -1 if there is none, or every one is NaN.
+    watched : (str, bool), optional
+        The name of that value, and whether it is better when higher.
     stopped : str
         Why training ended before its last epoch; empty if it did not.
     """
@@ -36,6 +38,7 @@ class History(dict[str, list[float]]):
     def __init__(self) -> None:
         super().__init__()
         self.stopped = ""
+        self.watched: tuple[str, bool] | None = None
 
     @property
     def epochs(self) -> int:
@@ -44,10 +47,13 @@ class History(dict[str, list[float]]):
 
     @property
     def best_epoch(self) -> int:
-        """Epoch (from 0) with the lowest validation loss, or loss without validation data; -1 if there is none."""
-        values = self.get("val_loss") or self.get("loss") or []
+        """Epoch (from 0) that is best by the value that was watched; -1 if there is none."""
+        name, rises = self.watched or ("", False)
+        if name not in self:
+            name, rises = "val_loss" if self.get("val_loss") else "loss", False
+        sign, values = -1 if rises else 1, self.get(name, [])
         known = [epoch for epoch, value in enumerate(values) if not math.isnan(value)]
-        return min(known, key=values.__getitem__, default=-1)
+        return min(known, key=lambda epoch: sign * values[epoch], default=-1)
 
     def record(self, values: dict[str, float]) -> None:
         """Append the values of one epoch."""

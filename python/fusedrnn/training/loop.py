@@ -95,6 +95,8 @@ class Loop:
             if bar is not None:
                 show(bar, training, {"loss": mean.value, **metrics.values()}, refresh=False)
                 bar.update(len(batches))
+        if self.feed.samples is not None and not mean.counts:
+            raise nothing_counts("fit", "y")
         seconds = time.perf_counter() - start
         training.values = {"loss": mean.value, "lr": training.optimizer.lr, "seconds": seconds, **metrics.values()}
 

@@ -8,7 +8,7 @@ import string
 from collections.abc import Iterable
 from typing import Any
 
-from ..arrays.checks import Array, positive_int
+from ..arrays.checks import Array, number, positive_int
 from .callbacks import Callback, Training
 from .losses import LOSSES
 from .metrics import METRICS, RISING
@@ -36,12 +36,13 @@ class Monitor(Callback):
         Whether the value is better when lower or higher. Losses and the built-in metrics know theirs, as does a name
         that ends in "accuracy"; any other metric needs one.
     min_delta : float
-        How much better the value must be to count as an improvement.
+        How much better the value must be to count as an improvement, >= 0.
 
     Raises
     ------
     ValueError
-        If ``mode`` is unknown; when training begins, if the value will not be recorded or needs a mode.
+        If ``mode`` is unknown or ``min_delta`` negative or not finite; when training begins, if the value will not be
+        recorded or needs a mode.
     """
 
     def __init__(self, monitor: str | None = None, mode: str | None = None, min_delta: float = 0.0) -> None:
@@ -52,7 +53,9 @@ class Monitor(Callback):
             raise ValueError(f"{op}: mode is {mode!r}; expected 'min', 'max' or None")
         self.monitor = monitor
         self.mode = mode
-        self.min_delta = min_delta
+        self.min_delta = number(op, "min_delta", min_delta)
+        if not 0 <= self.min_delta < math.inf:
+            raise ValueError(f"{op}: min_delta is {min_delta}; expected a number >= 0")
         self.best = math.inf
         if monitor is not None:
             self._rises(monitor)
@@ -75,6 +78,10 @@ class Monitor(Callback):
         if better:
             self.best = value
         return better
+
+    def watched(self) -> tuple[str, bool] | None:
+        """Return the name of the value, and whether it is better when higher; None for the default."""
+        return None if self.monitor is None else (self.monitor, self._rises(self.monitor))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..arrays.checks import Array
+from ..arrays.namespace import to_host
 from ..layers.base import Layer
 from ..serialization import atomic, container
 from .callbacks import Callback, Training
+from .data import Samples
 from .feeds import Feed, SourceFeed
 
 _STATE, _CHECKSUM = "fusedrnn.training", "sha256"
@@ -143,9 +146,28 @@ def described_run(
         "model": {name: list(array.shape) for name, array in training.model.params.items()},
         "optimizer": training.optimizer.op,
         "samples": None if feed.samples is None else len(feed.samples),
+        "data": None if feed.samples is None else _checksum(feed.samples),
         "start": start,
         **sizes,
     }
+
+
+def _checksum(samples: Samples) -> str:
+    """Return a number that other data would hardly have."""
+    columns = [*samples.inputs, samples.target, *([] if samples.weight is None else [samples.weight])]
+    sum_ = 0
+    for column in columns:
+        values, some = column.values, 1 if column.ragged else 1024  # of views that overlap a copy may be large
+        for start in range(0, len(values), some):
+            part = to_host(values[start] if column.ragged else values[start : start + some])
+            sum_ = zlib.crc32(_bytes_of(part), sum_)
+        for lengths in [] if column.lengths is None else [column.lengths]:
+            sum_ = zlib.crc32(_bytes_of(lengths), sum_)
+    return f"{sum_:08x}"
+
+
+def _bytes_of(array: Array) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _random_state(layer: Layer) -> Any:

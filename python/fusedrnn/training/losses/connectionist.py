@@ -118,7 +118,8 @@ def steps_needed(labels: Array, ignore_index: int = IGNORE_INDEX) -> NDArray[np.
 
 def _labels(op: str, target: Any, batch: int, classes: int, blank: int, ignore: int) -> tuple[Array, Array]:
     """Return the labels, with the blank as padding, and their numbers (B,)."""
-    labels = as_integer(op, "target", to_host(target)).astype(np.int64)
+    given = to_host(target)
+    labels = (as_integer(op, "target", given) if given.size else given).astype(np.int64)
     if labels.ndim != 2 or len(labels) != batch:
         raise ValueError(f"{op}: target has shape {labels.shape}; expected (batch, labels) = ({batch}, labels)")
     shown = labels != ignore
