@@ -100,11 +100,12 @@ def varied(
     clip: float = np.inf,
     coupled: bool = False,
     peephole: Array | None = None,
+    reset_after: bool = True,
 ) -> Cell:
     """RNN (one function), LSTM (of i f o; g; c) or GRU (of r z; n) with other functions, and what ONNX has beside them.
 
     All but the function of c read z clipped to [-clip, clip]. Coupled: f = 1 - i. Peephole p (3*H,) of i, f, o:
-    i and f see c(t-1), o sees c(t).
+    i and f see c(t-1), o sees c(t). Reset before: n = candidate(W_n x + b_n + W_hn (r*h) + b_hn).
     """
     act, *others = (gate_function(*function) for function in functions)
 
@@ -131,8 +132,9 @@ def varied(
         (h,) = state
         r_x, z_x, n_x = np.split(w.weight_ih @ x + w.bias_ih, 3)
         r_h, z_h, n_h = np.split(w.weight_hh @ h + w.bias_hh, 3)
-        z = gate(z_x + z_h)
-        return ((1 - z) * candidate(n_x + gate(r_x + r_h) * n_h) + z * h,)
+        r, z = gate(r_x + r_h), gate(z_x + z_h)
+        n_rh = np.split(w.weight_hh @ (r * h) + w.bias_hh, 3)[2]
+        return ((1 - z) * candidate(n_x + (r * n_h if reset_after else n_rh)) + z * h,)
 
     step = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}[cell]
     parameters = () if peephole is None else (peephole,)

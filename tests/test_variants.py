@@ -41,6 +41,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("lstm", {"peephole": True, "coupled": True, "clip": 0.9, "activations": ("hard_sigmoid", "relu", "softplus")}),
     ("gru", {"clip": 0.4}),
     ("gru", {"activations": (("hard_sigmoid", 1 / 6, 0.5), "leaky_relu"), "clip": 0.8}),
+    ("gru", {"reset_after": False}),
+    ("gru", {"reset_after": False, "activations": ("hard_sigmoid", ("affine", 0.4, 0.2)), "clip": 0.8}),
 ]
 IDS = [f"{cell}-{'-'.join(options)}" for cell, options in VARIANTS]
 
@@ -65,7 +67,7 @@ def truth(layer: Any, x: Array, state: tuple[Array, ...], lengths: Any = None, p
 
     def made(suffix: str) -> reference.Cell:
         peephole = params.get(f"weight_peephole{suffix}")
-        return reference.varied(cell, functions, clip, layer.variant.coupled, peephole)
+        return reference.varied(cell, functions, clip, layer.variant.coupled, peephole, layer.variant.reset_after)
 
     return reference.stack(
         made,
@@ -196,6 +198,57 @@ def test_bits_do_not_depend_on_threads_batch_or_streams(
         assert_same_bits(stream.step(np.ascontiguousarray(x[:, step], np.float32)), whole[1][0][:, step])
 
 
+@pytest.mark.parametrize(("batch", "hidden", "lengths"), [(1, 600, None), (3, 530, [5, 2, 0])])
+def test_two_products_in_pieces_and_by_unit(batch: int, hidden: int, lengths: Any, restore_threads: None) -> None:
+    """Sums of more than one piece, and threads that meet between the products: the same bits, and right ones."""
+    layer = make("gru", {"reset_after": False}, inputs=5, hidden=hidden)
+    x, state = arguments(layer, batch, 5)
+    whole = {}
+    for threads in (1, 2):
+        fr.set_num_threads(threads)
+        if threads == 2 and batch == 1:
+            assert layer.plan(5, 1) == "by_unit x2"
+        (y, h), tape = layer.forward(x, as_state(state), lengths)
+        layer.zero_grad()
+        dx, dh = layer.backward(tape, y + 1, h)
+        whole[threads] = [y, h, dx, dh, *(g.copy() for g in layer.grads.values())]
+    for a, b in zip(whole[1], whole[2], strict=True):
+        assert_same_bits(a, b)
+    double = fr.GRU(5, hidden, reset_after=False, dtype="float64")
+    double.load_state_dict({name: array.astype(np.float64) for name, array in layer.params.items()})
+    assert_forward(whole[1][0], truth(double, x, state, lengths)[0])
+    (y, h), tape = double.forward(x, as_state(state), lengths)
+    dx, dh = double.backward(tape, y + 1, h)
+    for a, b in zip(whole[1], [y, h, dx, dh, *double.grads.values()], strict=True):
+        assert_gradient(a, b)
+    at = {"x": x, "h0": state[0], **double.params}
+    along = np.random.default_rng(1)
+
+    def function(**moved: Any) -> tuple[Array, ...]:
+        params = {name: moved[name] for name in double.params}
+        result: tuple[Array, ...] = truth(double, moved["x"], (moved["h0"],), lengths, params)
+        return result
+
+    for name, gradient in {"x": dx, "h0": dh, **double.grads}.items():
+        direction = along.normal(0, 1, at[name].shape)
+        expected = reference.slope(function, at, (y + 1, h), name, direction)
+        assert abs(np.sum(gradient * direction) - expected) <= 1e-9 * max(1, abs(expected)), name
+
+
+def test_functional_reset_before() -> None:
+    layer = make("gru", {"reset_after": False}, dtype="float64")
+    x, (h0,) = arguments(layer)
+    weights = tuple(layer.params.values())
+    y, h, tape = fr.functional.gru(x, *weights, h0[0], reset_after=False, training=True)
+    (expected, state), own = layer.forward(x, h0)
+    assert_same_bits(y, expected)
+    gradients = fr.functional.gru_backward(tape, y, h)
+    dx, dh = layer.backward(own, y, h[None])
+    for a, b in zip(gradients[:-1], (dx, *layer.grads.values(), dh[0]), strict=True):
+        assert_same_bits(a, b)
+    assert np.any(fr.functional.gru(x, *weights, h0[0])[0] != y) and np.array_equal(h, state[0])
+
+
 @pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=IDS)
 def test_files_and_copies(cell: str, options: dict[str, Any], tmp_path: Any) -> None:
     layer = make(cell, options, num_layers=2, bidirectional=True)
@@ -246,6 +299,12 @@ def test_what_a_variant_cannot_do_is_said() -> None:
     assert fr.diagnostics.gate_trace(layer, np.zeros((1, 3, 3)))["l0"]["i"].shape == (1, 3, 5)
     with pytest.raises(ValueError, match="LSTM: compute_dtype is bfloat16; expected float32 for a cell with options"):
         fr.LSTM(2, 3, clip=1.0, compute_dtype="bfloat16")
+    with pytest.raises(ValueError, match="GRU: compute_dtype is bfloat16; expected float32 for a cell with options"):
+        fr.GRU(2, 3, reset_after=False, compute_dtype="bfloat16")
+    with pytest.raises(RuntimeError, match="GRU: reset_after=False is on the cpu only; expected device 'cpu'"):
+        fr.GRU(2, 3, reset_after=False)._kernels("cuda")
+    with pytest.raises(TypeError, match="GRU: reset_after is "):
+        fr.GRU(2, 3, reset_after=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -261,6 +320,8 @@ def test_onnx_runtime_agrees(seed: int) -> None:
     chosen = [FUNCTIONS[i] for i in rng.integers(0, len(FUNCTIONS), COUNT[cell])]
     clip = float(rng.uniform(0.3, 2)) if rng.random() < 0.5 else None
     options: dict[str, Any] = {"activations": chosen, "clip": clip}
+    if cell == "gru":
+        options["reset_after"] = bool(rng.random() < 0.5)
     if cell == "lstm":
         options |= {"coupled": bool(rng.random() < 0.5), "peephole": bool(rng.random() < 0.5)}
     layer = make(cell, options, inputs, hidden)
@@ -275,7 +336,7 @@ def test_onnx_runtime_agrees(seed: int) -> None:
         **({"activation_beta": betas} if betas else {}),
         **({"clip": options["clip"]} if options["clip"] else {}),
         **({"input_forget": 1} if options.get("coupled") else {}),
-        **({"linear_before_reset": 1} if cell == "gru" else {}),
+        **({"linear_before_reset": int(layer.variant.reset_after)} if cell == "gru" else {}),
     }
 
     def blocks(array: Array) -> Array:

@@ -181,7 +181,7 @@ std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dt
                                   bool bias, const std::string& compute_dtype, const py::object& options) {
   Problem p =
       problem_of_stack(cell, dtype, input_size, hidden_size, num_layers, num_directions, reverse, bias, compute_dtype);
-  if (is_varied(p.cell)) p.options = read_options(p.op, options);
+  if (is_varied(p.cell) && !options.is_none()) p.options = read_options(p.op, options);
   if (dtype == "float32") return std::make_unique<StackOf<float>>(p);
   return std::make_unique<StackOf<double>>(p);
 }

@@ -11,7 +11,8 @@
 #define FUSEDRNN_VARIED_CELLS(X)          \
   X(rnn_varied, Varied<Rnn<Tanh>>, "RNN") \
   X(lstm_varied, Varied<Lstm>, "LSTM")    \
-  X(gru_varied, Varied<Gru>, "GRU")
+  X(gru_varied, Varied<Gru>, "GRU")       \
+  X(gru_before, Varied<ResetBefore>, "GRU")
 #endif
 
 #ifdef FUSEDRNN_FORMULAS
@@ -19,5 +20,6 @@
 #include "cells/activation.h"
 #include "cells/gru.h"
 #include "cells/lstm.h"
+#include "cells/reset_before.h"
 #include "cells/rnn.h"
 #endif

@@ -21,6 +21,8 @@ struct CellLayout {
   int input_order[4];  // which block of W_ih feeds the g-th of these slots
   int recurrent_order[4];
   bool has_cell_state;  // c beside h
+  // The last gate reads, by W_hh, what the step itself makes (GRU's r h): each gate of W_hh is packed by itself then.
+  bool two_products = false;
 };
 
 CellLayout layout_of(CellKind cell);

@@ -16,16 +16,16 @@ enum class Function { FUSEDRNN_FUNCTIONS(FUSEDRNN_FUNCTION) };
 // One function of x with its parameters, as ONNX defines them; what it makes of the two ends of a clipped x.
 template <class T> struct GateFunction {
   Function kind;
-  T alpha, beta;
-  T low, high;
+  T alpha = 0, beta = 0;
+  T low = 0, high = 0;
 };
 
 // gate: of i, f, o, of r, z; candidate: of g, of n, of a plain cell; output: of c.
 template <class T> struct CellOptions {
-  GateFunction<T> gate, candidate, output;
-  T clip;         // what gate and candidate read is clipped to [-clip, clip]; infinity: it is not
-  bool coupled;   // f = 1 - i
-  bool peephole;  // i, f, o see c
+  GateFunction<T> gate{Function::sigmoid}, candidate{Function::tanh}, output{Function::tanh};
+  T clip = __builtin_huge_val();  // what gate and candidate read is clipped to [-clip, clip]; infinity: it is not
+  bool coupled = false;           // f = 1 - i
+  bool peephole = false;          // i, f, o see c
 };
 
 }  // namespace fusedrnn

@@ -73,8 +73,11 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       const Blocks shape(seq.H, G, lanes, p.bfloat16 ? 2 : 1);
       add_unpacked(seq.dw, p.layout, p.layout.input_order, shape, seq.H, seq.I, inputs.begin, inputs.end, to.weight_ih,
                    to.bias_ih);
-      add_unpacked(seq.dr, p.layout, p.layout.recurrent_order, shape, seq.H, seq.H, units_of_h.begin, units_of_h.end,
-                   to.weight_hh, to.bias_hh);
+      if (p.layout.two_products)
+        add_unpacked_gates(seq.dr, p.layout, shape, seq.H, units_of_h.begin, units_of_h.end, to.weight_hh, to.bias_hh);
+      else
+        add_unpacked(seq.dr, p.layout, p.layout.recurrent_order, shape, seq.H, seq.H, units_of_h.begin, units_of_h.end,
+                     to.weight_hh, to.bias_hh);
       if (seq.dpeephole && to.peephole && thread.rank == 0) add_peepholes(seq.dpeephole, seq.H, to.peephole);
     }
   });

@@ -36,6 +36,14 @@ struct Blocks {
     columns = wide * G * L + G * narrow;
   }
 
+  // The same units with so many of their gates, as the k of a product with transposed weights.
+  FUSEDRNN_INLINE Blocks part(int64_t some) const {
+    Blocks b = *this;
+    b.gates = some;
+    b.columns = wide < units ? some * (wide * lanes + slot) : columns - units * (gates - some) * lanes;
+    return b;
+  }
+
   // Between the gates of a unit of this block.
   FUSEDRNN_INLINE int64_t distance(int64_t block) const { return block < wide ? lanes : slot; }
 };

@@ -16,6 +16,18 @@ void each_block(const CellLayout& layout, const int (&order)[4], int64_t H, int6
     for (int g = 0; g < layout.gates; ++g) visit(u, g, std::min(lanes, H - u * lanes), order[g] * H + u * lanes);
 }
 
+// Some of the gates that W_hh feeds, as a matrix of their own.
+struct Gates {
+  CellLayout layout;
+  int order[4];
+};
+Gates gates_from(const CellLayout& layout, int begin, int count) {
+  Gates some{layout, {}};
+  some.layout.gates = count;
+  std::copy_n(layout.recurrent_order + begin, count, some.order);
+  return some;
+}
+
 void proceed(Counted& counted, int64_t elements) {
   if (!counted.go_on_after(elements)) throw Interrupted();
 }
@@ -82,6 +94,33 @@ void pack_bias(const WeightArrays<T>& w, const CellLayout& layout, int64_t H, in
     if (layout.recurrent_slot + g < layout.input_slot)
       std::copy_n(w.bias_hh + row, used, out.recurrent_bias.get() + u * lanes);
   });
+}
+
+// W_hh of a cell with two products (cpu/kernels/two_products.h): all gates but the last, and the last.
+template <class T>
+void pack_gates(const T* weight, const CellLayout& layout, const Blocks& blocks, int64_t H, bool training,
+                Counted& counted, PackedWeights<T>& out) {
+  const Gates first = gates_from(layout, 0, layout.gates - 1), last = gates_from(layout, layout.gates - 1, 1);
+  const int64_t panel = H * blocks.lanes;
+  out.recurrent = Buffer<T>(layout.gates * blocks.units * panel);
+  const auto pack_panels = [&](const Gates& some, T* to) {
+    each_block(some.layout, some.order, H, blocks.lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+      T* at = to + (u * some.layout.gates + g) * panel;
+      if (used < blocks.lanes) std::fill_n(at, panel, T(0));
+      kernels<T>().copy_transposed(weight + row * H, H, used, H, at, blocks.lanes);
+      proceed(counted, panel);
+    });
+  };
+  pack_panels(first, out.recurrent.get());
+  pack_panels(last, out.recurrent.get() + first.layout.gates * blocks.units * panel);
+  if (!training) return;
+  const int64_t row = blocks.units * blocks.lanes, first_size = blocks.part(first.layout.gates).columns * row,
+                last_size = blocks.part(1).columns * row;
+  out.recurrent_t = Buffer<T>(first_size + last_size);
+  std::copy_n(pack_transposed(weight, first.layout, first.order, blocks.part(first.layout.gates), H, H, counted).get(),
+              first_size, out.recurrent_t.get());
+  std::copy_n(pack_transposed(weight, last.layout, last.order, blocks.part(1), H, H, counted).get(), last_size,
+              out.recurrent_t.get() + first_size);
 }
 
 template <class T> Buffer<T> pack_peepholes(const T* peephole, int64_t H) {
@@ -161,12 +200,16 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
   auto fresh = std::make_shared<PackedWeights<T>>();
   const Blocks blocks(H_, layout_.gates, k.lanes, bfloat16_ ? 2 : 1);
   fresh->input = pack(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
-  fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
+  if (layout_.two_products)
+    pack_gates(w.weight_hh, layout_, blocks, H_, training, counted, *fresh);
+  else
+    fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
   pack_bias(w, layout_, H_, k.lanes, *fresh);
   if (w.peephole) fresh->peephole = pack_peepholes(w.peephole, H_);
   if (training) {
     fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
-    fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
+    if (!layout_.two_products)
+      fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
   }
   if (bfloat16_) {
     const int64_t L = k.lanes, width = layout_.gates * L, last_width = row_width(blocks, blocks.units - 1);
@@ -195,6 +238,15 @@ void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[
     if (bias && end > K)
       for (int64_t i = 0; i < used; ++i) bias[row + i] += from[K * step + i];
   });
+}
+
+template <class T>
+void add_unpacked_gates(const T* packed, const CellLayout& layout, const Blocks& blocks, int64_t H, int64_t begin,
+                        int64_t end, T* grad, T* bias) {
+  for (int g = 0; g < layout.gates; ++g, packed += blocks.units * (H + 1) * blocks.lanes) {
+    const Gates one = gates_from(layout, g, 1);
+    add_unpacked(packed, one.layout, one.order, Blocks(H, 1, blocks.lanes, 1), H, H, begin, end, grad, bias);
+  }
 }
 
 template <class T> void add_peepholes(const T* packed, int64_t H, T* grad) {
@@ -229,6 +281,7 @@ void unpack_saved(const Problem& p, const Ragged& ragged, bool reverse, int64_t 
   template class WeightCache<T>;                                                                                      \
   template void add_unpacked(const T*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t, \
                              int64_t, T*, T*);                                                                        \
+  template void add_unpacked_gates(const T*, const CellLayout&, const Blocks&, int64_t, int64_t, int64_t, T*, T*);    \
   template void add_peepholes(const T*, int64_t, T*);                                                                 \
   template void unpack_saved(const Problem&, const Ragged&, bool, int64_t, const T*, T*, const Interrupt&);
 FUSEDRNN_INSTANTIATE(float)

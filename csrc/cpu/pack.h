@@ -55,6 +55,11 @@ template <class T>
 void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[4], const Blocks& blocks, int64_t H,
                   int64_t K, int64_t begin, int64_t end, T* grad, T* bias);
 
+// The same of W_hh where each gate is packed by itself, (G, U, H + 1, lanes).
+template <class T>
+void add_unpacked_gates(const T* packed, const CellLayout& layout, const Blocks& blocks, int64_t H, int64_t begin,
+                        int64_t end, T* grad, T* bias);
+
 // (3, U, lanes), as the kernels have peepholes, added to (3*H,).
 template <class T> void add_peepholes(const T* packed, int64_t H, T* grad);
 

@@ -144,14 +144,18 @@ def gru(
     reverse: bool = False,
     batch_first: bool = True,
     training: bool = False,
+    reset_after: bool = True,
 ) -> tuple[Any, ...]:
     """Gated recurrent unit over a whole sequence, reset after the product, as torch and cuDNN (Cho et al. 2014).
 
-    The formulas are those of :class:`fusedrnn.layers.GRU`. Returns (y, h), and the tape with ``training``; errors as
-    :func:`lstm`.
+    The formulas are those of :class:`fusedrnn.layers.GRU`, those of ``reset_after=False`` included, which are on the
+    cpu only. Returns (y, h), and the tape with ``training``; errors as :func:`lstm`.
     """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    y, h, _, *tape = _forward("gru", x, weights, h0, None, lengths, resets, reverse, batch_first, training)
+    if not reset_after and is_device_array(x):
+        raise RuntimeError("gru: reset_after is False for an array on a device; expected one on the cpu")
+    cell = "gru" if reset_after else "gru_before"
+    y, h, _, *tape = _forward(cell, x, weights, h0, None, lengths, resets, reverse, batch_first, training)
     return (y, h, *tape)
 
 
@@ -231,7 +235,7 @@ def _forward(
     backend = _backend(op, x)
     if x.ndim != 3:
         raise ValueError(f"{op}: x has shape {tuple(x.shape)}; expected (batch, time, input_size), 3 axes")
-    given = _check_weights(op, len(CELLS[cell].gates), x, weights)
+    given = _check_weights(op, len(CELLS[cell.removesuffix("_before")].gates), x, weights)
     input_size, hidden_size = given[0].shape[1], given[1].shape[1]
     batch = x.shape[0 if batch_first else 1]
     for name, state in (("h0", h0), ("c0", c0)):

@@ -27,7 +27,8 @@ UNIT_TEST(every_column_once) {
     for (int64_t gates : {1, 3, 4})
       for (int64_t values : {1, 2})
         for (int64_t H = 1; H <= 3 * lanes + 1; ++H)
-          CHECK(covers_every_column_once(Blocks(H, gates, lanes, values), H, values));
+          for (int64_t some = 1; some <= gates; ++some)
+            CHECK(covers_every_column_once(Blocks(H, gates, lanes, values).part(some), H, values));
 }
 
 UNIT_TEST(dense_only_where_it_saves_a_vector) {

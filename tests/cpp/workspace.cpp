@@ -16,8 +16,8 @@ template <class P> Span span(P* begin, int64_t n) {
   return {reinterpret_cast<const char*>(begin), reinterpret_cast<const char*>(begin + n)};
 }
 
-using LstmShape = CellShape<4, 4, 0, 0, true>;
-using GruShape = CellShape<3, 4, 1, 0, false>;
+using LstmShape = CellShape<4, 4, 0, 0, true, false>;
+using GruShape = CellShape<3, 4, 1, 0, false, false>;
 
 template <class Shape, class T, class E> void parts_are_apart(int64_t H, int64_t B, int64_t I, int threads,
                                                               bool training) {

@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 # Arguments of the layers' constructors that importers ask for and that no layer has yet. A case that needs one must be
 # refused by name; one that needs none must agree with the other runtime. Empty it as the layers learn them.
-LACKING = {"reset_after"}
+LACKING: set[str] = set()
 
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 POSITIONS = {"RNN": 1, "LSTM": 3, "GRU": 2}

@@ -16,7 +16,8 @@ template <class C, class T, class E> struct BackwardPass {
   using V = Vec<T>;
   static constexpr int L = V::lanes, G = C::gates, S = C::slots, rec = C::recurrent_slot;
   static constexpr int values = Operand<E>::values;
-  static constexpr int64_t runs_per_piece = units_per_piece<T>(G);
+  static constexpr int swept = C::two_products ? G - 1 : G;  // gates that read h
+  static constexpr int64_t runs_per_piece = units_per_piece<T>(swept);
 
   using Panel = PanelTile<E>;
 
@@ -28,7 +29,8 @@ template <class C, class T, class E> struct BackwardPass {
     const Sequence<T>* seq;
     const Blocks* blocks;
     int64_t row, total_rows;
-    T *carry, *dc;  // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc
+    T *carry, *dc;  // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc, or what is between two
+                    // products
     int64_t step;   // -1: the initial state
     int64_t j0;
     const Finish* finish_cells;  // by N
@@ -67,15 +69,17 @@ template <class C, class T, class E> struct BackwardPass {
     for_groups(rows * units, [&](int N, int i) FUSEDRNN_BODY { a.finish_cells[N](a, dh + i, j0, at.unit, i, units); });
   }
 
-  static bool run(const Sequence<T>& seq, const Share& share, const Finish* finish_cells) {
+  // between: of a cell with two products, what follows that of the last gate.
+  static bool run(const Sequence<T>& seq, const Share& share, const Finish* finish_cells,
+                  typename Panel::Finish between = nullptr) {
     const Ragged& ragged = *seq.ragged;
     const Workspace<C, T, E> space(seq, share.size);
-    const Blocks blocks(seq.H, G, L, values);
-    const int64_t K = ceil_div(blocks.columns, values);
+    const Blocks blocks(seq.H, G, L, values), gates = blocks.part(swept);
+    const int64_t K = ceil_div(gates.columns, values);
     Args a{};
     Panel::set_weights(a, operands<E>(seq.recurrent_weights_t), K,
                        (share.unit_end - share.unit_begin) * K * L * int64_t(sizeof(T)));
-    a.run = gate_run(blocks, values, rec, ragged.rows() * S * L);
+    a.run = gate_run(gates, values, rec, ragged.rows() * S * L);
     a.row_stride = S * L;
     a.runs_per_piece = runs_per_piece;
     a.prepare = seq.dy.data ? fetch_dy : nullptr;
@@ -88,11 +92,25 @@ template <class C, class T, class E> struct BackwardPass {
     a.dc = space.c();
     a.finish_cells = finish_cells;
     load_state(a, share);
+    Args last = a;
+    if constexpr (C::two_products) {
+      const Blocks one = blocks.part(1);
+      Panel::set_weights(last, a.weights + blocks.units * L * K, one.columns, a.swept_bytes / swept);
+      last.run = gate_run(one, 1, rec + swept, ragged.rows() * S * L);
+      last.runs_per_piece = units_per_piece<T>(1);
+      last.prepare = nullptr;
+      last.finish = between;
+    }
     int64_t later = 0;  // samples that have a later step
     for (a.step = ragged.steps - 1; a.step >= -1; --a.step) {
       const int64_t now = a.step >= 0 ? ragged.count(a.step) : ragged.batch;
       if (!sweep(a, share, 0, later, blocks.units) || !sweep(a, share, later, now, 0)) return false;
       if (share.shares_steps && !share.barrier(share.context)) return false;
+      if constexpr (C::two_products) {
+        last.step = a.step;
+        if (a.step >= 0 && !sweep_last(last, share, now)) return false;
+        if (share.shares_steps && !share.barrier(share.context)) return false;
+      }
       if ((a.step & 15) == 0 && !share.poll(share.context)) return false;
       later = now;
     }
@@ -110,6 +128,15 @@ template <class C, class T, class E> struct BackwardPass {
     a.rows = operands<E>(a.seq->gates + (a.seq->ragged->first[a.step + 1] + low) * S * L) + rec * L / values;
     const int64_t pieces = runs ? ceil_div(runs, runs_per_piece) : 1;
     return Sweep<Panel>::run(a, share, high - low, share.unit_begin, share.unit_end, pieces, a.step & 1);
+  }
+
+  // The second product, of all samples below `high` that are this thread's.
+  static bool sweep_last(Args& a, const Share& share, int64_t high) {
+    const int64_t n = smaller(high, share.sample_end) - share.sample_begin;
+    a.j0 = share.sample_begin;
+    a.rows = operands<E>(a.seq->gates + (a.seq->ragged->first[a.step] + a.j0) * S * L) + (rec + swept) * L;
+    return Sweep<Panel>::run(a, share, n, share.unit_begin, share.unit_end, ceil_div(a.run.runs, a.runs_per_piece),
+                             a.step & 1);
   }
 
   static void load_state(const Args& a, const Share& share) {

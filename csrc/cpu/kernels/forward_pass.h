@@ -111,6 +111,16 @@ template <class C, class T, class E> struct ForwardPass {
     }
   };
 
+  // How steps are taken: each is one sweep over W_hh, and its tiles finish their cells.
+  struct SweptSteps {
+    using Ahead = Lookahead<E, G>;
+    SweptSteps(const Args& /*a*/, const Share& /*share*/) {}
+    FUSEDRNN_INLINE bool take(const Args& a, const Share& share, int64_t n, int64_t pieces) {
+      return sweep_blocks<Step, E>(a, share, a.blocks, n, share.unit_begin, share.unit_end, pieces, a.step & 1);
+    }
+  };
+
+  template <class Steps = SweptSteps>
   static bool run(const Sequence<T>& seq, const Share& share, const Finish* finish) {
     const Ragged& ragged = *seq.ragged;
     const int64_t j0 = share.sample_begin, row_bytes = (share.unit_end - share.unit_begin) * G * L * int64_t(sizeof(T));
@@ -154,7 +164,8 @@ template <class C, class T, class E> struct ForwardPass {
     const int64_t here = share.sample_end - j0;
     constexpr int64_t close = 2 * max_rows(G);  // rows: whole tiles, but few, because another thread waits for them
     const int64_t chunk_rows = share.follows_closely() ? close : a.space.chunk_rows;
-    const bool may_look_ahead = !share.follows_closely() && Lookahead<E, G>::pays(projection, K, a.swept_bytes);
+    const bool may_look_ahead = !share.follows_closely() && Steps::Ahead::pays(projection, K, a.swept_bytes);
+    Steps steps(a, share);
     for (int64_t begin = 0, end; begin < ragged.steps; begin = end) {
       const bool looks_ahead = may_look_ahead && smaller(ragged.count(begin), share.sample_end) == j0 + 1;
       int64_t rows = 0;
@@ -178,17 +189,15 @@ template <class C, class T, class E> struct ForwardPass {
       if (!sweep_blocks<Project<E, G>, E>(projection, share, a.blocks, at_once, share.unit_begin, share.unit_end,
                                           input_pieces))
         return false;
-      Lookahead<E, G> lookahead(projection, share, rows - at_once);
-      a.lookahead = looks_ahead ? &lookahead : nullptr;
+      typename Steps::Ahead lookahead(projection, share, rows - at_once);
+      if constexpr (Steps::Ahead::exists) a.lookahead = looks_ahead ? &lookahead : nullptr;
       int64_t done = 0;
       for (a.step = begin; a.step < end; ++a.step) {
         if (looks_ahead) lookahead.begin_step(a.step - begin);
         const int64_t n = smaller(ragged.count(a.step), share.sample_end) - j0;
         a.z_first = seq.gates ? ragged.first[a.step] : done - j0;
         each_sample(j0, j0 + n, [&](int64_t j) FUSEDRNN_BODY { a.y_row[j] = row_of(seq.y, seq, a.step, j); });
-        if (!sweep_blocks<Step, E>(a, share, a.blocks, n, share.unit_begin, share.unit_end, recurrent_pieces,
-                                   a.step & 1))
-          return false;
+        if (!steps.take(a, share, n, recurrent_pieces)) return false;
         done += n;
         if (share.shares_steps && !share.barrier(share.context)) return false;
       }

@@ -3,11 +3,13 @@
 #include "cpu/kernel_table.h"
 #include "cpu/kernels/cell_step.h"
 #include "cpu/kernels/fingerprint.h"
+#include "cpu/kernels/gate_weights.h"
 #include "cpu/kernels/input_gradient.h"
 #include "cpu/kernels/peephole_gradient.h"
 #include "cpu/kernels/product.h"
 #include "cpu/kernels/roof.h"
 #include "cpu/kernels/transpose.h"
+#include "cpu/kernels/two_products.h"
 #include "cpu/kernels/update.h"
 #include "cpu/kernels/vmath.h"
 #include "cpu/kernels/weight_gradient.h"
@@ -46,21 +48,30 @@ template <class C, class Cell, int N> constexpr typename Cell::Pass::Finish form
 }
 
 // The time loop of a shape with the formulas of a cell: those for N cells side by side at [N].
-template <class C, class T, class Cell> bool run(const Sequence<T>& seq, const Share& share) {
+template <class C, class T, class Cell, auto... more> bool run(const Sequence<T>& seq, const Share& share) {
   static constexpr typename Cell::Pass::Finish by_count[] = {nullptr,
                                                              formulas<C, Cell, 1>(),
                                                              formulas<C, Cell, 2>(),
                                                              formulas<C, Cell, 3>(),
                                                              formulas<C, Cell, 4>(),
                                                              formulas<C, Cell, 5>()};
-  return Cell::Pass::run(seq, share, by_count);
+  return Cell::Pass::run(seq, share, by_count, more...);
 }
 
 template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
   using Shape = ShapeOf<C>;
-  CellKernels<T> table{workspace<Shape, T, E>,           run<C, T, ForwardCell<C, T, E>>,
-                       run<C, T, BackwardCell<C, T, E>>, InputGradient<Shape, T, E>::run,
-                       WeightGradient<Shape, T, E>::run, nullptr};
+  CellKernels<T> table{};
+  table.workspace = workspace<Shape, T, E>;
+  table.input_gradient = InputGradient<InputSide<Shape>, T, E>::run;
+  if constexpr (Shape::two_products) {
+    table.forward = TwoProductSteps<C, T>::run;
+    table.backward = run<C, T, BackwardCell<C, T, E>, TwoProductBackward<C, T>::finish_between>;
+    table.weight_gradient = GateWeights<C, T>::run;
+  } else {
+    table.forward = run<C, T, ForwardCell<C, T, E>>;
+    table.backward = run<C, T, BackwardCell<C, T, E>>;
+    table.weight_gradient = WeightGradient<Shape, T, E>::run;
+  }
   if constexpr (has_options<C> && Shape::has_cell_state) table.peephole_gradient = PeepholeGradient<Shape, T>::run;
   return table;
 }

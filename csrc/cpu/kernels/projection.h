@@ -155,4 +155,12 @@ template <class E, int G> class Lookahead {
   }
 };
 
+// Of steps beside which nothing is made.
+struct NoLookahead {
+  static constexpr bool exists = false;
+  template <class Args> static bool pays(const Args&, int64_t, int64_t) { return false; }
+  template <class Args> NoLookahead(const Args&, const Share&, int64_t) {}
+  void begin_step(int64_t) {}
+};
+
 }  // namespace fusedrnn::FUSEDRNN_ISA

@@ -75,7 +75,11 @@ template <class C, class T, class E> struct WeightGradient {
     return accumulate<false>(seq, share, buffer) && accumulate<true>(seq, share, buffer);
   }
 
- private:
+  // Elements of a row of the inputs of a chunk: not whole kilobytes, which would want one place in the cache.
+  static FUSEDRNN_INLINE int64_t buffer_width(int64_t columns) {
+    return columns + (columns * int64_t(sizeof(T)) % 1024 == 0 ? L : 0);
+  }
+
   template <bool Recurrent> static bool accumulate(const Sequence<T>& seq, const Share& share, E* buffer) {
     constexpr int slot = Recurrent ? C::recurrent_slot : C::input_slot;
     const Blocks blocks(seq.H, G, L, values);
@@ -84,7 +88,7 @@ template <class C, class T, class E> struct WeightGradient {
     const auto [c0, c1] = share.part_of(columns);
     typename WeightGradientTile<E, G>::Args a{};
     a.blocks = &blocks;
-    a.width = c1 - c0 + ((c1 - c0) * int64_t(sizeof(T)) % 1024 == 0 ? L : 0);
+    a.width = buffer_width(c1 - c0);
     a.source = buffer;
     a.column0 = c0;
     a.dw = Recurrent ? seq.dr : seq.dw;

@@ -42,6 +42,8 @@ template <class C, class T, class E> class Workspace {
       return reinterpret_cast<E*>(base_ + rounded_h_) + (step & 1) * state_ / values;
   }
   FUSEDRNN_INLINE T* c() const { return base_ + c_; }  // (B, row)
+  // The same memory of a cell without c whose step has two products: what stands between them.
+  FUSEDRNN_INLINE T* between() const { return c(); }
 
   // Each thread has its own: z of a chunk where it is not kept, x of a chunk as Pairs, where the rows of a chunk lie.
   FUSEDRNN_INLINE T* z(int rank) const { return base_ + z_ + rank * z_size_; }

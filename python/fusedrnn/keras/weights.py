@@ -38,8 +38,7 @@ def slots_of(layers: Sequence[Layer]) -> Iterator[Slot]:
     """Yield the layers of Keras that layers here stand for; a stacked layer stands for several."""
     for layer in layers:
         if isinstance(layer, Recurrent) and (layer.variant.peephole or layer.variant.coupled or layer.variant.clip):
-            got = " and ".join(layer.variant.config())
-            raise ValueError(f"keras: {layer.op} has {got}; expected a cell that Keras has")
+            raise ValueError(f"keras: {layer.op} has {layer.variant}; expected a cell that Keras has")
         if isinstance(layer, (RNN, LSTM, GRU)):
             for index in range(layer.num_layers):
                 if layer.bidirectional:

@@ -193,7 +193,7 @@ class LSTM(Recurrent):
             seed=seed,
             init=init,
             compute_dtype=compute_dtype,
-            variant=read_variant(self.op, "lstm", activations, clip, coupled, peephole),
+            variant=read_variant(self.op, "lstm", activations, clip, coupled=coupled, peephole=peephole),
         )
 
 
@@ -215,6 +215,10 @@ class GRU(Recurrent):
         The functions of r and z, and of n; see :class:`RNN`. On the cpu only, as is ``clip``.
     clip : float, optional
         What r, z and n read is clipped to [-clip, clip], as ONNX's ``clip`` does it.
+    reset_after : bool
+        False: r multiplies the h that W_hn reads, ``n = tanh(b_in + W_in x(t) + b_hn + W_hn (r * h(t-1)))``, as Cho et
+        al. have it, and Keras by ``reset_after=False`` and ONNX by ``linear_before_reset=0``. A step then has two
+        products, one behind the other. On the cpu only.
     """
 
     _cell = "gru"
@@ -237,6 +241,7 @@ class GRU(Recurrent):
         compute_dtype: str | None = None,
         activations: Any = None,
         clip: float | None = None,
+        reset_after: bool = True,
     ) -> None:
         super().__init__(
             input_size,
@@ -251,5 +256,5 @@ class GRU(Recurrent):
             seed=seed,
             init=init,
             compute_dtype=compute_dtype,
-            variant=read_variant(self.op, "gru", activations, clip),
+            variant=read_variant(self.op, "gru", activations, clip, reset_after=reset_after),
         )

@@ -40,10 +40,6 @@ def _compute_dtype(op: str, value: Any, dtype: np.dtype[Any]) -> str | None:
     return name
 
 
-def _shown(variant: Variant) -> str:
-    return " and ".join(variant.config())
-
-
 class Recurrent(Layer):
     """What RNN, LSTM and GRU share. See the subclasses for the parameters.
 
@@ -368,11 +364,9 @@ class Recurrent(Layer):
     def _kernels(self, device: str) -> tuple[_core.Stack, list[_core.Stack]]:
         """Return the kernels for a device: those of all layers, and of each for when dropout parts them."""
         make: Any
-        cell = self._cell
-        if not self.variant.plain:
-            if device != "cpu":
-                raise RuntimeError(f"{self.op}: {_shown(self.variant)} is on the cpu only; expected device 'cpu'")
-            cell = f"{cell.partition('_')[0]}_varied"
+        if not self.variant.plain and device != "cpu":
+            raise RuntimeError(f"{self.op}: {self.variant} is on the cpu only; expected device 'cpu'")
+        cell = self.variant.kernel(self._cell)
         if device == "cpu":
             if self.compute_dtype == "float16":
                 raise RuntimeError(f"{self.op}: compute_dtype is 'float16'; expected None or 'bfloat16' on cpu")

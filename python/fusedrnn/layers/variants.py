@@ -1,4 +1,4 @@
-"""Cells with other gate functions, peepholes, a coupled forget gate or a clip: what ONNX knows beyond torch's."""
+"""Cells with other gate functions, peepholes, a coupled forget gate, a clip or the other reset: what ONNX knows."""
 
 from __future__ import annotations
 
@@ -51,12 +51,15 @@ class Variant(NamedTuple):
         f = 1 - i.
     peephole : bool
         i and f see c(t-1), o sees c(t).
+    reset_after : bool
+        Of a GRU: r multiplies W_hn h, and not the h that W_hn reads.
     """
 
     activations: tuple[GateFunction, ...] | None = None
     clip: float | None = None
     coupled: bool = False
     peephole: bool = False
+    reset_after: bool = True
 
     @property
     def plain(self) -> bool:
@@ -70,7 +73,19 @@ class Variant(NamedTuple):
             config["activations"] = [list(function) for function in self.activations]
         if self.clip is not None:
             config["clip"] = self.clip
-        return config | {name: True for name in ("coupled", "peephole") if getattr(self, name)}
+        books = Variant()
+        flags = ("coupled", "peephole", "reset_after")
+        return config | {name: getattr(self, name) for name in flags if getattr(self, name) != getattr(books, name)}
+
+    def __str__(self) -> str:
+        named = (f"{name}=False" if value is False else name for name, value in self.config().items())
+        return " and ".join(named)
+
+    def kernel(self, cell: str) -> str:
+        """Return the kernels' name of this variant of a cell, itself named as the kernels do."""
+        if self.plain:
+            return cell
+        return f"{cell.partition('_')[0]}_{'varied' if self.reset_after else 'before'}"
 
     def kernel_options(self, books: tuple[str, ...]) -> tuple[Any, ...]:
         """Return what the kernels are told: ((gate, candidate, output), clip, coupled, peephole).
@@ -87,7 +102,14 @@ class Variant(NamedTuple):
 
 
 def read_variant(
-    op: str, cell: str, activations: Any, clip: Any, coupled: Any = False, peephole: Any = False
+    op: str,
+    cell: str,
+    activations: Any,
+    clip: Any,
+    *,
+    coupled: Any = False,
+    peephole: Any = False,
+    reset_after: Any = True,
 ) -> Variant:
     """Return the variant that these arguments describe; ``cell`` is "rnn", "lstm" or "gru".
 
@@ -103,6 +125,7 @@ def read_variant(
         None if clip is None else float(clip),
         flag(op, "coupled", coupled),
         flag(op, "peephole", peephole),
+        flag(op, "reset_after", reset_after),
     )
 
 
