@@ -1,4 +1,7 @@
-"""A layer keeps packed copies of its weights between calls; no way of writing to them may go unnoticed."""
+"""A layer keeps packed copies of its weights between calls; no way of writing to them may go unnoticed.
+
+Nor may one between a forward and its backward, of layers whose backward reads them again.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ import numpy as np
 import pytest
 
 import fusedrnn as fr
+from fusedrnn import _core
 from fusedrnn.layers.parameters import Parameters, serial_of
+from fusedrnn.models import Attention, SequenceToSequence, StackedAutoencoder
 
 NAME = "weight_hh_l0"
 X = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
@@ -215,3 +220,119 @@ def test_foreign_memory_is_never_trusted() -> None:
     before = layer(X)[0]
     memory[:4] = np.float32(9).tobytes()
     assert (layer(X)[0] != before).any()
+
+
+# ------------------------------------------------------------------------------- between a forward and its backward
+
+
+def linear() -> tuple[Any, tuple[Any, ...]]:
+    return fr.Linear(3, 4, seed=1), (X,)
+
+
+def general_attention() -> tuple[Any, tuple[Any, ...]]:
+    return Attention(3, 5, "general", seed=1), (X, np.ones((2, 6, 5), np.float32))
+
+
+def tied() -> tuple[Any, tuple[Any, ...]]:
+    return StackedAutoencoder((3, 4), tied=True, seed=1), (X[:, 0],)
+
+
+def head() -> tuple[Any, tuple[Any, ...]]:
+    return SequenceToSequence(fr.GRU(3, 4, seed=1), 2, seed=2), (X,)
+
+
+WRITES: dict[str, Callable[[dict[str, Any], str], object]] = {
+    "in place": lambda params, name: params[name].__setitem__((0, 1), 3.0),
+    "of another sign": lambda params, name: np.negative(params[name], out=params[name]),
+    "in another order": lambda params, name: params[name].__setitem__(..., params[name][::-1].copy()),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(
+    ("make_model", "name"),
+    [
+        (linear, "weight"),
+        (general_attention, "weight"),
+        (general_attention, "combine.weight"),
+        (tied, "encoder.weight"),
+        (head, "head.weight"),
+    ],
+)
+def test_weights_that_backward_reads_again(make_model: Any, name: str, held: bool, write: str) -> None:
+    model, inputs = make_model()
+    name = next(each for each in model.params if each.endswith(name) or name == "encoder.weight")
+    kept = model.params[name] if held else None
+    y, tape = model.forward(*inputs)
+    _ = model.params[name].sum(), model.state_dict(), str(model), model(*inputs)  # who only reads changes nothing
+    model.backward(tape, y)
+    before = {each: grad.copy() for each, grad in model.grads.items()}
+    y, tape = model.forward(*inputs)
+    old = model.state_dict()
+    WRITES[write](model.params, name)
+    with pytest.raises(
+        ValueError, match="weights have been written to since the forward call of this tape; expected back"
+    ):
+        model.backward(tape, y)
+    model.load_state_dict(old)
+    model.zero_grad()
+    model.backward(tape, y)
+    assert all(np.array_equal(model.grads[each], grad) for each, grad in before.items())
+    assert kept is None or kept is model.params[name]
+
+
+def test_a_step_of_an_optimizer_comes_after_backward() -> None:
+    layer = fr.Linear(3, 4, seed=1)
+    layer.grads["weight"].fill(1)
+    y, tape = layer.forward(X)
+    fr.SGD(layer).step()
+    with pytest.raises(ValueError, match="Linear: the weights have been written to"):
+        layer.backward(tape, y)
+
+
+def test_recurrent_layers_keep_the_weights_of_their_forward() -> None:
+    gradients = []
+    for write in (False, True):
+        layer = make()
+        (y, _), tape = layer.forward(X)
+        if write:
+            layer.params[NAME].fill(7)
+        layer.backward(tape, y)
+        gradients.append(layer.grads[NAME].tobytes())
+    assert gradients[0] == gradients[1]
+
+
+def test_the_witness_of_weights_that_nobody_holds_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, calls = fr.Linear(3, 4, seed=1), []
+    fingerprint = _core.fingerprint
+    monkeypatch.setattr(_core, "fingerprint", lambda arrays: calls.append(len(arrays)) or fingerprint(arrays))
+    for _ in range(3):
+        y, tape = layer.forward(X)
+        layer.backward(tape, y)
+    assert calls == [2]
+
+
+def test_fingerprints_see_every_word() -> None:
+    for dtype in ("float32", "float64"):
+        for size in (1, 31, 32, 33, 63, 64, 65, 16_384, 16_385, 40_001):
+            x = np.random.default_rng(size).standard_normal(size).astype(dtype)
+            first = _core.fingerprint([x])
+            for at in {0, size // 3, size - 1}:
+                old = x[at].copy()
+                x[at] = -old
+                assert _core.fingerprint([x]) != first, (dtype, size, at)
+                x[at] = old
+            assert _core.fingerprint([x]) == first
+            assert size == 1 or _core.fingerprint([x[::-1]]) != first
+            assert _core.fingerprint([np.repeat(x, 2)[::2]]) == first
+    assert _core.fingerprint([x, x[:3]]) != _core.fingerprint([x[:3], x])
+    sums = set()
+    for threads in (1, 2, 5):
+        before = fr.get_num_threads()
+        fr.set_num_threads(threads)
+        sums.add(_core.fingerprint([x]))
+        fr.set_num_threads(before)
+    assert len(sums) == 1
+    with pytest.raises(TypeError, match="fingerprint: an array has dtype int64; expected floats"):
+        _core.fingerprint([np.zeros(3, np.int64)])

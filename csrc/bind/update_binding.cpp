@@ -119,10 +119,27 @@ py::object square_sum_of(const py::array& x) {
   return py::float_(sum);
 }
 
+// Of the elements of arrays of floats, one array after the other, whatever their order in memory.
+uint64_t fingerprint_of(const py::list& arrays) {
+  std::vector<py::array> held;
+  std::vector<Bytes> parts;
+  for (const py::handle object : arrays) {
+    auto a = py::reinterpret_borrow<py::array>(object);
+    if (a.dtype().kind() != 'f' || a.itemsize() % 4)
+      throw TypeMismatch("fingerprint: an array has dtype " + dtype_name(a) + "; expected floats");
+    held.push_back(a.flags() & py::array::c_style ? a : contiguous_copy(a));
+    parts.push_back({held.back().data(), held.back().nbytes()});
+  }
+  uint64_t sum = 0;
+  without_gil([&] { sum = fingerprint(parts); });
+  return sum;
+}
+
 }  // namespace
 
 void register_update(py::module_& m) {
   m.def("update", &update, py::arg("rule"), py::arg("items"));
+  m.def("fingerprint", &fingerprint_of, py::arg("arrays"));
   m.def("square_sum", &square_sum_of, py::arg("x"));
 }
 

@@ -13,6 +13,12 @@ namespace {
 // Reading and writing an element takes as long as so many multiply-adds.
 constexpr int64_t multiply_adds_each = 40;
 
+// Each step is a bijection, so that no single change can hide (cpu/kernels/fingerprint.h).
+uint64_t joined(uint64_t sum, uint64_t word) {
+  sum = (sum ^ word) * 0x9E3779B97F4A7C15u;
+  return sum ^ (sum >> 29);
+}
+
 // Calls body(begin, end) on parts of [0, n), which begin at multiples of `piece`, by as many threads as it is worth.
 void share_out(int64_t n, int64_t piece, const std::function<void(int64_t begin, int64_t end)>& body) {
   const int64_t work = n * multiply_adds_each, pieces = (n + piece - 1) / piece;
@@ -60,6 +66,24 @@ template <class T> double square_sum(const T* x, int64_t n) {
   double total = 0;
   for (const double sum : sums) total += sum;
   return total;
+}
+
+uint64_t fingerprint(std::span<const Bytes> parts) {
+  constexpr int64_t piece = 1 << 16, lanes = 32;
+  uint64_t whole = 0;
+  for (const Bytes& part : parts) {
+    std::vector<uint64_t> sums(static_cast<size_t>((part.size + piece - 1) / piece));
+    share_out(part.size / 4, piece / 4, [&](int64_t begin, int64_t end) {
+      for (int64_t at = begin * 4; at < end * 4; at += piece) {
+        uint64_t state[lanes] = {}, sum = 0;
+        kernels<float>().fingerprint(static_cast<const char*>(part.data) + at, std::min(piece, end * 4 - at), state);
+        for (const uint64_t lane : state) sum = joined(sum, lane);
+        sums[static_cast<size_t>(at / piece)] = sum;
+      }
+    });
+    for (const uint64_t sum : sums) whole = joined(whole, sum);
+  }
+  return whole;
 }
 
 template void run_update(Rule, const Rates&, std::span<const Update<float>>);

@@ -15,7 +15,7 @@ import numpy as np
 from ..allocation import Extent, check_extent
 from ..arrays.checks import Array, described, flag, parse_device, parse_dtype, seed_sequence
 from ..arrays.namespace import from_host, host_copy, namespace, to_host
-from .parameters import LoadedNames, Parameters, ReadOnly, load_values, renamed
+from .parameters import LoadedNames, Parameters, ReadOnly, load_values, renamed, witness_of
 from .protocol import LayerProtocol
 from .registry import constructor_call
 from .summary import Summary, summarize
@@ -32,6 +32,7 @@ class Tape:
 
     owner: Layer
     saved: tuple[Any, ...]
+    witness: int | None = None  # of the weights that backward reads again
 
     def __repr__(self) -> str:
         return f"Tape of {self.owner.op}"
@@ -384,7 +385,20 @@ class Layer(LayerProtocol):
         if not isinstance(tape, Tape) or tape.owner is not self:
             got = f"a tape of {tape.owner.op}" if isinstance(tape, Tape) else f"a {type(tape).__name__}"
             raise ValueError(f"{self.op}: tape is {got}; expected the tape that this layer's forward returned")
+        if tape.witness is not None and tape.witness != self._witness():
+            raise ValueError(
+                f"{self.op}: the weights have been written to since the forward call of this tape; expected backward "
+                "before they change"
+            )
         return tape.saved
+
+    def _witnessed(self, *saved: Any) -> Tape:
+        """Return a tape whose ``backward`` reads the parameters again, and notices if they are others by then."""
+        return Tape(self, saved, self._witness() if self.device == "cpu" else None)
+
+    def _witness(self) -> int:
+        """Return a number for the contents of the parameters that ``backward`` reads."""
+        return witness_of(self)
 
 
 def _named_layers(layer: Layer, prefix: str) -> Iterator[tuple[str, Layer]]:

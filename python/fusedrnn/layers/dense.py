@@ -91,12 +91,18 @@ class Linear(Layer):
         return self._apply(self._input(x))
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
-        """Compute (y, tape). The tape refers to x, and ``backward`` reads the weight again: leave both as they are."""
+        """Compute (y, tape). The tape refers to x: leave it as it is. ``backward`` reads the weight again."""
         x = self._input(x)
-        return self._apply(x), Tape(self, (x,))
+        return self._apply(x), self._witnessed(x)
 
     def backward(self, tape: Tape, dy: Any) -> Array:
-        """Add into the gradients of weight and bias; return dx (..., in_features) for dy (..., out_features)."""
+        """Add into the gradients of weight and bias; return dx (..., in_features) for dy (..., out_features).
+
+        Raises
+        ------
+        ValueError
+            If ``tape`` or the shape of ``dy`` does not fit; on the cpu also if the parameters have changed since then.
+        """
         (x,) = self._saved(tape)
         dy = as_real(self.op, "dy", dy, self.dtype, self.xp)
         check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))

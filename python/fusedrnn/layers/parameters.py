@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _core
 from ..arrays.checks import Array, as_real, described
 from ..arrays.namespace import assign, take_host
 
@@ -29,12 +30,13 @@ class Parameters(dict[str, Array]):
     that it was taken from.
     """
 
-    __slots__ = ("handed_out", "serial")
+    __slots__ = ("handed_out", "serial", "witness")
 
     def __init__(self, arrays: Mapping[str, Array] | None = None) -> None:
         super().__init__(arrays or {})
         self.handed_out = True
         self.serial = 0
+        self.witness = (0, 0)  # of which serial number, and the fingerprint then
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Parameters, (dict(self),)
@@ -160,6 +162,18 @@ def serial_of(owner: Any) -> int:
             return 0
     serial: int = owner._params.serial
     return serial
+
+
+def witness_of(owner: Any) -> int:
+    """Return the fingerprint of the contents of ``owner._params``, which is taken only if they may have changed."""
+    serial = serial_of(owner)
+    known: int
+    witness: int
+    known, witness = owner._params.witness
+    if serial == 0 or known != serial:
+        witness = _core.fingerprint(list(owner._params.values()))
+        owner._params.witness = serial, witness
+    return witness
 
 
 def _references(owner: Any) -> tuple[int, set[int]]:

@@ -11,6 +11,7 @@ from ..arrays.checks import Array, as_real, check_shape
 from ..arrays.products import row_products, row_sums
 from .base import Layer, Tape
 from .dense import Linear
+from .parameters import witness_of
 from .protocol import Shape
 
 
@@ -38,14 +39,14 @@ class TiedLinear(Layer):
         """Compute y (..., out_features) from x (..., in_features), real."""
         x = as_real(self.op, "x", x, self.dtype, self.xp)
         check_shape(self.op, "x", x, "..., in_features", (*x.shape[:-1], self.in_features))
-        y: Array = row_products(x.reshape(-1, self.in_features), self.linear.params["weight"].T)
+        y: Array = row_products(x.reshape(-1, self.in_features), self.linear._params["weight"].T)
         y += self._params["bias"]
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def forward(self, x: Any) -> tuple[Array, Tape]:
         """Compute (y, tape)."""
         x = as_real(self.op, "x", x, self.dtype, self.xp)
-        return self(x), Tape(self, (x,))
+        return self(x), self._witnessed(x)
 
     def backward(self, tape: Tape, dy: Any) -> Array:
         """Return dx for dy; add into the gradients of the shared weight and of b."""
@@ -54,11 +55,14 @@ class TiedLinear(Layer):
         check_shape(self.op, "dy", dy, "..., out_features", (*x.shape[:-1], self.out_features))
         rows = dy.reshape(-1, self.out_features)
         # All products come first: an interrupted one leaves the gradients as they were.
-        dx: Array = row_products(rows, self.linear.params["weight"]).reshape(x.shape)
+        dx: Array = row_products(rows, self.linear._params["weight"]).reshape(x.shape)
         dweight = row_products(x.reshape(-1, self.in_features).T, rows.T)
         add_to(self._grads["bias"], row_sums(rows.T))
-        add_to(self.linear.grads["weight"], dweight)
+        add_to(self.linear._grads["weight"], dweight)
         return dx
+
+    def _witness(self) -> int:
+        return witness_of(self.linear)
 
     def input_shape(self) -> Shape:
         """Return (..., in_features)."""

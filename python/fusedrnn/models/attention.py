@@ -139,7 +139,7 @@ class Attention(Model):
         joined = self.xp.concatenate((context, h), axis=-1)
         combined, combine_tape = self.combine.forward(joined) if training else (self.combine(joined), None)
         y: Array = self.xp.tanh(combined)
-        return y, Tape(self, (h, projected, memory, a, y, combine_tape) if training else ())
+        return y, self._witnessed(h, projected, memory, a, y, combine_tape) if training else Tape(self, ())
 
     def _attend(self, h: Array, memory: Array, valid: Array | None) -> tuple[Array, Array, Array]:
         """Return (a, context, h W)."""
