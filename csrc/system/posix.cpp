@@ -59,31 +59,26 @@ void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)()) { pthrea
 
 // First among the names that all libraries see. Extension modules load theirs apart, and wheels bring them under names
 // of their own (libgomp-a34b3233.so.1), so then in each file that is called like one.
-AnyFunction loaded_function(const char* name) {
-  void* found = dlsym(RTLD_DEFAULT, name);
+void* loaded_openmp(const char* function) {
+  void* found = dlsym(RTLD_DEFAULT, function);
+  Dl_info where{};
+  if (found && dladdr(found, &where)) return dlopen(where.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+  void* library = nullptr;
 #if defined(__linux__)
-  struct Search {
-    const char* name;
-    void* found;
-  } search{name, found};
-  if (!found) {
-    const auto look = [](dl_phdr_info* library, size_t, void* data) {
-      Search& s = *static_cast<Search*>(data);
-      const std::string_view path = library->dlpi_name;
-      const std::string_view file = path.substr(path.rfind('/') + 1);
-      if (!file.starts_with("libgomp") && !file.starts_with("libomp") && !file.starts_with("libiomp")) return 0;
-      void* handle = dlopen(library->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
-      if (!handle) return 0;
-      s.found = dlsym(handle, s.name);
-      dlclose(handle);
-      return s.found ? 1 : 0;
-    };
-    dl_iterate_phdr(look, &search);
-    found = search.found;
-  }
+  const auto look = [](dl_phdr_info* info, size_t, void* data) {
+    const std::string_view path = info->dlpi_name;
+    const std::string_view file = path.substr(path.rfind('/') + 1);
+    if (!file.starts_with("libgomp") && !file.starts_with("libomp") && !file.starts_with("libiomp")) return 0;
+    void*& handle = *static_cast<void**>(data);
+    handle = dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+    return handle ? 1 : 0;
+  };
+  dl_iterate_phdr(look, &library);
 #endif
-  return reinterpret_cast<AnyFunction>(found);
+  return library;
 }
+
+AnyFunction function_of(void* library, const char* name) { return reinterpret_cast<AnyFunction>(dlsym(library, name)); }
 
 void wait_for_ever() {
   for (;;) pause();

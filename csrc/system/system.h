@@ -43,9 +43,11 @@ void free_system_memory(void* memory);
 // Functions to be called before a fork, after it in the parent, and after it in the child; each may be null.
 void at_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
 
-// A function of an OpenMP library that the process has loaded, or null; nothing is loaded.
+// The OpenMP library that the process has loaded, known by one of its functions, or null; nothing is loaded. Where
+// there are several, it is that which other libraries are given.
+void* loaded_openmp(const char* function);
 using AnyFunction = void (*)();
-AnyFunction loaded_function(const char* name);
+AnyFunction function_of(void* library, const char* name);  // or null
 
 // The calling thread does nothing any more, until the process ends.
 [[noreturn]] void wait_for_ever();

@@ -15,16 +15,18 @@ struct Job {
   std::atomic<bool> ran{false};
 };
 
-// What the entries of an OpenMP library look like. LLVM's and Intel's have GNU's too, but where they do not.
+// What the entries of an OpenMP library look like: GNU's, or LLVM's and Intel's, which have GNU's on some systems only.
+// All are of one library: a process may have loaded several, and each knows its own teams alone.
 struct Library {
-  int (*thread_number)();
-  int (*team_size)();
-  void (*parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);  // GOMP_parallel
-  int32_t (*global_thread)(void*);                                             // __kmpc_...
-  void (*push_threads)(void*, int32_t thread, int32_t threads);
-  void (*fork_call)(void*, int32_t count, void (*)(int32_t*, int32_t*, ...), ...);
+  int (*thread_number)() = nullptr;
+  int (*team_size)() = nullptr;
+  void (*parallel)(void (*)(void*), void*, unsigned threads, unsigned flags) = nullptr;  // GOMP_parallel
+  int32_t (*global_thread)(void*) = nullptr;                                             // __kmpc_...
+  void (*push_threads)(void*, int32_t thread, int32_t threads) = nullptr;
+  void (*fork_call)(void*, int32_t count, void (*)(int32_t*, int32_t*, ...), ...) = nullptr;
 
-  Library() {
+  Library() : handle_(loaded_openmp("omp_get_thread_num")) {
+    if (!handle_) return;
     find(thread_number, "omp_get_thread_num");
     find(team_size, "omp_get_num_threads");
     find(parallel, "GOMP_parallel");
@@ -32,13 +34,13 @@ struct Library {
     find(push_threads, "__kmpc_push_num_threads");
     find(fork_call, "__kmpc_fork_call");
   }
-  bool usable() const {
-    return thread_number && team_size && (parallel || (global_thread && push_threads && fork_call));
-  }
+  bool is_llvm() const { return global_thread && push_threads && fork_call; }
+  bool usable() const { return thread_number && team_size && (parallel || is_llvm()); }
 
  private:
-  template <class F> static void find(F& function, const char* name) {
-    function = reinterpret_cast<F>(loaded_function(name));
+  void* handle_;
+  template <class F> void find(F& function, const char* name) {
+    function = reinterpret_cast<F>(function_of(handle_, name));
   }
 };
 
@@ -82,18 +84,18 @@ bool openmp_is_loaded() {
 bool run_openmp(int size, const std::function<void(int)>& body) {
   const Library& openmp = *library();
   Job job{&body, size};
-  if (openmp.parallel) {
+  if (!openmp.is_llvm()) {
     openmp.parallel(work, &job, static_cast<unsigned>(size), 0);
-  } else {
-    // The struct that a compiler makes of a place in the source (ident_t).
-    static char place[] = ";unknown;unknown;0;0;;";
-    static struct {
-      int32_t reserved1, flags, reserved2, reserved3;
-      const char* source;
-    } where{0, 2, 0, 0, place};
-    openmp.push_threads(&where, openmp.global_thread(&where), size);
-    openmp.fork_call(&where, 1, reinterpret_cast<void (*)(int32_t*, int32_t*, ...)>(work_of_kmp), &job);
+    return job.ran;
   }
+  // The struct that a compiler makes of a place in the source (ident_t).
+  static char place[] = ";unknown;unknown;0;0;;";
+  static struct {
+    int32_t reserved1, flags, reserved2, reserved3;
+    const char* source;
+  } where{0, 2, 0, 0, place};
+  openmp.push_threads(&where, openmp.global_thread(&where), size);
+  openmp.fork_call(&where, 1, reinterpret_cast<void (*)(int32_t*, int32_t*, ...)>(work_of_kmp), &job);
   return job.ran;
 }
 
