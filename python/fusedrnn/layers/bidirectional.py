@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..arrays.checks import Array, as_real, check_shape, described
@@ -40,7 +40,7 @@ class Bidirectional(Layer):
         If ``layer`` has both directions already or ``merge`` is unknown.
     """
 
-    takes = frozenset({"lengths"})
+    takes = frozenset({"lengths", "resets"})
     _fixed = frozenset({"hidden_size", "batch_first", "merge", "dtype"})
 
     def __init__(self, layer: Any, merge: str | None = "concat", *, seed: int | None = None) -> None:
@@ -67,7 +67,9 @@ class Bidirectional(Layer):
         """Make a layer from what ``config`` returned."""
         return cls(layer_from_spec(config["layer"]), config["merge"])
 
-    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Any, tuple[Any, Any]]:
+    def __call__(
+        self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None, reset_state: Any = None
+    ) -> tuple[Any, tuple[Any, Any]]:
         """Compute (y, (state_forward, state_reverse)) in inference mode.
 
         Parameters
@@ -78,25 +80,26 @@ class Bidirectional(Layer):
             Initial states of the two directions, each as the recurrent layer takes it, or None.
         lengths : array_like of int (B,), optional
             Valid time steps; the reverse direction starts at each sample's true end.
+        resets : array_like of bool, optional
+            Laid out as x, (B, T): where the state starts again, as the recurrent layer takes it.
+        reset_state : pair, optional
+            The states after a reset of the two directions, or None.
         """
-        states = self._pair("state", state)
-        (y0, s0), (y1, s1) = (
-            child(x, state=each, lengths=lengths) for child, each in zip(self._children.values(), states, strict=True)
-        )
+        (y0, s0), (y1, s1) = (child(x, **kwargs) for child, kwargs in self._calls(state, lengths, resets, reset_state))
         return self._merge(y0, y1), (s0, s1)
 
-    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[tuple[Any, tuple[Any, Any]], Tape]:
+    def forward(
+        self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None, reset_state: Any = None
+    ) -> tuple[tuple[Any, tuple[Any, Any]], Tape]:
         """Compute ((y, (state_forward, state_reverse)), tape) in training mode; arguments as in ``__call__``."""
-        states = self._pair("state", state)
         ((y0, s0), tape0), ((y1, s1), tape1) = (
-            child.forward(x, state=each, lengths=lengths)
-            for child, each in zip(self._children.values(), states, strict=True)
+            child.forward(x, **kwargs) for child, kwargs in self._calls(state, lengths, resets, reset_state)
         )
         factors = (y0, y1) if self.merge == "mul" else None
         return (self._merge(y0, y1), (s0, s1)), Tape(self, (tape0, tape1, y0.shape, factors))
 
-    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> tuple[Array, tuple[Any, Any]]:
-        """Return (dx, (dstate_forward, dstate_reverse)).
+    def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
+        """Return (dx, (dstate_forward, dstate_reverse)); as a third value that of ``reset_state``, if it was given.
 
         Parameters
         ----------
@@ -111,9 +114,20 @@ class Bidirectional(Layer):
         dstates = self._pair("dstate", dstate)
         dy0, dy1 = self._split(dy, shape, factors)
         forward, reverse = self._children.values()
-        dx, ds0 = forward.backward(tape0, dy0, dstate=dstates[0])
-        dx_reverse, ds1 = reverse.backward(tape1, dy1, dstate=dstates[1])
-        return dx + dx_reverse, (ds0, ds1)
+        dx, ds0, *again0 = forward.backward(tape0, dy0, dstate=dstates[0])
+        dx_reverse, ds1, *again1 = reverse.backward(tape1, dy1, dstate=dstates[1])
+        if not (again0 or again1):
+            return dx + dx_reverse, (ds0, ds1)
+        return dx + dx_reverse, (ds0, ds1), (next(iter(again0), None), next(iter(again1), None))
+
+    def _calls(self, state: Any, lengths: Any, resets: Any, reset_state: Any) -> Iterator[tuple[Layer, dict[str, Any]]]:
+        """Yield each direction's layer and the keywords of its call."""
+        shared = {"lengths": lengths} if resets is None else {"lengths": lengths, "resets": resets}
+        states, again = self._pair("state", state), self._pair("reset_state", reset_state)
+        if reset_state is not None and resets is None:
+            raise ValueError(f"{self.op}: reset_state is given without resets; expected both or neither")
+        for child, start, restart in zip(self._children.values(), states, again, strict=True):
+            yield child, {"state": start, **shared} | ({} if restart is None else {"reset_state": restart})
 
     def input_shape(self) -> Shape:
         """Return what the recurrent layer reads."""

@@ -1,4 +1,4 @@
-"""How composites and ``fit`` call a layer of any kind: lengths only where it takes them, y apart from the state."""
+"""How composites and ``fit`` call a layer of any kind: with what describes the batch where it takes it, y by itself."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def run(layer: Any, training: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any
     return layer.forward(*args, **kwargs) if training else (layer(*args, **kwargs), None)
 
 
-def run_layer(layer: Any, training: bool, x: Any, lengths: Any) -> tuple[Any, Any, Any]:
+def run_layer(layer: Any, training: bool, x: Any, lengths: Any, resets: Any = None) -> tuple[Any, Any, Any]:
     """Call a layer of any kind; return (y, state, tape), with None for what there is not."""
-    outputs, tape = run(layer, training, x, **options(layer, lengths))
+    outputs, tape = run(layer, training, x, **options(layer, lengths, resets))
     y, state = outputs if isinstance(outputs, tuple) else (outputs, None)
     return y, state, tape
 
 
-def run_on(layer: Any, training: bool, x: Any, lengths: Any, state: Any) -> tuple[Any, Any, Any]:
+def run_on(layer: Any, training: bool, x: Any, lengths: Any, state: Any, resets: Any = None) -> tuple[Any, Any, Any]:
     """Call a layer of any kind from a state on, None for zeros; return (y, state, tape), with None for what is not."""
     if layer.carried_sizes() is None:
         return run_layer(layer, training, x, lengths)
     wanted = {} if layer.state_sizes() is not None else {"return_state": True}
-    (y, state), tape = run(layer, training, x, state=state, **wanted, **options(layer, lengths))
+    (y, state), tape = run(layer, training, x, state=state, **wanted, **options(layer, lengths, resets))
     return y, state, tape
 
 
@@ -55,30 +55,45 @@ def check_gradients(op: str, carried: bool, dy: Any, dstate: Any) -> None:
         raise ValueError(f"{op}: dy and dstate are None; expected at least one gradient")
 
 
-def forward_layer(layer: Any, x: Any, lengths: Any) -> tuple[Any, Any]:
+def forward_layer(layer: Any, x: Any, lengths: Any, resets: Any = None) -> tuple[Any, Any]:
     """Call ``layer.forward``, with lengths if it takes them; return (y, tape) without a recurrent layer's state."""
-    return forward_inputs(layer, (x,), lengths)
+    return forward_inputs(layer, (x,), lengths, resets)
 
 
-def call_layer(layer: Any, x: Any, lengths: Any) -> Any:
+def call_layer(layer: Any, x: Any, lengths: Any, resets: Any = None) -> Any:
     """Call ``layer`` for inference, with lengths if it takes them; return y without a recurrent layer's state."""
-    return call_inputs(layer, (x,), lengths)
+    return call_inputs(layer, (x,), lengths, resets)
 
 
-def forward_inputs(layer: Any, inputs: tuple[Any, ...], lengths: Any) -> tuple[Any, Any]:
+def forward_inputs(layer: Any, inputs: tuple[Any, ...], lengths: Any, resets: Any = None) -> tuple[Any, Any]:
     """As ``forward_layer``, for a layer of several inputs."""
-    outputs, tape = layer.forward(*inputs, **options(layer, lengths))
+    outputs, tape = layer.forward(*inputs, **options(layer, lengths, resets))
     return first(outputs), tape
 
 
-def call_inputs(layer: Any, inputs: tuple[Any, ...], lengths: Any) -> Any:
+def call_inputs(layer: Any, inputs: tuple[Any, ...], lengths: Any, resets: Any = None) -> Any:
     """As ``call_layer``, for a layer of several inputs."""
-    return first(layer(*inputs, **options(layer, lengths)))
+    return first(layer(*inputs, **options(layer, lengths, resets)))
 
 
-def options(layer: LayerProtocol, lengths: Any) -> dict[str, Any]:
+def options(layer: LayerProtocol, lengths: Any, resets: Any = None) -> dict[str, Any]:
     """Return the keywords of a call: of what describes the batch, what is there and the layer takes."""
-    return {"lengths": lengths} if lengths is not None and "lengths" in layer.takes else {}
+    given: dict[str, Any] = {"lengths": lengths} if lengths is not None and "lengths" in layer.takes else {}
+    if resets is not None and "resets" in layer.takes and layer.carried_sizes() is not None:
+        given["resets"] = resets
+    return given
+
+
+def check_resets(op: str, resets: Any, *layers: Any) -> None:
+    """Raise ValueError for resets that no layer, or not every one with a state, could heed."""
+    if resets is None:
+        return
+    with_state = [layer for layer in layers if any(each.state_sizes() is not None for each in layer.layers())]
+    if not with_state:
+        raise ValueError(f"{op}: resets is given, but no layer has a state; expected None")
+    for layer in with_state:
+        if "resets" not in layer.takes or layer.carried_sizes() is None:
+            raise ValueError(f"{op}: resets is given, but {layer.op} cannot start its state again; expected None")
 
 
 def clean_input(op: str, layer: LayerProtocol, x: Any, lengths: Any, *, time_major: bool = False) -> Any:

@@ -30,7 +30,8 @@ class LayerProtocol(ABC):
     ----------
     takes : frozenset of str
         The descriptions of a batch that ``forward`` and ``__call__`` take as keywords beside their inputs: "lengths",
-        the valid steps (B,) of each sample. Who calls the layer passes on what is named here.
+        the valid steps (B,) of each sample; "resets", before which steps its state starts again, (B, T). Who calls the
+        layer passes on what is named here.
     """
 
     op: ClassVar[str]

@@ -47,7 +47,7 @@ class Recurrent(Layer):
     then _l1 and so on, with the suffix _reverse for the second direction.
     """
 
-    takes = frozenset({"lengths"})
+    takes = frozenset({"lengths", "resets"})
     _cell: str  # name of the cell in gates.CELLS, which is the kernels' too
     _has_cell_state = False
     _books: tuple[str, ...]  # names of its functions, where a variant has no others

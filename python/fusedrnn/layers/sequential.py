@@ -13,6 +13,7 @@ from .calling import (
     call_layer,
     check_carried,
     check_gradients,
+    check_resets,
     clean_input,
     first,
     forward_layer,
@@ -37,7 +38,7 @@ class Sequential(Layer):
         twice: its parameters are shared and its gradients add up.
     """
 
-    takes = frozenset({"lengths"})
+    takes = frozenset({"lengths", "resets"})
 
     def __init__(self, *layers: Layer) -> None:
         for index, layer in enumerate(layers):
@@ -96,7 +97,9 @@ class Sequential(Layer):
     def __repr__(self) -> str:
         return f"{self.op}({', '.join(map(repr, self))})"
 
-    def __call__(self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False) -> Any:
+    def __call__(
+        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False, resets: Any = None
+    ) -> Any:
         """Compute the last layer's y in inference mode.
 
         Parameters
@@ -109,31 +112,35 @@ class Sequential(Layer):
             The initial states of the layers that have one, in their order; None for one, or all, stands for zeros.
         return_state : bool
             Return (y, state) with the final states instead, from which another call may go on.
+        resets : array_like of bool, optional
+            Laid out as x, (B, T): before a marked step the states of all layers are zero again.
         """
+        check_resets(self.op, resets, *self)
         x, lengths = unragged(self.op, "x", x, lengths)
         x = self._clean(x, lengths)
         if state is None and not return_state:
             for layer in self:
-                x = call_layer(layer, x, lengths)
+                x = call_layer(layer, x, lengths, resets)
             return x
-        y, final, _ = self._run(False, x, lengths, state)
+        y, final, _ = self._run(False, x, lengths, state, resets)
         return (y, final) if return_state else y
 
     def forward(
-        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False
+        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False, resets: Any = None
     ) -> tuple[Any, Tape]:
         """Compute (y, tape), or ((y, state), tape), in training mode; arguments as in ``__call__``."""
+        check_resets(self.op, resets, *self)
         x, lengths = unragged(self.op, "x", x, lengths)
         x = self._clean(x, lengths)
         if state is not None or return_state:
-            y, final, each = self._run(True, x, lengths, state)
+            y, final, each = self._run(True, x, lengths, state, resets)
             return ((y, final) if return_state else y), Tape(self, (each, return_state))
         layers, tapes = list(self), []
         bottom = frozen_bottom(layers)
         for index, layer in enumerate(layers):
             frozen = index < bottom
             run = forward_layer if runs_in_training(layer, frozen) else _call_without_tape
-            x, tape = run(layer, x, lengths)
+            x, tape = run(layer, x, lengths, resets)
             tapes.append(None if frozen else tape)
         return x, Tape(self, (tapes, False))
 
@@ -208,12 +215,14 @@ class Sequential(Layer):
             return x
         return clean_input(self.op, reads, x, lengths, time_major=any(map(is_time_major, self.layers())))
 
-    def _run(self, training: bool, x: Any, lengths: Any, state: Any) -> tuple[Any, tuple[Any, ...], list[Any]]:
+    def _run(
+        self, training: bool, x: Any, lengths: Any, state: Any, resets: Any
+    ) -> tuple[Any, tuple[Any, ...], list[Any]]:
         """Return (y, states, tapes)."""
         check_carried(self.op, self)
         tapes, states = [], []
         for layer, part in zip(self, self._parts("state", state), strict=True):
-            x, final, tape = run_on(layer, training, x, lengths, part)
+            x, final, tape = run_on(layer, training, x, lengths, part, resets)
             tapes.append(tape)
             if layer.carried_sizes() is not None:
                 states.append(final)
@@ -233,5 +242,5 @@ class Sequential(Layer):
         return [next(rest) if each else None for each in carry]
 
 
-def _call_without_tape(layer: Layer, x: Any, lengths: Any) -> tuple[Any, None]:
-    return call_layer(layer, x, lengths), None
+def _call_without_tape(layer: Layer, x: Any, lengths: Any, resets: Any) -> tuple[Any, None]:
+    return call_layer(layer, x, lengths, resets), None

@@ -8,7 +8,7 @@ from typing import Any
 from ..arrays.checks import Array, as_real, described, seed_sequence
 from ..arrays.lengths import without_padding
 from ..layers import Layer, Linear, Tape, register_layer
-from ..layers.calling import run
+from ..layers.calling import check_resets, options, run
 from ..layers.protocol import Shape
 from ..layers.registry import layer_from_spec, layer_spec
 from ..layers.states import StateSizes
@@ -35,7 +35,7 @@ class Residual(Model):
         Seed for the matrices.
     """
 
-    takes = frozenset({"lengths"})
+    takes = frozenset({"lengths", "resets"})
 
     def __init__(self, *layers: Layer, seed: int | None = None) -> None:
         if not layers:
@@ -73,7 +73,9 @@ class Residual(Model):
         """Return the sizes of the layers' states."""
         return tuple(check_recurrent(self.op, "layer", layer) for layer, _ in self._pairs)
 
-    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, tuple[Any, ...]]:
+    def __call__(
+        self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None
+    ) -> tuple[Array, tuple[Any, ...]]:
         """Compute (y, states) in inference mode.
 
         Parameters
@@ -84,13 +86,17 @@ class Residual(Model):
             The layers' initial states, each as the layer takes it.
         lengths : array_like of int (B,), optional
             Valid time steps; y past them is 0.
+        resets : array_like of bool (B, T), optional
+            Before a marked step the layers' states are zero again.
         """
-        outputs: tuple[Array, tuple[Any, ...]] = self._run(False, x, state, lengths)[0]
+        outputs: tuple[Array, tuple[Any, ...]] = self._run(False, x, state, lengths, resets)[0]
         return outputs
 
-    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[tuple[Array, tuple[Any, ...]], Tape]:
+    def forward(
+        self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None
+    ) -> tuple[tuple[Array, tuple[Any, ...]], Tape]:
         """Compute ((y, states), tape) in training mode; arguments as in ``__call__``."""
-        return self._run(True, x, state, lengths)
+        return self._run(True, x, state, lengths, resets)
 
     def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> tuple[Array, tuple[Any, ...]]:
         """Return (dx, dstates0) for dy and the gradients of the final states; either may be None."""
@@ -137,7 +143,8 @@ class Residual(Model):
             x = layer.output_shape(x)
         return inputs
 
-    def _run(self, training: bool, x: Any, state: Any, lengths: Any) -> tuple[Any, Tape]:
+    def _run(self, training: bool, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Any, Tape]:
+        check_resets(self.op, resets, *(layer for layer, _ in self._pairs))
         y = as_real(self.op, "x", x, self.dtype, self.xp)
         if y.ndim != 3:
             raise ValueError(f"{self.op}: x has shape {y.shape}; expected (batch, time, input_size)")
@@ -145,7 +152,7 @@ class Residual(Model):
         y = without_padding(self.op, y, lengths)
         tapes, states = [], []
         for (layer, shortcut), part in zip(self._pairs, self._parts("state", state), strict=True):
-            (h, final), tape = run(layer, training, y, state=part, lengths=lengths)
+            (h, final), tape = run(layer, training, y, state=part, **options(layer, lengths, resets))
             skipped, shortcut_tape = (y, None) if shortcut is None else run(shortcut, training, y)
             y = skipped + h
             tapes.append((tape, shortcut_tape))

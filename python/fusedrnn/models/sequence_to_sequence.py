@@ -16,6 +16,7 @@ from ..layers.calling import (
     backward_on,
     check_carried,
     check_gradients,
+    check_resets,
     clean_input,
     first,
     run_layer,
@@ -53,7 +54,7 @@ class SequenceToSequence(Model):
     >>> fit(model, x, y, loss="mse", epochs=10, batch_size=32)  # x (N, T, 8), y (N, T, 5)
     """
 
-    takes = frozenset({"lengths"})
+    takes = frozenset({"lengths", "resets"})
 
     def __init__(self, layer: Layer, head: Any, *, embedding: Embedding | None = None, seed: int | None = None) -> None:
         self.embedding, self.layer = embedding, layer
@@ -70,7 +71,9 @@ class SequenceToSequence(Model):
         children: dict[str, Any] = {name: optional_layer(config[name]) for name in ("layer", "head", "embedding")}
         return cls(**children)
 
-    def __call__(self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False) -> Any:
+    def __call__(
+        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False, resets: Any = None
+    ) -> Any:
         """Compute the outputs (B, T, O) in inference mode; 0 past each sample's end.
 
         Parameters
@@ -83,14 +86,16 @@ class SequenceToSequence(Model):
             The initial state of the layer, as it takes it; zeros by default.
         return_state : bool
             Return (y, state) with the final state instead, from which another call may go on.
+        resets : array_like of bool (B, T), optional
+            Before a marked step the state of the layer is zero again.
         """
-        return self._run(False, x, lengths, state, return_state)[0]
+        return self._run(False, x, lengths, state, return_state, resets)[0]
 
     def forward(
-        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False
+        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False, resets: Any = None
     ) -> tuple[Any, Tape]:
         """Compute (y, tape), or ((y, state), tape), in training mode; arguments as in ``__call__``."""
-        return self._run(True, x, lengths, state, return_state)
+        return self._run(True, x, lengths, state, return_state, resets)
 
     def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
         """Return dx for dy (B, T, O); None for tokens or a frozen layer. dy past a sample's end is not read.
@@ -188,7 +193,10 @@ class SequenceToSequence(Model):
         inputs = {"layer": read, "head": output_of(self.layer, read)}
         return {"embedding": x, **inputs} if self.embedding else inputs
 
-    def _run(self, training: bool, x: Any, lengths: Any, state: Any, return_state: bool) -> tuple[Any, Tape]:
+    def _run(
+        self, training: bool, x: Any, lengths: Any, state: Any, return_state: bool, resets: Any
+    ) -> tuple[Any, Tape]:
+        check_resets(self.op, resets, self.layer)
         x, lengths = unragged(self.op, "x", x, lengths)
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
         lengths = batch_lengths(self.op, x, lengths)
@@ -198,10 +206,10 @@ class SequenceToSequence(Model):
         if state is None and not return_state:
             _, frozen, _ = self._frozen_bottom(self.embedding, self.layer, self.head)
             in_training = training and runs_in_training(self.layer, frozen)
-            h, final, layer_tape = run_layer(self.layer, in_training, x, lengths)
+            h, final, layer_tape = run_layer(self.layer, in_training, x, lengths, resets)
         else:
             check_carried(self.op, self)
-            h, final, layer_tape = run_on(self.layer, training, x, lengths, state)
+            h, final, layer_tape = run_on(self.layer, training, x, lengths, state, resets)
         y, _, head_tape = run_layer(self.head, training, h, None)
         y = without_padding(self.op, y, lengths)
         tape = Tape(self, (embed_tape, None if frozen else layer_tape, head_tape, lengths, return_state))

@@ -15,6 +15,7 @@ from ..layers.calling import (
     backward_on,
     check_carried,
     check_gradients,
+    check_resets,
     clean_input,
     first,
     run_layer,
@@ -64,7 +65,7 @@ class SequenceToVector(Model):
     >>> fit(model, reviews, labels, loss="cross_entropy", epochs=5, batch_size=32)  # lists of token arrays will do
     """
 
-    takes = frozenset({"lengths"})
+    takes = frozenset({"lengths", "resets"})
     _fixed = frozenset({"pooling"})
 
     def __init__(
@@ -96,7 +97,9 @@ class SequenceToVector(Model):
         children: dict[str, Any] = {name: optional_layer(config[name]) for name in ("layer", "head", "embedding")}
         return cls(**children, pooling=config["pooling"])
 
-    def __call__(self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False) -> Any:
+    def __call__(
+        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False, resets: Any = None
+    ) -> Any:
         """Compute the outputs (B, O) in inference mode.
 
         Parameters
@@ -109,14 +112,16 @@ class SequenceToVector(Model):
             The initial state of the layer, as it takes it; zeros by default.
         return_state : bool
             Return (y, state) with the final state instead, from which another call may go on.
+        resets : array_like of bool (B, T), optional
+            Before a marked step the state of the layer is zero again.
         """
-        return self._run(False, x, lengths, state, return_state)[0]
+        return self._run(False, x, lengths, state, return_state, resets)[0]
 
     def forward(
-        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False
+        self, x: Any, lengths: Any = None, *, state: Any = None, return_state: bool = False, resets: Any = None
     ) -> tuple[Any, Tape]:
         """Compute (y, tape), or ((y, state), tape), in training mode; arguments as in ``__call__``."""
-        return self._run(True, x, lengths, state, return_state)
+        return self._run(True, x, lengths, state, return_state, resets)
 
     def backward(self, tape: Tape, dy: Any, dstate: Any = None) -> Any:
         """Return dx for dy (B, O); None for tokens, or above a frozen layer.
@@ -182,7 +187,10 @@ class SequenceToVector(Model):
         inputs: dict[str, Shape] = {"layer": read, "head": ("B", "?" if features is None else features)}
         return {"embedding": x, **inputs} if self.embedding else inputs
 
-    def _run(self, training: bool, x: Any, lengths: Any, state: Any, return_state: bool) -> tuple[Any, Tape]:
+    def _run(
+        self, training: bool, x: Any, lengths: Any, state: Any, return_state: bool, resets: Any
+    ) -> tuple[Any, Tape]:
+        check_resets(self.op, resets, self.layer)
         x, lengths = unragged(self.op, "x", x, lengths)
         check_rank(self.op, "x", x, "batch, time" if self.embedding else "batch, time, features")
         lengths = batch_lengths(self.op, x, lengths)
@@ -192,10 +200,10 @@ class SequenceToVector(Model):
         if state is None and not return_state:
             _, frozen, _ = self._frozen_bottom(self.embedding, self.layer, self.head)
             in_training = training and runs_in_training(self.layer, frozen)
-            h, final, layer_tape = run_layer(self.layer, in_training, x, lengths)
+            h, final, layer_tape = run_layer(self.layer, in_training, x, lengths, resets)
         else:
             check_carried(self.op, self)
-            h, final, layer_tape = run_on(self.layer, training, x, lengths, state)
+            h, final, layer_tape = run_on(self.layer, training, x, lengths, state, resets)
         pool_tape: Any = None
         if self.pooling == "mean":
             pooled = mean_steps(self.op, h, lengths)
