@@ -61,7 +61,10 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
         if (!cell.weight_gradient(layers[l][d], everyone)) return;
         if (cell.peephole_gradient && !cell.peephole_gradient(layers[l][d], everyone)) return;
       }
-      if (l == 0 && thread.rank == 0) adding.lock();  // for all threads of this call
+      if (l == 0 && thread.rank == 0) {
+        thread.region->finish();
+        adding.lock();  // for all threads of this call
+      }
       if (!meet()) return;
     }
     // Last, so that a call that was stopped has added nothing.

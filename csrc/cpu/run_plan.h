@@ -1,5 +1,7 @@
 // A plan put to work: what each thread of a call gets, and how they start and meet.
 #pragma once
+#include <stdexcept>
+
 #include "core/error.h"
 #include "core/plan.h"
 #include "core/share.h"
@@ -86,6 +88,10 @@ template <class Body> void run_plan(Plan plan, int size, const Interrupt& interr
           body(thread, plan);
         },
         [&] { return region.poll(0); });
+    if (ran && region.stopped() && !region.interrupted())
+      throw std::runtime_error(
+          "fusedrnn: a signal handler forked in the middle of this call, whose threads the child does not have; "
+          "expected a child that ends, or begins anew, in the handler");
     if (ran && region.stopped()) throw Interrupted();
     return ran;
   };

@@ -9,6 +9,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -79,6 +80,18 @@ void* loaded_openmp(const char* function) {
 }
 
 AnyFunction function_of(void* library, const char* name) { return reinterpret_cast<AnyFunction>(dlsym(library, name)); }
+
+namespace {
+
+constinit std::atomic<uint64_t> forks{0};
+[[maybe_unused]] const bool counted = [] {
+  at_fork(nullptr, nullptr, [] { ++forks; });
+  return true;
+}();
+
+}  // namespace
+
+uint64_t process_number() { return forks.load(std::memory_order_relaxed); }
 
 void wait_for_ever() {
   for (;;) pause();

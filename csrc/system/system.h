@@ -49,6 +49,9 @@ void* loaded_openmp(const char* function);
 using AnyFunction = void (*)();
 AnyFunction function_of(void* library, const char* name);  // or null
 
+// Another number in a forked child than in its parent.
+uint64_t process_number();
+
 // The calling thread does nothing any more, until the process ends.
 [[noreturn]] void wait_for_ever();
 

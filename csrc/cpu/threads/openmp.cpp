@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu/threads/flush_subnormals.h"
+#include "cpu/threads/waiting.h"
 #include "system/system.h"
 
 namespace fusedrnn {
@@ -11,7 +12,10 @@ namespace {
 
 struct Job {
   const std::function<void(int)>* body;
+  const std::function<bool()>* ask;
   int size;
+  std::atomic<int> pending = size - 1;
+  const uint64_t process = process_number();
   std::atomic<bool> ran{false};
 };
 
@@ -67,6 +71,10 @@ void work(void* data) {
   if (rank == 0) job.ran = true;
   const FlushSubnormals flush;
   (*job.body)(rank);
+  if (rank == 0)
+    await_all(job.pending, job.process, *job.ask);  // the library would not ask at the end of the team
+  else if (job.pending.fetch_sub(1) == 1)
+    job.pending.notify_all();
 }
 
 void work_of_kmp(int32_t*, int32_t*, void* data) { work(data); }
@@ -81,9 +89,9 @@ bool openmp_is_loaded() {
   return watched && !forked.load(std::memory_order_relaxed) && library();
 }
 
-bool run_openmp(int size, const std::function<void(int)>& body) {
+bool run_openmp(int size, const std::function<void(int)>& body, const std::function<bool()>& ask) {
   const Library& openmp = *library();
-  Job job{&body, size};
+  Job job{&body, &ask, size};
   if (!openmp.is_llvm()) {
     openmp.parallel(work, &job, static_cast<unsigned>(size), 0);
     return job.ran;

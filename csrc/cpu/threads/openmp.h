@@ -10,8 +10,8 @@ namespace fusedrnn {
 // its threads are missing and it does not know.
 bool openmp_is_loaded();
 
-// Runs body(rank) for rank in [0, size) on a team of it and waits; rank 0 is the caller. False, and nothing was run, if
-// the team is smaller: OMP_THREAD_LIMIT, OMP_DYNAMIC, or a call from inside another team.
-bool run_openmp(int size, const std::function<void(int rank)>& body);
+// Runs body(rank) for rank in [0, size) on a team of it and waits, asking; rank 0 is the caller. False, and nothing was
+// run, if the team is smaller: OMP_THREAD_LIMIT, OMP_DYNAMIC, or a call from inside another team.
+bool run_openmp(int size, const std::function<void(int rank)>& body, const std::function<bool()>& ask);
 
 }  // namespace fusedrnn

@@ -35,7 +35,9 @@ void Barrier::release() {
 }
 
 bool Region::poll(int rank) {
-  if (rank == 0 && !stopped() && inquiry_.stop()) {
+  if (rank != 0 || !asks_ || stopped()) return !stopped();
+  interrupted_ = inquiry_.stop();
+  if (interrupted_ || process_number() != process_) {
     stop_.store(true, std::memory_order_release);
     all_.release();
     in_loop_.release();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/threads/interrupt.h"
+#include "system/system.h"
 
 namespace fusedrnn {
 
@@ -42,11 +43,19 @@ class Region {
   bool meet_in_loop(int rank) { return meet(in_loop_, rank, false); }  // the same; nobody is late by more than a step
   bool poll(int rank);                                                 // the same without waiting
   bool stopped() const { return stop_.load(std::memory_order_acquire); }
+  // From here on nobody is asked: what follows is done as a whole, or holds a lock, which whoever is asked may want.
+  // For rank 0.
+  void finish() { asks_ = false; }
+  // Whether it was the answer that stopped it. False for a child that whoever was asked has forked: it goes on with the
+  // calling thread alone, and cannot end what several began.
+  bool interrupted() const { return interrupted_; }
 
  private:
   Barrier all_, in_loop_;
   Inquiry inquiry_;
   const std::function<bool()> ask_;
+  const uint64_t process_ = process_number();
+  bool asks_ = true, interrupted_ = false;  // of rank 0
   alignas(64) std::atomic<bool> stop_{false};
 
   bool meet(Barrier& barrier, int rank, bool asks) {

@@ -25,8 +25,9 @@ class Pool {
   bool run(int size, int64_t patience_ns, const std::function<void(int)>& body, const std::function<bool()>& ask) {
     std::unique_lock<std::mutex> lock(busy_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
-    if (thread_source() == ThreadSource::openmp && openmp_is_loaded()) return run_openmp(size, body);
+    if (thread_source() == ThreadSource::openmp && openmp_is_loaded()) return run_openmp(size, body, ask);
     if (!start_workers(size - 1)) return false;
+    const uint64_t process = process_number();
     keep_off_this_cpu(size);
     body_ = &body;
     pending_.store(size - 1, std::memory_order_relaxed);
@@ -37,10 +38,7 @@ class Pool {
     publish(decision_, serial * 2 + go);
     if (!go) return false;
     body(0);
-    for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) {
-      if (ask) wait_asking(pending_, left, ask);
-      if (!ask || !ask()) wait_while_equal(pending_, left);
-    }
+    await_all(pending_, process, ask);
     return true;
   }
 

@@ -9,6 +9,8 @@
 #include <immintrin.h>
 #endif
 
+#include "system/system.h"
+
 namespace fusedrnn {
 
 inline void spin() {
@@ -47,6 +49,15 @@ template <class A, class V, class Ask> void wait_asking(const A& value, V old, c
   while (value.load(std::memory_order_acquire) == old && ask())
     std::this_thread::sleep_for(
         std::chrono::nanoseconds(std::clamp<int64_t>((now_ns() - begin) / 16, 20'000, 2'000'000)));
+}
+
+// Until `pending` threads of a call that began in this process have done their part. Not in a child that whoever was
+// asked has forked since: they are not there.
+template <class Ask> void await_all(const std::atomic<int>& pending, uint64_t process, const Ask& ask) {
+  for (int left; (left = pending.load(std::memory_order_acquire)) != 0 && process_number() == process;) {
+    if (ask) wait_asking(pending, left, ask);
+    if ((!ask || !ask()) && process_number() == process) wait_while_equal(pending, left);
+  }
 }
 
 // Stores what others wait for. Sequentially consistent: notify looks whether anybody sleeps, and were it to look before

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from .namespace import add_rows
 
-_lock = Lock()
+_lock = RLock()  # reentrant: a signal handler may run in the middle, and go backward itself
 
 
 def _renew() -> None:
     """Make another lock: in a forked child nobody would open the old one."""
     global _lock
-    _lock = Lock()
+    _lock = RLock()
 
 
 if hasattr(os, "register_at_fork"):
