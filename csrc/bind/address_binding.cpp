@@ -5,9 +5,11 @@
 #include <mutex>
 
 #include "bind/arrays.h"
+#include "bind/exclusive_use.h"
 #include "bind/gil.h"
 #include "bind/problem_of_stack.h"
 #include "bind/register.h"
+#include "core/process_locks.h"
 #include "cpu/stack.h"
 #include "cpu/threads/thread_pool.h"
 
@@ -206,7 +208,11 @@ template <class T> class AddressStackOf : public AddressStack {
   }
 
   std::shared_ptr<Rows> rows(int64_t T_, int64_t B, py::object lengths, py::object resets) override {
-    if (lengths.is_none() && resets.is_none() && full_ && full_->T == T_ && full_->B == B) return full_;
+    const bool all = lengths.is_none() && resets.is_none();
+    if (all) {
+      const InsteadOfGil lock(weights_lock(this));
+      if (full_ && full_->T == T_ && full_->B == B) return full_;
+    }
     const Problem p = extent(T_, B);
     std::vector<int64_t> ends;
     if (!lengths.is_none()) ends = read_lengths(p.op, lengths);
@@ -220,7 +226,10 @@ template <class T> class AddressStackOf : public AddressStack {
     *made = {
         T_, B,
         std::make_shared<RowOrder>(p, lengths.is_none() ? nullptr : &ends, resets.is_none() ? nullptr : &restarts)};
-    if (lengths.is_none() && resets.is_none()) full_ = made;
+    if (all) {
+      const InsteadOfGil lock(weights_lock(this));
+      full_ = made;
+    }
     return made;
   }
 
@@ -314,7 +323,7 @@ template <class T> class AddressStackOf : public AddressStack {
 
   const Problem p_;
   std::vector<std::unique_ptr<WeightCache<T>>> caches_;
-  std::shared_ptr<Rows> full_;  // of the last call without lengths; used with the GIL held
+  std::shared_ptr<Rows> full_;  // of the last call without lengths
 };
 
 std::unique_ptr<AddressStack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,

@@ -1,6 +1,9 @@
 // One call at a time on a tape, which a backward consumes, or on a stream.
 #pragma once
+#include <pybind11/pybind11.h>
+
 #include <atomic>
+#include <mutex>
 #include <string>
 
 #include "core/error.h"
@@ -22,5 +25,20 @@ class ExclusiveUse {
  private:
   std::atomic<bool>& busy_;
 };
+
+// A use without Python in the middle. Where there is a GIL, nobody else can begin one meanwhile.
+#if defined(Py_GIL_DISABLED)
+using ShortUse = ExclusiveUse;
+using InsteadOfGil = std::lock_guard<std::mutex>;
+#else
+struct ShortUse {
+  ShortUse(const std::atomic<bool>& busy, const std::string& op, const char* what) {
+    if (busy) ExclusiveUse::refuse(op, what);
+  }
+};
+struct InsteadOfGil {
+  explicit InsteadOfGil(std::mutex&) {}
+};
+#endif
 
 }  // namespace fusedrnn

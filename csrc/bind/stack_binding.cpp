@@ -6,6 +6,7 @@
 #include "bind/register.h"
 #include "bind/stream.h"
 #include "bind/tape.h"
+#include "core/process_locks.h"
 
 namespace fusedrnn {
 namespace {
@@ -104,6 +105,7 @@ template <class T> class StackOf : public Stack {
 
   // The order of the rows where no lengths are given; most calls have the shape of the one before.
   std::shared_ptr<const RowOrder> full_rows(const Problem& p) {
+    const InsteadOfGil lock(weights_lock(this));
     if (!full_rows_ || !full_rows_->is_full_of(p)) full_rows_ = std::make_shared<RowOrder>(p, nullptr);
     return full_rows_;
   }
@@ -152,7 +154,7 @@ template <class T> class StackOf : public Stack {
 
   const Problem p_;
   std::vector<std::unique_ptr<WeightCache<T>>> caches_;
-  std::shared_ptr<const RowOrder> full_rows_;  // used with the GIL held
+  std::shared_ptr<const RowOrder> full_rows_;
 };
 
 GateFunction<double> read_function(const std::string& op, const py::handle& given) {

@@ -46,7 +46,7 @@ template <class T> class StreamOf : public Stream {
   }
 
   py::tuple state() override {
-    require_idle();
+    const ShortUse use(busy_, p_.op, "stream");
     const auto copy = [&](const T* from) {
       py::array a = new_array<T>({p_.num_layers, p_.B, p_.hidden_size});
       std::copy_n(from, a.size(), static_cast<T*>(a.mutable_data()));
@@ -70,20 +70,19 @@ template <class T> class StreamOf : public Stream {
         std::copy_n(static_cast<const T*>(from.data()), size, to);
     };
     const py::array h_values = judged("h", h), c_values = judged("c", c);  // both, before either is set
-    require_idle();
+    const ShortUse use(busy_, p_.op, "stream");
     set(h, h_values, runner_.h());
     set(c, c_values, runner_.c());
   }
 
  private:
   void run(StateView<const T> x, StateView<T> out) {
-    if (!long_) return runner_.step(x, out);
+    if (!long_) {
+      const ShortUse use(busy_, p_.op, "stream");
+      return runner_.step(x, out);
+    }
     const ExclusiveUse use(busy_, p_.op, "stream");
     without_gil([&] { runner_.long_step(x, out, python_interrupted); });
-  }
-
-  void require_idle() const {
-    if (busy_) ExclusiveUse::refuse(p_.op, "stream");
   }
 
   static bool is_long(const Problem& p) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import weakref
 from collections.abc import Iterable, Mapping
 from sys import getrefcount
@@ -17,6 +18,7 @@ from ..arrays.namespace import assign, take_host
 
 _LISTED_NAMES = 20  # an error message lists so many names and counts the rest
 _serials = itertools.count(1)
+_COUNTS = getattr(sys, "_is_gil_enabled", lambda: True)()  # whether reference counts say who holds what
 
 
 class Parameters(dict[str, Array]):
@@ -27,7 +29,8 @@ class Parameters(dict[str, Array]):
     T, B, I, H = 1, 1, 1024, 1024, and a quarter at 10, 1, 512, 512. So a layer notes when it hands its arrays out, and
     asks afterwards whether somebody still holds the dictionary, an array or a view (a view keeps its array alive).
     While nobody does, nobody can write. What this cannot see is a bare memory address, kept for longer than the array
-    that it was taken from.
+    that it was taken from. Nor does it work without a GIL, where another thread may be about to take hold: there the
+    weights are looked at.
     """
 
     __slots__ = ("handed_out", "serial", "witness")
@@ -151,6 +154,8 @@ def _listed(what: str, names: Iterable[str]) -> list[str]:
 
 def serial_of(owner: Any) -> int:
     """Return a number that stands for the contents of ``owner._params``, or 0 if they may change at any time."""
+    if not _COUNTS:
+        return 0
     # No name for the dictionary before _is_alone: it would be one more reference. A fresh number and the cleared note
     # come before the look, so that of threads that do this at once none takes the old number for the new contents, and
     # one that is handed the arrays in the meantime is seen by its note or by what it holds.
