@@ -37,6 +37,23 @@ CASES = {
         "gru = fr.GRU(64, 256, init='torch'); x = np.ones((2, 60, 64), np.float32)",
         "fr.diagnostics.gradient_flow(gru, x)",
     ),
+    "uniform numbers": ("", "fr.LSTM(2500, 2500, init='torch')"),
+    "normal numbers": ("", "fr.Embedding(200_000, 200)"),
+    "orthogonal matrices": ("", "fr.LSTM(16, 1100)"),
+    "spectral norms": ("", "fr.GRU(16, 800, init='spectral')"),
+    "singular values": (
+        "rnn = fr.RNN(8, 900, seed=1); limit = fr.SpectralNormLimit(0.5)",
+        "(rnn.params['weight_hh_l0'].__imul__(2), limit.apply(rnn))",
+    ),
+    "eigenvalues": (
+        "matrix = np.random.default_rng(0).standard_normal((600, 600))",
+        "fr.diagnostics.spectral_radius(matrix)",
+    ),
+    "threads of unlike work on OpenMP": (
+        "import torch; torch.set_num_threads(2); torch.ones(1000, 1000).exp_(); fr.set_thread_pool('openmp');"
+        "fr.set_num_threads(2); lstm = fr.LSTM(64, 256, init='torch'); x = np.ones((2, 12_000, 64), np.float32)",
+        "lstm(x, lengths=[12_000, 9_000])",
+    ),
     "threads of unlike work": (
         "fr.set_num_threads(2); lstm = fr.LSTM(64, 256, init='torch'); x = np.ones((2, 12_000, 64), np.float32)",
         "lstm(x, lengths=[12_000, 9_000])",

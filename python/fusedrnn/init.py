@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .allocation import claim_parameters, initialisation_is_skipped
+from .arrays.answering import answering
 from .arrays.products import row_products
 from .gates import CELLS
 
@@ -32,6 +33,7 @@ GRU_UPDATE_GATE = CELLS["gru"].gates.index("z")
 
 
 _BY_REFLECTIONS = 256  # units from which on the QR of LAPACK is the slower way
+_AT_ONCE = 1 << 20  # numbers, a few milliseconds
 _BLOCK, _ROWS = 64, 128  # reflections that are applied together, and to how many rows
 
 
@@ -110,14 +112,24 @@ def uniform(shape: tuple[int, ...], bound: float, dtype: np.dtype[Any], rng: np.
     """Draw from U(-bound, bound). float32 values are the float64 values rounded, so a seed means one set of weights."""
     if initialisation_is_skipped():
         return np.zeros(shape, dtype)
-    return rng.uniform(-bound, bound, shape).astype(dtype)
+    return _drawn(shape, dtype, lambda count: rng.uniform(-bound, bound, count))
 
 
 def normal(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
     """Draw from the standard normal distribution."""
     if initialisation_is_skipped():
         return np.zeros(shape, dtype)
-    return rng.standard_normal(shape).astype(dtype)
+    return _drawn(shape, dtype, rng.standard_normal)
+
+
+def _drawn(shape: tuple[int, ...], dtype: np.dtype[Any], draw: Callable[[int], NDArray[Any]]) -> NDArray[Any]:
+    """Draw the values one after another, not all in one call, in which Python would see no Ctrl-C."""
+    values = np.empty(shape, dtype)
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _AT_ONCE):
+        part = flat[start : start + _AT_ONCE]
+        part[:] = draw(part.size)
+    return values
 
 
 def glorot_uniform(shape: tuple[int, int], dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -144,7 +156,7 @@ def orthogonal(shape: tuple[int, int], dtype: np.dtype[Any], rng: np.random.Gene
     rows, columns = shape
     long, short = max(shape), min(shape)
     if short < _BY_REFLECTIONS:
-        q, r = np.linalg.qr(rng.standard_normal((long, short)))
+        q, r = answering(np.linalg.qr, normal((long, short), np.dtype(np.float64), rng))
         q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
     else:
         q = _reflected(long, short, dtype, rng)
@@ -196,7 +208,7 @@ def limit_spectral_norm(weight: NDArray[Any], limit: float = 1.0) -> NDArray[Any
         raise ValueError(
             f"limit_spectral_norm: got shape {weight.shape} and limit {limit}; expected a matrix and a positive limit"
         )
-    norm = float(np.linalg.norm(weight.astype(np.float64), 2)) if weight.size else 0.0
+    norm = float(answering(np.linalg.norm, weight.astype(np.float64), 2)) if weight.size else 0.0
     return weight * weight.dtype.type(limit / norm) if norm > limit else weight.copy()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.answering import answering
 from ..arrays.checks import Array, as_real, integer
 
 NORMS = {"spectral": 2, "frobenius": "fro"}
@@ -18,7 +19,8 @@ def matrix_norms(op: str, matrices: Array, norm: str) -> Array:
         raise ValueError(f"{op}: norm is {norm!r}; expected one of {', '.join(map(repr, NORMS))}")
 
     def norms(scaled: Array) -> Array:  # one by one, so that Ctrl-C need not wait for all
-        each = [np.linalg.norm(matrix, NORMS[norm]) for matrix in scaled.reshape(-1, *scaled.shape[-2:])]  # type: ignore[call-overload]
+        one_by_one = scaled.reshape(-1, *scaled.shape[-2:])
+        each = [answering(np.linalg.norm, matrix, NORMS[norm]) for matrix in one_by_one]  # type: ignore[arg-type]
         return np.array(each, np.float64).reshape(scaled.shape[:-2])
 
     return _scaled_norms(matrices, (-2, -1), norms)
@@ -46,7 +48,7 @@ def _scaled_norms(arrays: Array, axes: tuple[int, ...], norms: Callable[[Array],
 def spectral_radius(weight: Any) -> float:
     """Return the largest absolute eigenvalue of a square matrix: (W^T)^t grows or falls like its t-th power."""
     matrix = _square("spectral_radius", weight)
-    return float(np.abs(np.linalg.eigvals(matrix)).max(initial=0.0))
+    return float(np.abs(answering(np.linalg.eigvals, matrix)).max(initial=0.0))
 
 
 def spectral_norm(weight: Any) -> float:
@@ -93,7 +95,7 @@ def power_norms(weight: Any, steps: int, *, norm: str = "spectral") -> Array:
         # The power is kept at norm 1, so that neither it nor a sum inside it leaves the range of float64.
         log = log + np.log(size) if size > 0 else -np.inf
         logs[t] = log
-        power = power / size @ matrix if size > 0 else power
+        power = answering(np.matmul, power / size, matrix) if size > 0 else power
     with np.errstate(over="ignore"):
         return np.exp(logs)
 

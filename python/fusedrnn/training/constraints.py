@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from ..arrays.answering import answering
 from ..arrays.checks import Array
 from ..arrays.namespace import assign, to_host
 from ..layers.base import Layer
@@ -77,8 +78,13 @@ def _lower_singular_values(weight: Array, limit: float) -> bool:
     sums = np.abs(weight).sum(axis=0).max(initial=0) * np.abs(weight).sum(axis=1).max(initial=0)
     if sums <= limit * limit or not np.isfinite(weight).all():
         return False
-    u, singular, vt = np.linalg.svd(weight.astype(np.float64), full_matrices=False)
-    if singular[0] <= limit:
+    lowered = answering(_lowered, weight.astype(np.float64), limit)
+    if lowered is None:
         return False
-    np.copyto(weight, (u * np.minimum(singular, limit)) @ vt, casting="same_kind")
+    np.copyto(weight, lowered, casting="same_kind")
     return True
+
+
+def _lowered(weight: Array, limit: float) -> Array | None:
+    u, singular, vt = np.linalg.svd(weight, full_matrices=False)
+    return None if singular[0] <= limit else (u * np.minimum(singular, limit)) @ vt
