@@ -385,6 +385,7 @@ def test_out_of_memory_is_a_memory_error(tmp_path: Path, monkeypatch: pytest.Mon
         fr.load(tmp_path / "m.safetensors")
 
 
+@pytest.mark.memory_limit
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit of the address space")
 @pytest.mark.parametrize("operation", ["save", "load"])
 def test_files_under_a_limit_of_memory(operation: str, tmp_path: Path) -> None:

@@ -299,6 +299,7 @@ def test_streams(bad: Bad) -> None:
         assert_same_bits(value, expected)
 
 
+@pytest.mark.memory_limit
 def test_overflowing_sizes() -> None:
     """Views of one element whose sizes multiply to more than any memory are refused before anything is allocated."""
     run_python(

@@ -391,6 +391,7 @@ def test_a_tape_is_used_by_one_thread_at_a_time() -> None:
     assert outcomes["right"], outcomes
 
 
+@pytest.mark.memory_limit
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit of threads that counts for root")
 def test_threads_that_cannot_start() -> None:
     """Where the system has no memory for the stack of a worker, the call goes on alone."""

@@ -20,7 +20,7 @@ def matrix_norms(op: str, matrices: Array, norm: str) -> Array:
 
     def norms(scaled: Array) -> Array:  # one by one, so that Ctrl-C need not wait for all
         one_by_one = scaled.reshape(-1, *scaled.shape[-2:])
-        each = [answering(np.linalg.norm, matrix, NORMS[norm]) for matrix in one_by_one]  # type: ignore[arg-type]
+        each = [answering(np.linalg.norm, matrix, NORMS[norm]) for matrix in one_by_one]
         return np.array(each, np.float64).reshape(scaled.shape[:-2])
 
     return _scaled_norms(matrices, (-2, -1), norms)
