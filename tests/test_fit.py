@@ -120,7 +120,7 @@ def test_validation_is_judged_in_inference_mode() -> None:
     )
     assert len(history["val_loss"]) == 2
     assert history["val_loss"][-1] == mse(model(x[:7]), y[:7])[0]
-    assert abs(judged(model, [make_samples(x, y)], Criterion(mse), 5) - mse(model(x), y)[0]) <= 1e-14
+    assert abs(judged(model, [make_samples(x, y)], Criterion(mse), 5).value - mse(model(x), y)[0]) <= 1e-14
 
 
 def test_classes_are_learned() -> None:
@@ -190,9 +190,9 @@ def test_padding_does_not_count() -> None:
         results.append((bits(model), history["loss"]))
     assert results[0] == results[1]
     flat = fr.Sequential(fr.Linear(2, 3, seed=1), fr.Linear(3, 1, seed=2))
-    expected = judged(flat, [make_samples(np.concatenate(x), np.concatenate(y))], Criterion(mse), 100)
+    expected = judged(flat, [make_samples(np.concatenate(x), np.concatenate(y))], Criterion(mse), 100).value
     for batch_size in (3, 7):
-        assert abs(judged(flat, [make_samples(x, y)], Criterion(mse), batch_size) - expected) <= 1e-6
+        assert abs(judged(flat, [make_samples(x, y)], Criterion(mse), batch_size).value - expected) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])

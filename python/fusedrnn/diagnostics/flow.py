@@ -96,6 +96,8 @@ def gradient_flow(
 
 
 def _backward_of_loss(model: Layer, tape: Tape, outputs: Any, target: Any, loss: Loss, lengths: Any) -> None:
+    if model.output_names:
+        raise TypeError(f"gradient_flow: target is given, but {model.op} has several outputs; expected None")
     pred, lengths = first(outputs), _of_output(lengths)
     mask = None if lengths is None or pred.ndim < 3 else sequence_mask(lengths, pred.shape[1])
     model.backward(tape, loss(pred, target, mask)[1])
@@ -108,16 +110,21 @@ def _backward_of_projection(model: Layer, tape: Tape, outputs: Any, lengths: Any
         states = tuple(_unit_state(state, 1, rng) for state in outputs[1])
         model.backward(tape, None, states)
     else:
-        y = first(outputs)
-        d = np.zeros_like(y)
-        if y.ndim < 3:
-            d[...] = _unit_rows(y.shape, rng)
-        else:
-            lengths = _of_output(lengths)
-            ends = np.full(len(y), y.shape[1]) if lengths is None else np.asarray(lengths)
-            rows = np.flatnonzero(ends)
-            d[rows, ends[rows] - 1] = _unit_rows((len(rows), *y.shape[2:]), rng)
-        model.backward(tape, d)
+        y, lengths = first(outputs), _of_output(lengths)
+        several = isinstance(y, dict)
+        d = {name: _unit_output(each, lengths, rng) for name, each in y.items()} if several else None
+        model.backward(tape, _unit_output(y, lengths, rng) if d is None else d)
+
+
+def _unit_output(y: Array, lengths: Any, rng: np.random.Generator) -> Array:
+    """Return a unit vector for each sample, at its last step where y has steps; zeros elsewhere."""
+    if y.ndim < 3:
+        return _unit_rows(y.shape, rng)
+    d = np.zeros_like(y)
+    ends = np.full(len(y), y.shape[1]) if lengths is None else np.asarray(lengths)
+    rows = np.flatnonzero(ends)
+    d[rows, ends[rows] - 1] = _unit_rows((len(rows), *y.shape[2:]), rng)
+    return d
 
 
 def _of_output(lengths: Any) -> Any:

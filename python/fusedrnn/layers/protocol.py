@@ -32,12 +32,15 @@ class LayerProtocol(ABC):
         The descriptions of a batch that ``forward`` and ``__call__`` take as keywords beside their inputs: "lengths",
         the valid steps (B,) of each sample; "resets", before which steps its state starts again, (B, T). Who calls the
         layer passes on what is named here.
+    output_names : tuple of str
+        Of a layer whose y, and dy, is a dictionary of several arrays; empty for one array.
     """
 
     op: ClassVar[str]
     xp: Any
     device: str
     takes: ClassVar[frozenset[str]] = frozenset()
+    output_names: tuple[str, ...] = ()
 
     @abstractmethod
     def children(self) -> Mapping[str, Any]:

@@ -40,8 +40,10 @@ def constructor_call(value: Any) -> str:
     """Return the text of an argument, a layer's specification as the call that makes it."""
     if isinstance(value, list):
         return f"[{', '.join(map(constructor_call, value))}]"
-    if not isinstance(value, dict) or value.keys() != {"class", "config"}:
+    if not isinstance(value, dict):
         return repr(value)
+    if value.keys() != {"class", "config"}:
+        return f"{{{', '.join(f'{name!r}: {constructor_call(each)}' for name, each in value.items())}}}"
     arguments = ", ".join(f"{name}={constructor_call(argument)}" for name, argument in value["config"].items())
     return f"{value['class']}({arguments})"
 

@@ -44,6 +44,8 @@ class Sequential(Layer):
         for index, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"{self.op}: layer {index} is {described(layer)}; expected a Layer")
+            if layer.output_names:
+                raise TypeError(f"{self.op}: layer {index} is {layer.op} with several outputs; expected one output")
         if not layers:
             raise ValueError(f"{self.op}: got no layers; expected at least one")
         typical = next((layer for layer in layers if layer.params), layers[0])

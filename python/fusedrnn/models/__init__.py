@@ -9,6 +9,7 @@ from .attention import Attention
 from .bridge import Bridge
 from .decoder import Decoder, shift_right
 from .encoder_decoder import EncoderDecoder
+from .heads import Heads
 from .masked import Masked
 from .residual import Residual
 from .search import Generated
@@ -25,6 +26,7 @@ __all__ = [
     "EncoderDecoder",
     "GaussianNoise",
     "Generated",
+    "Heads",
     "Masked",
     "Residual",
     "SequenceAutoencoder",

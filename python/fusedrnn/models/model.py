@@ -32,6 +32,8 @@ class Model(Layer):
         for name, child in present.items():
             if not isinstance(child, Layer):
                 raise TypeError(f"{self.op}: {name} is {described(child)}; expected a Layer")
+            if child.output_names:
+                raise TypeError(f"{self.op}: {name} is {child.op} with several outputs; expected one output")
             if any(map(is_time_major, child.layers())):
                 raise ValueError(f"{self.op}: {name} has batch_first=False; expected a batch-major layer")
         typical = next((child for child in present.values() if child.params), next(iter(present.values())))

@@ -1,4 +1,4 @@
-"""One vector from a sequence: the mean or maximum over the valid steps, each with its backward."""
+"""One vector from a sequence: the last state, the mean or the maximum over the valid steps, each with its backward."""
 
 from __future__ import annotations
 
@@ -9,6 +9,34 @@ import numpy as np
 from ..arrays.checks import Array
 from ..arrays.lengths import valid_steps
 from ..arrays.namespace import from_host, namespace_of
+from ..layers import Layer
+from ..layers.protocol import Shape
+
+POOLINGS = ("last", "mean", "max")
+
+
+def pooled(op: str, how: str, layer: Layer, h: Array, final: Any, lengths: Any) -> tuple[Array, Any]:
+    """Return one vector (B, F) from the y (B, T, H) and final state of a layer, and what its backward needs."""
+    if how == "mean":
+        return mean_steps(op, h, lengths), None
+    if how == "max":
+        return max_steps(op, h, lengths)
+    return layer.final_output(h, final, lengths), None
+
+
+def unpooled(op: str, how: str, layer: Layer, d: Array, tape: Any, shape: Any, lengths: Any) -> tuple[Any, Any]:
+    """Return the gradients of the layer's y and final state from that of the pooled vector; None stands for 0."""
+    if how == "mean":
+        return mean_steps_backward(op, d, shape, lengths), None
+    if how == "max":
+        return max_steps_backward(d, tape, shape), None
+    return layer.final_output_backward(d, shape, lengths)
+
+
+def pooled_features(how: str, layer: Layer, y: Shape) -> Any:
+    """Return the size of that vector, for a y of this shape."""
+    features = layer.final_features() if how == "last" else y[-1]
+    return "?" if features is None else features
 
 
 def mean_steps(op: str, y: Array, lengths: Any) -> Array:

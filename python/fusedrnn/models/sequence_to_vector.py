@@ -36,9 +36,7 @@ from .model import (
     output_features,
     unembed,
 )
-from .pooling import max_steps, max_steps_backward, mean_steps, mean_steps_backward
-
-POOLINGS = ("last", "mean", "max")
+from .pooling import POOLINGS, pooled, pooled_features, unpooled
 
 
 @register_layer
@@ -137,20 +135,12 @@ class SequenceToVector(Model):
             d = first(self.head.backward(head_tape, dy))
             if layer_tape is None:
                 return None
-            dh, final = self._unpooled(d, pool_tape, shape, lengths)
+            dh, final = unpooled(self.op, self.pooling, self.layer, d, pool_tape, shape, lengths)
         if not carried:
             ends = {} if final is None else {"dstate": final}
             return unembed(self.embedding, embed_tape, first(self.layer.backward(layer_tape, dh, **ends)))
         dx, dstate0 = backward_on(self.layer, layer_tape, dh, add_states(self.op, final, dstate))
         return unembed(self.embedding, embed_tape, dx), dstate0
-
-    def _unpooled(self, d: Array, pool_tape: Any, shape: Any, lengths: Any) -> tuple[Array | None, Any]:
-        """Return the gradients of the layer's y and final state from that of the pooled vector."""
-        if self.pooling == "mean":
-            return mean_steps_backward(self.op, d, shape, lengths), None
-        if self.pooling == "max":
-            return max_steps_backward(d, pool_tape, shape), None
-        return self.layer.final_output_backward(d, shape, lengths)
 
     def probabilities(self, x: Any, lengths: Any = None) -> Array:
         """Compute softmax of the outputs (B, O)."""
@@ -183,8 +173,8 @@ class SequenceToVector(Model):
     def child_inputs(self, x: Shape) -> dict[str, Shape]:
         """Return x for the first child, its y for the layer, and (B, features) for the head."""
         read = output_of(self.embedding, x) if self.embedding else x
-        features = self.layer.final_features() if self.pooling == "last" else output_of(self.layer, read)[-1]
-        inputs: dict[str, Shape] = {"layer": read, "head": ("B", "?" if features is None else features)}
+        features = pooled_features(self.pooling, self.layer, output_of(self.layer, read))
+        inputs: dict[str, Shape] = {"layer": read, "head": ("B", features)}
         return {"embedding": x, **inputs} if self.embedding else inputs
 
     def _run(
@@ -204,14 +194,8 @@ class SequenceToVector(Model):
         else:
             check_carried(self.op, self)
             h, final, layer_tape = run_on(self.layer, training, x, lengths, state, resets)
-        pool_tape: Any = None
-        if self.pooling == "mean":
-            pooled = mean_steps(self.op, h, lengths)
-        elif self.pooling == "max":
-            pooled, pool_tape = max_steps(self.op, h, lengths)
-        else:
-            pooled = self.layer.final_output(h, final, lengths)
-        y, _, head_tape = run_layer(self.head, training, pooled, None)
+        vector, pool_tape = pooled(self.op, self.pooling, self.layer, h, final, lengths)
+        y, _, head_tape = run_layer(self.head, training, vector, None)
         tape = Tape(
             self, (embed_tape, None if frozen else layer_tape, pool_tape, head_tape, np.shape(h), lengths, return_state)
         )

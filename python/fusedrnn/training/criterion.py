@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,16 +26,47 @@ class Verdict:
     total, weight : float
         The sum of the weighted losses, and that of their weights: what the mean over many batches is made of.
     d_pred : ndarray
-        Gradient of the sum over what it was divided by.
+        Gradient of the sum over what it was divided by; of several outputs a dictionary.
     mask, sample_weight : ndarray or None
         Which elements counted, and how much the samples did, for metrics.
+    parts : mapping of str to Verdict
+        What the losses of several outputs say.
     """
 
     total: float
     weight: float
-    d_pred: Array
+    d_pred: Any
     mask: Any
     sample_weight: Any
+    parts: Mapping[str, Verdict] = field(default_factory=dict)
+
+
+class Mean:
+    """A weighted mean that grows; NaN as long as nothing counts."""
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._weight = 0.0
+
+    def add(self, verdict: Verdict, penalty: float) -> None:
+        """Add a batch, and what the model adds to its loss."""
+        if verdict.weight:  # a batch in which nothing counts says nothing
+            self._total += verdict.total + penalty * verdict.weight
+            self._weight += verdict.weight
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything does."""
+        return self._weight > 0
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        return self._total / self._weight if self._weight else math.nan
+
+    def parts(self, before: str = "") -> dict[str, float]:
+        """Return nothing: there is one output."""
+        return {}
 
 
 def rank_of_steps(loss: str | Loss, op: str) -> int:
@@ -89,6 +121,14 @@ class Criterion:
         self.class_weight = None if class_weight is None else _class_weight(op, class_weight, samples)
         self._samples = samples
         self._by_class: Array | None = None
+
+    def recorded(self) -> tuple[str, ...]:
+        """Return under which names more than the loss is recorded: none."""
+        return ()
+
+    def mean(self) -> Mean:
+        """Return the mean loss of no batch."""
+        return Mean()
 
     def check_metrics(self, metrics: tuple[Any, ...]) -> None:
         """Raise ValueError if a built-in metric would compare step by step what has different time steps."""

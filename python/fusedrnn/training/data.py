@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import Array, as_integer, as_lengths, check_plain
+from ..arrays.checks import Array, check_plain
 from ..arrays.lengths import without_padding
-from ..arrays.namespace import from_host, namespace_of, on_gpu, take_host
+from ..arrays.namespace import from_host, namespace_of, on_gpu
 from ..layers.base import Layer
+from .agreement import check_names, checked_weights, given_lengths, half_padded, in_step
 from .columns import Column, make_column
 from .losses import IGNORE_INDEX, sequence_mask
+
+StepRank: TypeAlias = int | Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Batch:
         How much each sample, or each time step, counts.
     rows : ndarray of int (B,) or None
         Which row of the batch before each row goes on with; -1 for one that begins, None for all.
+    parts : mapping of str to Batch
+        Of a model with several outputs, the target of each, without an input; y is then the first one's.
 
     Lengths and weights are NumPy arrays always; ``for_layer`` puts x and y where a model computes.
     """
@@ -45,6 +50,7 @@ class Batch:
     y_lengths: NDArray[np.int64] | None
     weight: Array | None = None
     rows: NDArray[np.intp] | None = None
+    parts: Mapping[str, Batch] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[Array, ...]:
@@ -67,17 +73,22 @@ class Batch:
             return self
         inputs = tuple(_on_device(x, layer.xp) for x in self.inputs)
         x = inputs if isinstance(self.x, tuple) else inputs[0]
-        return replace(self, x=x, y=_on_device(self.y, layer.xp))
+        parts = {name: part.for_layer(layer) for name, part in self.parts.items()}
+        return replace(self, x=x, y=_on_device(self.y, layer.xp), parts=parts)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """All samples of a data set: one input or, for models with several, a tuple of them, the target, and weights."""
+    """All samples of a data set: one input or, for models with several, a tuple of them, the target, and weights.
+
+    Of a model with several outputs ``parts`` are the samples with the target of each; ``target`` is the first one's.
+    """
 
     inputs: tuple[Column, ...]
     target: Column
     several: bool
     weight: Column | None = None
+    parts: Mapping[str, Samples] = field(default_factory=dict)
 
     @property
     def x(self) -> Any:
@@ -109,7 +120,11 @@ class Samples:
         """Return some of the samples: a slice, or indices."""
         weight = None if self.weight is None else self.weight.chosen(which)
         return Samples(
-            tuple(column.chosen(which) for column in self.inputs), self.target.chosen(which), self.several, weight
+            tuple(column.chosen(which) for column in self.inputs),
+            self.target.chosen(which),
+            self.several,
+            weight,
+            {name: part.chosen(which) for name, part in self.parts.items()},
         )
 
     def batch(self, chosen: Any) -> Batch:
@@ -117,13 +132,24 @@ class Samples:
         taken = [column.take(chosen) for column in self.inputs]
         x = tuple(_clean(values, lengths) for values, lengths in taken)
         lengths = tuple(lengths for _, lengths in taken)
+        answers = self._answers(chosen)
+        parts = {name: Batch((), each[0], None, *each[1:]) for name, each in self._answers_of_parts(chosen)}
+        if not self.several:
+            return Batch(x[0], answers[0], lengths[0], *answers[1:], parts=parts)
+        known = lengths if any(each is not None for each in lengths) else None
+        return Batch(x, answers[0], known, *answers[1:], parts=parts)
+
+    def _answers(self, chosen: Any) -> tuple[Array, NDArray[np.int64] | None, Array | None]:
+        """Return the targets of the chosen samples, the valid steps of their predictions, and their weights."""
         y, y_lengths = self.target.take(chosen)
         if self.target.fill:  # such a target has a time of its own, and the prediction has the input's
-            y_lengths = lengths[-1]
-        weight = None if self.weight is None else self.weight.take(chosen)[0]
-        if not self.several:
-            return Batch(x[0], y, lengths[0], y_lengths, weight)
-        return Batch(x, y, lengths if any(each is not None for each in lengths) else None, y_lengths, weight)
+            known = self.inputs[-1].lengths
+            y_lengths = None if known is None else known[chosen]
+        return y, y_lengths, None if self.weight is None else self.weight.take(chosen)[0]
+
+    def _answers_of_parts(self, chosen: Any) -> Iterator[tuple[str, Any]]:
+        for name, part in self.parts.items():
+            yield name, part._answers(chosen)
 
     def batches(self, size: int, order: NDArray[np.intp] | list[NDArray[np.intp]] | None = None) -> Iterator[Batch]:
         """Yield batches of ``size`` samples, the last one smaller, in the given order; or those of a list."""
@@ -152,15 +178,16 @@ class Samples:
 
 
 def make_samples(
-    x: Any, y: Any, lengths: Any = None, sample_weight: Any = None, *, op: str = "fit", step_rank: int = 3
+    x: Any, y: Any, lengths: Any = None, sample_weight: Any = None, *, op: str = "fit", step_rank: StepRank = 3
 ) -> Samples:
     """Check the data of ``fit``; see there.
 
     Parameters
     ----------
-    step_rank : int
+    step_rank : int, or dict of str to int
         How many axes the target has at least if its time steps are those of the (last) input. 0 is for a target with a
-        time of its own, which is padded with ``IGNORE_INDEX``.
+        time of its own, which is padded with ``IGNORE_INDEX``. A dictionary by the names of a model's outputs, as y
+        then is.
 
     Raises
     ------
@@ -175,23 +202,51 @@ def make_samples(
     if not names:
         raise ValueError(f"{op}: x is an empty tuple; expected at least one input")
     columns = [make_column(op, name, values) for name, values in zip(names, x if several else [x], strict=True)]
-    target = make_column(op, "y", y, labels=True, fill=0 if step_rank else IGNORE_INDEX)
+    if not isinstance(step_rank, Mapping):
+        return _with_target(op, names, columns, several, "y", y, lengths, sample_weight, step_rank)
+    check_names(op, "y", y, step_rank)
+    by_name = sample_weight if isinstance(sample_weight, Mapping) else dict.fromkeys(step_rank, sample_weight)
+    if unknown := by_name.keys() - step_rank.keys():
+        raise ValueError(f"{op}: sample_weight has {min(unknown)!r}; expected some of {', '.join(step_rank)}")
+    parts = {
+        name: _with_target(op, names, columns, several, f"y[{name!r}]", y[name], lengths, by_name.get(name), rank)
+        for name, rank in step_rank.items()
+    }
+    known = next((part for part in parts.values() if part.inputs[-1].lengths is not None), next(iter(parts.values())))
+    return replace(next(iter(parts.values())), inputs=known.inputs, parts=parts)
+
+
+def _with_target(
+    op: str,
+    names: list[str],
+    columns: list[Column],
+    several: bool,
+    y_name: str,
+    y: Any,
+    lengths: Any,
+    sample_weight: Any,
+    step_rank: int,
+) -> Samples:
+    """Return the samples with one target."""
+    if isinstance(y, Mapping):
+        raise TypeError(f"{op}: {y_name} is a dict, but the model has one output; expected an array")
+    target = make_column(op, y_name, y, labels=True, fill=0 if step_rank else IGNORE_INDEX)
     count = len(columns[0])
-    for name, column in zip([*names, "y"], [*columns, target], strict=True):
+    for name, column in zip([*names, y_name], [*columns, target], strict=True):
         if len(column) != count:
             raise ValueError(f"{op}: {names[0]} has {count} and {name} has {len(column)} samples; expected as many")
     if count == 0:
         raise ValueError(f"{op}: {names[0]} has 0 samples; expected at least one")
-    given = _given_lengths(op, lengths, several, count, columns, target if step_rank else None)
+    given = given_lengths(op, lengths, several, count, columns, target if step_rank else None)
     columns = [
         column if known is None else replace(column, lengths=known)
         for column, known in zip(columns, given, strict=True)
     ]
     if step_rank:
-        columns[-1], target = _in_step(op, names[-1], columns[-1], target, step_rank)
+        columns[-1], target = in_step(op, names[-1], columns[-1], target, step_rank)
     elif not target.ragged:
         target = replace(target, fill=IGNORE_INDEX)
-    weight = None if sample_weight is None else _weights(op, sample_weight, target)
+    weight = None if sample_weight is None else checked_weights(op, sample_weight, target)
     return Samples(tuple(columns), target, several, weight)
 
 
@@ -202,86 +257,19 @@ def make_inputs(x: Any, lengths: Any, *, op: str) -> Samples:
     return make_samples(x, np.zeros(count), lengths, op=op)
 
 
-def _in_step(op: str, name: str, last: Column, target: Column, step_rank: int) -> tuple[Column, Column]:
-    """Return the last input and the target with the lengths of either: of an encoder-decoder, the decoder's input."""
-    if last.ragged and not target.ragged and target.ndim >= step_rank:
-        raise _half_padded(op, name, "y", target)
-    if target.ragged and not last.ragged and _has_time(last):
-        raise _half_padded(op, "y", name, last)
-    if last.lengths is not None and target.lengths is not None and not np.array_equal(last.lengths, target.lengths):
-        at = int(np.argmax(last.lengths != target.lengths))
-        raise ValueError(
-            f"{op}: y[{at}] has {target.lengths[at]} time steps; expected {last.lengths[at]}, as {name}[{at}]"
-        )
-    found = last.lengths if target.lengths is None else target.lengths
-    return replace(last, lengths=found), replace(target, lengths=found)
-
-
-def _has_time(column: Column) -> bool:
-    """Return whether the second axis is certainly time: of sequences of vectors, or of tokens."""
-    return column.ndim >= 3 or (column.ndim == 2 and column.dtype.kind in "iu")
-
-
-def _half_padded(op: str, ragged: str, name: str, column: Column) -> ValueError:
-    return ValueError(
-        f"{op}: {ragged} is a list of sequences of unequal length and {name} an array of shape {column.shape}; "
-        "expected both as lists, or both padded and their lengths"
-    )
-
-
-def check_steps(op: str, samples: Samples, by_step: bool) -> None:
+def check_steps(op: str, samples: Samples, pred: Any) -> None:
     """Raise ValueError if predictions have time steps, and the target came padded but the input did not."""
+    for name, part in samples.parts.items():
+        check_steps(op, part, pred[name])
+    if samples.parts:
+        return
+    by_step = pred.ndim >= 3
     last, target = samples.inputs[-1], samples.target
     if by_step and target.ndim == 1 and target.lengths is not None:
         raise ValueError(f"{op}: y has shape {target.shape}; expected a target for each time step, as predictions have")
     if by_step and last.ragged and not target.ragged and target.ndim >= 2 and not target.fill:
         name = f"x[{len(samples.inputs) - 1}]" if samples.several else "x"
-        raise _half_padded(op, name, "y", target)
-
-
-def _given_lengths(
-    op: str, lengths: Any, several: bool, count: int, columns: list[Column], target: Column | None
-) -> list[NDArray[np.int64] | None]:
-    """Return the lengths of each input that were given as an argument."""
-    if lengths is None:
-        return [None] * len(columns)
-    each = lengths if several else [lengths]
-    if several and (not isinstance(lengths, (tuple, list)) or len(lengths) != len(columns)):
-        raise ValueError(f"{op}: lengths is {lengths!r}; expected one for each of the {len(columns)} inputs, or None")
-    checked: list[NDArray[np.int64] | None] = []
-    for index, (values, column) in enumerate(zip(each, columns, strict=True)):
-        is_last = index + 1 == len(columns)
-        if values is not None and (column.ragged or (is_last and target is not None and target.ragged)):
-            raise ValueError(
-                f"{op}: got lengths together with ragged sequences, which have their own; expected one of them"
-            )
-        array = None if values is None else as_integer(op, "lengths", take_host(values)).astype(np.int64)
-        if array is not None and array.shape != (count,):
-            raise ValueError(f"{op}: lengths has shape {array.shape}; expected (samples,) = ({count},)")
-        if array is not None and _has_time(column):
-            as_lengths(op, array, count, column.shape[1])
-        checked.append(array)
-    return checked
-
-
-def _weights(op: str, sample_weight: Any, target: Column) -> Column:
-    """Return the weights of samples or of their time steps, checked."""
-    column = make_column(op, "sample_weight", take_host(sample_weight))
-    expected = [f"(samples,) = ({len(target)},)"]
-    fits = not column.ragged and column.shape == (len(target),)
-    if target.ragged:
-        fits |= column.ragged and column.ndim == 2 and np.array_equal(column.lengths, target.lengths)  # type: ignore[arg-type]
-        expected.append("a list with the lengths of y")
-    elif target.ndim > 1:
-        fits |= not column.ragged and column.shape == target.shape[:2]
-        expected.append(f"(samples, time) = {target.shape[:2]}")
-    if not fits:
-        got = "is a list of sequences" if column.ragged else f"has shape {column.shape}"
-        raise ValueError(f"{op}: sample_weight {got}; expected {' or '.join(expected)}")
-    for _, values in column.pieces(False):
-        if not (np.isfinite(values) & (values >= 0)).all():
-            raise ValueError(f"{op}: sample_weight has elements that are negative or not finite; expected numbers >= 0")
-    return column
+        raise half_padded(op, name, "y", target)
 
 
 def cut(order: NDArray[np.intp] | None, count: int, size: int) -> Iterator[Any]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..arrays.checks import flag, positive_int
 from ..arrays.namespace import namespace_of
 from ..layers.base import Layer
 from ..layers.calling import call_inputs
-from .arguments import check_inputs, check_model, several
-from .criterion import Criterion, rank_of_steps
+from .arguments import check_inputs, check_model
 from .data import make_inputs, make_samples
+from .joint import Metrics, make_criterion, measures_of, step_rank_of
 from .loop import judged
 from .losses import Loss
-from .metrics import Metric, RunningMetrics
 
 
 def evaluate(
@@ -22,19 +24,20 @@ def evaluate(
     x: Any,
     y: Any,
     *,
-    loss: str | Loss = "mse",
+    loss: str | Loss | Mapping[str, str | Loss] = "mse",
     batch_size: int = 256,
     lengths: Any = None,
-    metrics: str | Metric | Iterable[str | Metric] = (),
+    metrics: Metrics = (),
     sample_weight: Any = None,
     class_weight: Any = None,
     ignore_nan: bool = False,
+    loss_weights: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Judge a layer or model in inference mode, as ``fit`` does with its validation data.
 
     Parameters
     ----------
-    model, x, y, loss, lengths, metrics, sample_weight, class_weight, ignore_nan
+    model, x, y, loss, lengths, metrics, sample_weight, class_weight, ignore_nan, loss_weights
         As in ``fit``.
     batch_size : int
         Samples a call; the results do not depend on it.
@@ -50,15 +53,14 @@ def evaluate(
         If an argument does not fit, or no label counts.
     """
     check_model("evaluate", model)
-    samples = make_samples(x, y, lengths, sample_weight, op="evaluate", step_rank=rank_of_steps(loss, "evaluate"))
+    samples = make_samples(x, y, lengths, sample_weight, op="evaluate", step_rank=step_rank_of(model, loss, "evaluate"))
     check_inputs("evaluate", type(model), len(samples.inputs))
-    metrics = several("metrics", metrics, "evaluate")
-    measured = RunningMetrics(metrics, op="evaluate")
     size = positive_int("evaluate", "batch_size", batch_size)
-    criterion = Criterion(loss, class_weight, flag("evaluate", "ignore_nan", ignore_nan), samples, op="evaluate")
-    criterion.check_metrics(metrics)
-    value = judged(model, [samples], criterion, size, measured)
-    return {"loss": value, **measured.values()}
+    ignore_nan = flag("evaluate", "ignore_nan", ignore_nan)
+    criterion = make_criterion(model, loss, class_weight, loss_weights, ignore_nan, samples, "evaluate")
+    measured = measures_of(criterion, metrics)
+    mean = judged(model, [samples], criterion, size, measured)
+    return {"loss": mean.value, **mean.parts(), **measured.values()}
 
 
 def predict(model: Layer, x: Any, *, batch_size: int = 256, lengths: Any = None) -> Any:
@@ -74,7 +76,8 @@ def predict(model: Layer, x: Any, *, batch_size: int = 256, lengths: Any = None)
     Returns
     -------
     ndarray (N, ...), or list of N arrays (T_n, F)
-        The outputs, of a recurrent layer its y. A list where x is one and the outputs have time steps.
+        The outputs, of a recurrent layer its y. A list where x is one and the outputs have time steps. Of a model with
+        several outputs a dictionary of those.
 
     Raises
     ------
@@ -86,14 +89,19 @@ def predict(model: Layer, x: Any, *, batch_size: int = 256, lengths: Any = None)
     samples = make_inputs(x, lengths, op="predict")
     check_inputs("predict", type(model), len(samples.inputs))
     ends = samples.inputs[-1].lengths
-    parts, as_list = [], samples.inputs[-1].ragged
+    preds: list[Any] = []
     for start in range(0, len(samples), size):
         batch = samples.batch(slice(start, start + size)).for_layer(model)
-        pred = call_inputs(model, batch.inputs, batch.lengths)
-        if as_list and pred.ndim >= 3:
-            assert ends is not None
-            parts += [row[:end].copy() for row, end in zip(pred, ends[start : start + size].tolist(), strict=True)]
-        else:
-            as_list = False
-            parts.append(pred)
-    return parts if as_list else namespace_of(parts[0]).concatenate(parts)
+        preds.append(call_inputs(model, batch.inputs, batch.lengths))
+    ends = ends if samples.inputs[-1].ragged else None
+    if not model.output_names:
+        return _together(preds, ends)
+    return {name: _together([pred[name] for pred in preds], ends) for name in preds[0]}
+
+
+def _together(preds: list[Any], ends: NDArray[np.int64] | None) -> Any:
+    """Return the predictions of all batches: for each time step as a list, if samples end at various ones."""
+    if ends is None or preds[0].ndim < 3:
+        return namespace_of(preds[0]).concatenate(preds)
+    rows = [row for pred in preds for row in pred]
+    return [row[:end].copy() for row, end in zip(rows, ends.tolist(), strict=True)]

@@ -9,15 +9,16 @@ import numpy as np
 from ..arrays.namespace import all_finite, on_gpu, to_host
 from ..layers.base import Layer
 from .clip import gradients_to_change
+from .criterion import Criterion
 from .data import Batch, Samples
 from .losses import steps_needed
 
 if TYPE_CHECKING:
-    from .criterion import Criterion
+    from .joint import AnyCriterion
 
 
 def not_finite(
-    what: str, model: Layer, batch: Batch, samples: Samples | None, criterion: Criterion
+    what: str, model: Layer, batch: Batch, samples: Samples | None, criterion: AnyCriterion
 ) -> FloatingPointError:
     """Return the error of a loss or gradient that is NaN or infinite, which names what it comes from.
 
@@ -45,22 +46,26 @@ def wrong_gradient(model: Layer) -> str:
     return ""
 
 
-def _cause(model: Layer, batch: Batch, samples: Samples | None, criterion: Criterion) -> str:
+def _cause(model: Layer, batch: Batch, samples: Samples | None, criterion: AnyCriterion) -> str:
     for name, param in model.params.items():
         if not all_finite(model.xp, param):
             return f"{name} is not finite, so an earlier step was too large; lower the learning rate or set clip_norm"
     names = [f"x[{index}]" for index in range(len(batch.inputs))] if isinstance(batch.x, tuple) else ["x"]
     parts: list[tuple[str, Any]] = list(zip(names, batch.inputs, strict=True))
     if not criterion.ignore_nan:
-        parts.append(("y", batch.y))
+        parts += [(f"y[{name!r}]", part.y) for name, part in batch.parts.items()] or [("y", batch.y)]
     for index, (name, array) in enumerate(parts):
         if array.dtype.kind == "f" and not all_finite(model.xp, array):
-            hint = ", or ignore_nan=True for a target that is not known" if name == "y" else ""
+            hint = ", or ignore_nan=True for a target that is not known" if name[0] == "y" else ""
             return f"{name} of {_place(index, samples, array)} has NaN or infinity; clean the data{hint}"
         largest = max((np.finfo(param.dtype).max for param in model.params.values()), default=np.inf)
         if array.dtype.kind == "f" and bool((abs(array) > largest).any()):
             return f"{name} has values beyond {largest:.3g}, the range of the model's dtype; scale the data"
-    if criterion.by_sample and (short := _too_short(batch, criterion.ignore_index)):
+    if (
+        isinstance(criterion, Criterion)
+        and criterion.by_sample
+        and (short := _too_short(batch, criterion.ignore_index))
+    ):
         return short
     return (
         "the data and the weights are finite, so the prediction or its loss overflows; scale the data or lower the "
@@ -86,7 +91,8 @@ def _too_short(batch: Batch, ignore: int) -> str:
 def _place(index: int, samples: Samples | None, array: Any) -> str:
     """Return which sample is meant: by its number in the data set if that is known."""
     if samples is not None:
-        column = (*samples.inputs, samples.target)[index]
+        targets = [part.target for part in samples.parts.values()] or [samples.target]
+        column = (*samples.inputs, *targets)[index]
         for at, values in enumerate(column.values):
             end = None if column.lengths is None or values.ndim == 0 else int(column.lengths[at])
             if not on_gpu(values) and not np.isfinite(values[:end] if values.ndim > 1 else values).all():

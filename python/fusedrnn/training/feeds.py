@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ..arrays.checks import positive_int
 from .batching import bucketed_order, pieces
-from .data import Batch, Samples, cut, make_samples
+from .data import Batch, Samples, StepRank, cut, make_samples
 from .segments import SegmentFeed
 from .sources import BatchSource
 
-Count: TypeAlias = Callable[[Samples], float]  # the number of labels of a data set
+Count: TypeAlias = Callable[[Samples], Any]  # the number of labels of a data set, of several outputs an array
 _SPARED = 0.5  # of the padding, by another piece of a batch
 _SPARED_BUCKETED = 0.05  # who asks for buckets asks for little padding
 
@@ -31,7 +31,7 @@ class SampleFeed:
     batch_size: int
     bucketed: bool
     rng: np.random.Generator | None
-    _labels: float | None = None
+    _labels: Any = None
 
     @property
     def steps(self) -> int:
@@ -53,7 +53,7 @@ class SampleFeed:
         for chosen in order:
             yield in_pieces(self.samples, chosen, _SPARED_BUCKETED if self.bucketed else _SPARED)
 
-    def labels_per_sample(self, step: Callable[[], tuple[float, int]], count: Count) -> float:
+    def labels_per_sample(self, step: Callable[[], tuple[Any, int]], count: Count) -> Any:
         """Return the mean over all samples."""
         if self._labels is None:
             self._labels = count(self.samples)
@@ -69,10 +69,10 @@ class SourceFeed:
     """
 
     source: BatchSource
-    step_rank: int
+    step_rank: StepRank
     stateful: bool = False
     samples: None = None
-    seen: list[float] = field(default_factory=lambda: [0.0, 0.0])  # labels and samples
+    seen: list[Any] = field(default_factory=lambda: [0.0, 0.0])  # labels and samples
 
     def __post_init__(self) -> None:
         found = self.source.all
@@ -96,7 +96,7 @@ class SourceFeed:
             before = len(samples)
             yield [replace(samples.batch(slice(None)), rows=rows)]
 
-    def labels_per_sample(self, step: Callable[[], tuple[float, int]], count: Count) -> float:
+    def labels_per_sample(self, step: Callable[[], tuple[Any, int]], count: Count) -> Any:
         """Return the mean over the source, or over what it has given."""
         if self._all is not None:
             if not self.seen[1]:
@@ -147,7 +147,7 @@ def make_feed(
     bucket_by_length: bool,
     steps_per_epoch: int | None,
     rng: np.random.Generator,
-    step_rank: int = 3,
+    step_rank: StepRank = 3,
     stateful: bool | int = False,
 ) -> Feed:
     """Return the feed that the arguments of ``fit`` describe; ValueError if some do not go together."""
@@ -161,6 +161,8 @@ def make_feed(
             raise ValueError("fit: bucket_by_length is set without lengths; expected ragged sequences, or lengths")
         if bucket_by_length and stateful:
             raise ValueError("fit: bucket_by_length is set with stateful, which decides what meets; expected one")
+        if stateful and samples.parts:
+            raise ValueError("fit: stateful is set with several outputs; expected a model with one")
         if not isinstance(stateful, bool):
             return SegmentFeed(samples, batch_size, positive_int("fit", "stateful", stateful), rng)
         if stateful and len(samples) % batch_size:

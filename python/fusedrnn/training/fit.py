@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
@@ -13,13 +13,12 @@ from ..layers.base import Layer
 from .arguments import check_inputs, check_model, check_monitors, check_recorded, clipping, several, watched
 from .callbacks import Callback, Training
 from .carrying import Carrier
-from .criterion import Criterion, rank_of_steps
 from .data import Samples
 from .feeds import make_feed
 from .history import History
+from .joint import Metrics, listed_metrics, make_criterion, measures_of, step_rank_of
 from .loop import Loop, judged, show
 from .losses import Loss
-from .metrics import Metric, RunningMetrics
 from .optimizers import MakeOptimizer, Optimizer, get_optimizer
 from .resume import Record, described_run
 from .validation import held_out, is_share, make_validation
@@ -30,7 +29,7 @@ def fit(
     x: Any,
     y: Any = None,
     *,
-    loss: str | Loss = "mse",
+    loss: str | Loss | Mapping[str, str | Loss] = "mse",
     optimizer: str | Optimizer | MakeOptimizer = "adam",
     epochs: int,
     batch_size: int,
@@ -42,7 +41,7 @@ def fit(
     seed: int | None = None,
     bucket_by_length: bool = False,
     steps_per_epoch: int | None = None,
-    metrics: str | Metric | Iterable[str | Metric] = (),
+    metrics: Metrics = (),
     class_weight: Any = None,
     clip_value: float | None = None,
     sample_weight: Any = None,
@@ -52,6 +51,7 @@ def fit(
     ignore_nan: bool = False,
     validation: str = "random",
     stateful: bool | int = False,
+    loss_weights: Mapping[str, float] | None = None,
 ) -> History:
     """Train a layer or model.
 
@@ -132,6 +132,10 @@ def fit(
         shuffled, and a source may give (x, y, lengths, sample_weight, resets), booleans (B,) of rows that begin anew.
         States are carried as values, without a gradient, and begin with zeros in each epoch. Validation data is judged
         whole.
+    loss_weights : dict of str to float, optional
+        Of a model with several outputs (``models.Heads``), the factor of each loss in their sum; 1 by default. There y
+        is a dictionary by the outputs' names, as loss, metrics, class_weight and sample_weight may be, and "name_loss"
+        and metrics like "name_accuracy" are recorded for each.
 
     Returns
     -------
@@ -170,7 +174,7 @@ def fit(
     rng = random_generator("fit", seed)
     if record is not None and record.start is not None:
         rng.bit_generator.state = record.start
-    start, step_rank = rng.bit_generator.state, rank_of_steps(loss, "fit")
+    start, step_rank = rng.bit_generator.state, step_rank_of(model, loss, "fit")
     feed = make_feed(
         x,
         y,
@@ -196,10 +200,10 @@ def fit(
     elif record is not None and feed.source.goes_on:
         raise ValueError("fit: resume is given with an iterator, which cannot start again; expected a function or list")
     carrier = Carrier(model) if stateful else None
-    criterion = Criterion(loss, class_weight, ignore_nan, feed.samples)
-    metrics, callbacks = several("metrics", metrics), several("callbacks", callbacks)
-    criterion.check_metrics(metrics)
-    names = check_recorded(RunningMetrics(metrics, op="fit").values(), judge_on is not None)
+    criterion = make_criterion(model, loss, class_weight, loss_weights, ignore_nan, feed.samples, "fit")
+    metrics, callbacks = listed_metrics(metrics, "fit"), several("callbacks", callbacks)
+    measured = measures_of(criterion, metrics)
+    names = check_recorded((*criterion.recorded(), *measured.values()), judge_on is not None)
     check_monitors(callbacks, names)
     clip = clipping(clip_value, clip_norm)
     training = Training(model, get_optimizer(optimizer, model, "fit"), History())
@@ -225,15 +229,14 @@ def fit(
         remaining = range(training.epoch, 0 if training.history.stopped else epochs)
         with bar as shown:
             for training.epoch in remaining:
-                loop.run_epoch(RunningMetrics(metrics), shown)
+                loop.run_epoch(measures_of(criterion, metrics), shown)
                 for callback in callbacks:
                     callback.on_validation_begin(training)
                 if judge_on is not None:
-                    measured = RunningMetrics(metrics)
-                    training.values["val_loss"] = judged(
-                        model, judge_on, criterion, batch_size, measured, check_finite, "validation_data"
-                    )
-                    training.values |= measured.values("val_")
+                    measured = measures_of(criterion, metrics)
+                    mean = judged(model, judge_on, criterion, batch_size, measured, check_finite, "validation_data")
+                    training.values["val_loss"] = mean.value
+                    training.values |= mean.parts("val_") | measured.values("val_")
                 training.history.record(training.values)
                 show(shown, training, training.values)
                 for callback in callbacks:

@@ -7,43 +7,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
+
+import numpy as np
 
 from ..layers.base import Layer
 from ..layers.calling import call_inputs, forward_inputs
 from .arguments import check_inputs
 from .callbacks import Callback, Training
 from .carrying import Carrier
-from .criterion import Criterion
+from .criterion import Mean
 from .data import Batch, Samples, check_steps
 from .faults import not_finite, wrong_gradient
 from .feeds import Feed, in_pieces
-from .metrics import RunningMetrics
-
-
-class Mean:
-    """A weighted mean that grows; NaN as long as nothing counts."""
-
-    def __init__(self) -> None:
-        self._total = 0.0
-        self._weight = 0.0
-
-    def add(self, total: float, weight: float) -> None:
-        """Add a sum of weighted values and that of their weights."""
-        if weight:  # a batch in which nothing counts says nothing
-            self._total += total
-            self._weight += weight
-
-    @property
-    def counts(self) -> bool:
-        """Whether anything does."""
-        return self._weight > 0
-
-    @property
-    def value(self) -> float:
-        """The mean."""
-        return self._total / self._weight if self._weight else math.nan
+from .joint import AnyCriterion, JointMean, Measures
 
 
 @dataclass
@@ -72,16 +51,16 @@ class Loop:
 
     training: Training
     feed: Feed
-    criterion: Criterion
+    criterion: AnyCriterion
     clip: Callable[[Layer], None]
     accumulate: int
     check_finite: bool
     callbacks: tuple[Callback, ...]
     carrier: Carrier | None = None
 
-    def run_epoch(self, metrics: RunningMetrics, bar: Any) -> None:
+    def run_epoch(self, metrics: Measures, bar: Any) -> None:
         """Make the steps of the next epoch, and leave the results in ``training.values``."""
-        training, mean, start = self.training, Mean(), time.perf_counter()
+        training, mean, start = self.training, self.criterion.mean(), time.perf_counter()
         for callback in self.callbacks:
             callback.on_epoch_begin(training)
         done = 0
@@ -93,20 +72,21 @@ class Loop:
             self._step([piece for batch in batches for piece in batch], mean, metrics, done)
             done += len(batches)
             if bar is not None:
-                show(bar, training, {"loss": mean.value, **metrics.values()}, refresh=False)
+                show(bar, training, {"loss": mean.value, **mean.parts(), **metrics.values()}, refresh=False)
                 bar.update(len(batches))
         if self.feed.samples is not None and not mean.counts:
             raise nothing_counts("fit", "y")
         seconds = time.perf_counter() - start
-        training.values = {"loss": mean.value, "lr": training.optimizer.lr, "seconds": seconds, **metrics.values()}
+        told = {"loss": mean.value, "lr": training.optimizer.lr, "seconds": seconds}
+        training.values = told | mean.parts() | metrics.values()
 
-    def _step(self, pieces: list[Batch], mean: Mean, metrics: RunningMetrics, done: int) -> None:
+    def _step(self, pieces: list[Batch], mean: Mean | JointMean, metrics: Measures, done: int) -> None:
         """Change the weights by the gradient of some batches."""
         training, model = self.training, self.training.model
         penalty = getattr(model, "penalty", None)
         check_inputs("fit", type(model), len(pieces[0].inputs))
         model.zero_grad()
-        normalizer: float | None = None
+        normalizer: Any = None
         for piece in pieces:
             batch = piece.for_layer(model)
             with nullcontext() if self.carrier is None else self.carrier.carried(batch.rows):
@@ -114,14 +94,15 @@ class Loop:
             if normalizer is None:
                 normalizer = self._normalizer(pred, pieces)
             verdict = self.criterion.judge(pred, batch, normalizer)
-            metrics.update(pred, batch.y, verdict.mask, verdict.sample_weight)
-            total = verdict.total + (0.0 if penalty is None else penalty(tape) * verdict.weight)
+            metrics.update(pred, batch, verdict)
+            added = 0.0 if penalty is None else penalty(tape)
+            total = verdict.total + added * verdict.weight
             if self.check_finite and not math.isfinite(total):
                 self._refuse(f"the loss is {total / (verdict.weight or 1.0)}", batch, done)
             model.backward(tape, verdict.d_pred)
             if self.check_finite and (name := wrong_gradient(model)):
                 self._refuse(f"the gradient of {name} is not finite", batch, done)
-            mean.add(total, verdict.weight)
+            mean.add(verdict, added)
         self.clip(model)
         training.optimizer.step()
         training.step += 1
@@ -131,17 +112,20 @@ class Loop:
         place = f"{what} in epoch {training.epoch + 1}, batch {done + 1}"
         raise not_finite(place, training.model, batch, self.feed.samples, self.criterion)
 
-    def _normalizer(self, pred: Any, pieces: list[Batch]) -> float:
-        """Return how many labels so many samples have on average, which a step's gradient is divided by."""
+    def _normalizer(self, pred: Any, pieces: list[Batch]) -> Any:
+        """Return how many labels so many samples have on average, which a step's gradient is divided by.
+
+        Of several outputs it is an array, with the number for each.
+        """
         criterion, first = self.criterion, pieces[0]
         if self.feed.samples is not None:
-            check_steps("fit", self.feed.samples, pred.ndim >= 3)
+            check_steps("fit", self.feed.samples, pred)
         samples = sum(map(len, pieces))
         a_sample = self.feed.labels_per_sample(
-            lambda: (sum(criterion.labels_in(piece, pred) for piece in pieces), samples),
+            lambda: (sum(map(partial(criterion.labels_in, pred=pred), pieces)), samples),
             lambda all_samples: criterion.labels_of(all_samples, pred, first),
         )
-        if not a_sample and self.feed.samples is not None:
+        if not np.all(a_sample) and self.feed.samples is not None:
             raise nothing_counts("fit", "y")
         return a_sample * samples
 
@@ -162,12 +146,12 @@ def grouped(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
 def judged(
     model: Layer,
     data: Iterable[Samples],
-    criterion: Criterion,
+    criterion: AnyCriterion,
     batch_size: int,
-    metrics: RunningMetrics | None = None,
+    metrics: Measures | None = None,
     check_finite: bool = False,
     name: str = "y",
-) -> float:
+) -> Mean | JointMean:
     """Return the mean loss of a model in inference mode, and add the batches to the metrics.
 
     Parameters
@@ -184,23 +168,23 @@ def judged(
     ValueError
         If no label counts.
     """
-    mean = Mean()
+    mean = criterion.mean()
     for samples in data:
         for start in range(0, len(samples), batch_size):
             for piece in in_pieces(samples, slice(start, start + batch_size)):
                 batch = piece.for_layer(model)
                 pred = call_inputs(model, batch.inputs, batch.lengths)
-                check_steps(criterion.op, samples, pred.ndim >= 3)
+                check_steps(criterion.op, samples, pred)
                 verdict = criterion.judge(pred, batch)
                 if check_finite and not math.isfinite(verdict.total):
                     what = f"the loss is {verdict.total / (verdict.weight or 1.0)} in {name}"
                     raise not_finite(what, model, batch, samples, criterion)
-                mean.add(verdict.total, verdict.weight)
+                mean.add(verdict, 0.0)
                 if metrics is not None:
-                    metrics.update(pred, batch.y, verdict.mask, verdict.sample_weight)
+                    metrics.update(pred, batch, verdict)
     if not mean.counts:
         raise nothing_counts(criterion.op, name)
-    return mean.value
+    return mean
 
 
 def show(bar: Any, training: Training, values: dict[str, float], refresh: bool = True) -> None:

@@ -17,11 +17,14 @@ _FALLING = {"loss", "lr", "seconds", *LOSSES, *METRICS} - RISING
 
 
 def rises(name: str) -> bool | None:
-    """Return whether a recorded value is better when it is higher; None if that is not known."""
+    """Return whether a recorded value is better when it is higher; None if that is not known.
+
+    "tag_loss" and "tag_accuracy" are those of an output.
+    """
     name = name.removeprefix("val_")
     if name in RISING or name.endswith("accuracy"):
         return True
-    return False if name in _FALLING else None
+    return False if any(name == each or name.endswith(f"_{each}") for each in _FALLING) else None
 
 
 class Monitor(Callback):

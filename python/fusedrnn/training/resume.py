@@ -154,7 +154,9 @@ def described_run(
 
 def _checksum(samples: Samples) -> str:
     """Return a number that other data would hardly have."""
-    columns = [*samples.inputs, samples.target, *([] if samples.weight is None else [samples.weight])]
+    columns = list(samples.inputs)
+    for each in samples.parts.values() or [samples]:
+        columns += [each.target, *([] if each.weight is None else [each.weight])]
     sum_ = 0
     for column in columns:
         values, some = column.values, 1 if column.ragged else 1024  # of views that overlap a copy may be large

@@ -25,7 +25,7 @@ class SegmentFeed:
     batch_size: int
     segment: int
     rng: np.random.Generator
-    _labels: float | None = None
+    _labels: Any = None
 
     def __post_init__(self) -> None:
         last, target = self.samples.inputs[-1], self.samples.target
@@ -65,7 +65,7 @@ class SegmentFeed:
             rows = np.array([row for row, _, _ in kept], np.intp)
             chosen, at = [sample for _, sample, _ in kept], [place for _, _, place in kept]
 
-    def labels_per_sample(self, step: Callable[[], tuple[float, int]], count: Callable[[Samples], float]) -> float:
+    def labels_per_sample(self, step: Callable[[], tuple[Any, int]], count: Callable[[Samples], Any]) -> Any:
         """Return how many labels a row of a batch has on average."""
         if self._labels is None:
             self._labels = count(self.samples)

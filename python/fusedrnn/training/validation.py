@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.checks import described
-from .data import Samples, make_samples
+from .data import Samples, StepRank, make_samples
 from .sources import BatchSource
 
 _OP = "fit: validation_data"
@@ -21,7 +21,7 @@ class SourceSamples:
     """The batches of a source, anew each time it is walked."""
 
     source: BatchSource
-    step_rank: int
+    step_rank: StepRank
     epochs: int = 0
 
     def __iter__(self) -> Iterator[Samples]:
@@ -39,7 +39,7 @@ def is_share(data: Any) -> bool:
     return True
 
 
-def make_validation(data: Any, step_rank: int) -> Iterable[Samples]:
+def make_validation(data: Any, step_rank: StepRank) -> Iterable[Samples]:
     """Return what to judge a model on: data sets, or batches of a source."""
     if isinstance(data, tuple) or (isinstance(data, list) and not all(isinstance(part, tuple) for part in data)):
         if not 2 <= len(data) <= 4:
