@@ -16,6 +16,7 @@ from fusedrnn.layers.activation import softmax
 from fusedrnn.models import SequenceToSequence
 from fusedrnn.training import ctc, ctc_labels
 from fusedrnn.training.data import make_samples
+from fusedrnn.training.losses import connectionist
 
 Array = NDArray[Any]
 
@@ -181,3 +182,24 @@ def test_samples_without_labels_among_others() -> None:
         for y in ([[1, 2], [], [1]], [np.array([1, 2]), np.zeros(0), np.array([1])])
     ]
     assert losses[0]["loss"] == losses[1]["loss"] and np.isfinite(losses[0]["loss"][0])
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0, 30.0, 3000.0])
+def test_what_probabilities_lose_is_found_by_their_logarithms(spread: float) -> None:
+    """Of any spread of the logits: the values of the logarithms alone, which lose nothing."""
+    rng, known = np.random.default_rng(5), []
+    for steps in (1, 7, 8, 9, 40, 131):
+        pred, counts = spread * rng.standard_normal((6, steps, 5)), rng.integers(0, (steps + 1) // 2 + 1, 6)
+        labels = rng.integers(1, 5, (6, max(1, counts.max())))
+        lengths = rng.integers(steps // 2, steps + 1, 6)
+        log_p = pred - np.logaddexp.reduce(pred, axis=-1, keepdims=True)
+        shares = np.exp(log_p)
+        labels[np.arange(labels.shape[1]) >= counts[:, None]] = 0
+        given = labels, counts, lengths, 0
+        losses, expected = connectionist._alignments(shares, log_p, *given)
+        truth, share, _ = connectionist._aligned(connectionist._Logarithmic, log_p, *given)
+        assert np.allclose(losses, truth, rtol=1e-11, atol=1e-11)
+        assert np.max(np.abs(expected - share)) <= 1e-11
+        known.append(connectionist._aligned(connectionist._Plain, shares, *given)[2])
+    possible = np.isfinite(truth)
+    assert known[-1][possible].all() if spread <= 4 else not np.concatenate(known).all()

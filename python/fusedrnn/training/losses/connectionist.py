@@ -12,6 +12,7 @@ from ...arrays.namespace import from_host, namespace_of, take_host, to_host
 from .elements import IGNORE_INDEX, divisor, element_weights, valid_elements
 
 _NOTHING = -1e30  # log of 0 that can be subtracted from itself
+_RESCALED = 8  # time steps after which probabilities are divided by their sum
 
 
 def ctc(
@@ -70,7 +71,7 @@ def ctc(
     sums = shares.sum(axis=-1, keepdims=True)
     shares /= sums
     logits -= np.log(sums)
-    losses, expected = _alignments(logits, labels, counts, lengths, blank)
+    losses, expected = _alignments(shares, logits, labels, counts, lengths, blank)
 
     possible = np.isfinite(losses)
     factor = weight / np.maximum(counts, 1) / (divided_by or 1.0)
@@ -143,12 +144,99 @@ def _lengths(op: str, mask: Any, shape: tuple[int, int]) -> Array:
     return lengths
 
 
-def _alignments(log_p: Array, labels: Array, counts: Array, lengths: Array, blank: int) -> tuple[Array, Array]:
+class _Plain:
+    """Probabilities as they are, now and then divided by their sum: fast, but what is below 1e-308 is lost."""
+
+    zero, one = 0.0, 1.0
+
+    @staticmethod
+    def total(stay: Array, step: Array, skip: Array, allowed: Array, out: Array) -> None:
+        """Write the sum of three, the last where it is allowed."""
+        np.multiply(skip, allowed, out=out)
+        out += step
+        out += stay
+
+    @staticmethod
+    def product(a: Array, b: Array, out: Array) -> None:
+        """Write the product of two."""
+        np.multiply(a, b, out=out)
+
+    @staticmethod
+    def rescaled(x: Array) -> Array:
+        """Divide rows by their sums, and return the logarithms of these."""
+        sums: Array = x.sum(axis=1)
+        sums[sums == 0] = 1.0
+        x /= sums[:, np.newaxis]
+        return np.log(sums)
+
+    @staticmethod
+    def shares(a: Array, b: Array) -> tuple[Array, Array]:
+        """Return the products over their sum, and whether that is so large that what was lost does not count."""
+        product = a * b
+        sums = product.sum(axis=2)
+        known: Array = sums > 1e-250
+        sums[~known] = 1.0
+        product /= sums[:, :, np.newaxis]
+        return product, known
+
+    @staticmethod
+    def log(x: Array) -> Array:
+        """Return the logarithm, _NOTHING for 0."""
+        return np.log(x, where=x > 0, out=np.full(x.shape, _NOTHING))
+
+
+class _Logarithmic:
+    """The same with logarithms of probabilities, of any size."""
+
+    zero, one = _NOTHING, 0.0
+
+    @staticmethod
+    def total(stay: Array, step: Array, skip: Array, allowed: Array, out: Array) -> None:
+        np.logaddexp(np.logaddexp(stay, step), skip + allowed, out=out)
+
+    @staticmethod
+    def product(a: Array, b: Array, out: Array) -> None:
+        np.maximum(a + b, _NOTHING, out=out)
+
+    @staticmethod
+    def rescaled(x: Array) -> Array:
+        return np.zeros(len(x))
+
+    @staticmethod
+    def shares(a: Array, b: Array) -> tuple[Array, Array]:
+        product = np.maximum(a + b, _NOTHING)
+        product -= product.max(axis=2, keepdims=True, initial=_NOTHING)
+        shares = np.exp(product)
+        shares /= shares.sum(axis=2, keepdims=True)
+        return shares, np.ones(shares.shape[:2], bool)
+
+    @staticmethod
+    def log(x: Array) -> Array:
+        return x
+
+
+def _alignments(shares: Array, log_p: Array, labels: Array, counts: Array, lengths: Array, blank: int) -> Any:
     """Return -log p(labels) (B,), and the expected share of each class at each time step (B, T, C).
+
+    With probabilities, and where these are too small with their logarithms. A path's share in p(labels) is the same at
+    each step, so none is lost that counts as long as the sum of what is left of all paths is no tiny number.
+    """
+    losses, expected, known = _aligned(_Plain, shares, labels, counts, lengths, blank)
+    again = np.flatnonzero(~known)
+    if len(again):
+        parts = (labels[again], counts[again], lengths[again])
+        losses[again], expected[again], _ = _aligned(_Logarithmic, log_p[again], *parts, blank)
+    return losses, expected
+
+
+def _aligned(
+    algebra: Any, p: Array, labels: Array, counts: Array, lengths: Array, blank: int
+) -> tuple[Array, Array, Array]:
+    """Return the losses, the expected shares, and whether they are known (B,), from probabilities or their logarithms.
 
     The backward variables are the forward ones of the sequence read from its end, so both are computed as one batch.
     """
-    batch, steps, classes = log_p.shape
+    batch, steps, classes = p.shape
     states = 2 * labels.shape[1] + 1  # a blank, then each label and a blank
     last = 2 * counts
     rows, time, state = np.arange(batch), np.arange(steps), np.arange(states)
@@ -156,47 +244,42 @@ def _alignments(log_p: Array, labels: Array, counts: Array, lengths: Array, blan
     symbols[:, 1::2] = labels
     turned_state = np.maximum(last[:, None] - state, 0)
     turned_time = np.maximum(lengths[:, None] - 1 - time, 0)
-    turned = np.take_along_axis(symbols, turned_state, axis=1)
-    seen = np.take_along_axis(log_p, np.broadcast_to(symbols[:, None], (batch, steps, states)), axis=2)
-    seen_turned = seen[rows[:, None, None], turned_time[:, :, None], turned_state[:, None, :]]
-    emitted = np.maximum(np.concatenate((seen, seen_turned)).transpose(1, 0, 2), _NOTHING)
+    both = np.concatenate((symbols, np.take_along_axis(symbols, turned_state, axis=1)))
+    at = np.concatenate((np.broadcast_to(time, (batch, steps)), turned_time)) + steps * np.tile(rows, 2)[:, None]
+    places = at.T[:, :, None] * classes + both
+    emissions = p.reshape(-1)[places]
 
-    both = np.concatenate((symbols, turned))
-    skips = np.zeros(both.shape)
-    skips[:, :2] = _NOTHING
-    skips[:, 2:][(both[:, 2:] == blank) | (both[:, 2:] == both[:, :-2])] = _NOTHING
-    paths = np.empty((steps, 2 * batch, states))
-    before = np.full((2 * batch, states + 2), _NOTHING)
+    allowed = np.full(both.shape, algebra.zero)
+    allowed[:, 2:][(both[:, 2:] != blank) & (both[:, 2:] != both[:, :-2])] = algebra.one
+    before, scales = np.empty(emissions.shape), np.zeros((steps, 2 * batch))
+    bordered = np.empty((steps, 2 * batch, states + 2))  # two states that nothing reaches, and those after each step
+    bordered[:, :, :2] = algebra.zero
+    after = bordered[:, :, 2:]
     for t in range(steps):
-        now = before[:, 2:]
         if t == 0:
-            now[:, :2] = emitted[0, :, :2]
+            before[0] = algebra.zero
+            before[0, :, :2] = algebra.one
         else:
-            stay, step, skip = now, before[:, 1:-1], before[:, :-2] + skips
-            most = np.maximum(np.maximum(stay, step), skip)
-            total = np.exp(stay - most)
-            total += np.exp(step - most)
-            total += np.exp(skip - most)
-            np.log(total, out=total)
-            total += most
-            total += emitted[t]
-            now[...] = total
-        paths[t] = now
+            past = bordered[t - 1]
+            algebra.total(past[:, 2:], past[:, 1:-1], past[:, :-2], allowed, before[t])
+        algebra.product(before[t], emissions[t], after[t])
+        if t % _RESCALED == 0:
+            scales[t] = algebra.rescaled(after[t])
 
     log_total = np.where(last == 0, 0.0, _NOTHING)
-    some = lengths > 0
-    ends = paths[lengths[some] - 1, rows[some]]
-    at = np.arange(len(ends))
-    without_label = np.where(last[some] > 0, ends[at, np.maximum(last[some] - 1, 0)], _NOTHING)
-    log_total[some] = np.logaddexp(ends[at, last[some]], without_label)
-    losses = np.where(log_total < 0.5 * _NOTHING, np.inf, -log_total)
+    some = np.flatnonzero(lengths)
+    ends = algebra.log(after[lengths[some] - 1, some])
+    inside = np.arange(len(some))
+    one_before = np.where(last[some] > 0, ends[inside, np.maximum(last[some] - 1, 0)], _NOTHING)
+    valid = time < lengths[:, None]
+    log_total[some] = np.logaddexp(ends[inside, last[some]], one_before)
+    log_total += np.where(valid, scales[:, :batch].T, 0.0).sum(axis=1)
+    possible = log_total > 0.5 * _NOTHING
 
-    forward = paths[:, :batch].transpose(1, 0, 2)
-    backward = paths[turned_time[:, :, None], batch + rows[:, None, None], turned_state[:, None, :]]
-    inside = (state <= last[:, None])[:, None, :] & (time < lengths[:, None])[:, :, None]
-    # Each has the emission of its own step, so the two together have it twice.
-    log_share = np.where(inside, forward + backward - seen - log_total[:, None, None], _NOTHING)
-    share = np.exp(np.minimum(log_share, 0.0))
-    places = (rows[:, None, None] * steps + time[:, None]) * classes + symbols[:, None, :]
-    expected = np.bincount(places.ravel(), share.ravel(), minlength=batch * steps * classes)
-    return losses, expected.reshape(batch, steps, classes)
+    turned = (turned_time * 2 * batch + batch + rows[:, None])[:, :, None] * (states + 2) + turned_state[:, None, :] + 2
+    backward = bordered.reshape(-1)[turned]
+    backward[np.broadcast_to((state > last[:, None])[:, None], backward.shape)] = algebra.zero
+    share, known = algebra.shares(before[:, :batch].transpose(1, 0, 2), backward)
+    share *= (valid & possible[:, None])[:, :, None]
+    expected = np.bincount(places[:, :batch].transpose(1, 0, 2).ravel(), share.ravel(), minlength=p.size)
+    return np.where(possible, -log_total, np.inf), expected.reshape(p.shape), (known | ~valid).all(axis=1) & possible
