@@ -46,8 +46,8 @@ template <class D, class E> class Backward {
     weights_lane_ = std::min<int64_t>(device_.lanes() - 1, loop_lanes_);
     parts_ = std::clamp<int64_t>(order_.R / 64, 1, 512);
     part_sums_ = scratch<A>(device_, parts_ * p_.layout.slots * p_.hidden_size);
-    // Two take turns: a chunk of one is written again only after the layer between has read it.
-    for (int64_t i = 0; i < std::min<int64_t>(L - 1, 2); ++i) inner_.push_back(scratch<A>(device_, order_.R * width));
+    // One for all layers: the dx of a layer takes the place of its dy, chunk by chunk.
+    if (L > 1) inner_ = scratch<A>(device_, order_.R * width);
     prepare_caller_gradient();
 
     device_.fork(weights_lane_ + 1);
@@ -84,9 +84,6 @@ template <class D, class E> class Backward {
 
   int64_t slab_of(int64_t l, int64_t d) const { return l * p_.num_directions + d; }
   const Weights& weights(int64_t slab) const { return call_.weights[static_cast<size_t>(slab)]; }
-  // (R, directions*H): dx of layer l, dy of the one below.
-  A* inner(int64_t l) const { return inner_[static_cast<size_t>(l) % inner_.size()]; }
-
   Slab& slab_at(int64_t l, int64_t d) { return slabs_[static_cast<size_t>(slab_of(l, d))]; }
 
   void run_layers() {
@@ -158,7 +155,7 @@ template <class D, class E> class Backward {
     b.rows = order_.rows;
     b.reverse = slab.reverse;
     if (l + 1 < p_.num_layers) {
-      b.inner = inner(l + 1) + d * H;
+      b.inner = inner_ + d * H;
       b.inner_width = p_.num_directions * H;
     } else if (back_.dy.data) {
       const int64_t width = p_.num_directions * H;
@@ -267,7 +264,7 @@ template <class D, class E> class Backward {
   void input_gradient(int64_t l, int64_t lane, int64_t row, int64_t count) {
     const int64_t I = p_.layer_input(l);
     if (l > 0)
-      add_input_products(l, lane, row, count, inner(l) + row * I, I);
+      add_input_products(l, lane, row, count, inner_ + row * I, I);
     else if (scatter_dx_)
       add_input_products(l, lane, row, count, dx_rows_ + row * I, I);
     else if (back_.dx.data)
@@ -331,7 +328,7 @@ template <class D, class E> class Backward {
   const std::vector<InputRun> runs_;
   int64_t loop_lanes_ = 1, weights_lane_ = 0, parts_ = 1;
   A* part_sums_ = nullptr;   // (parts, slots, H)
-  std::vector<A*> inner_;    // gradients between layers
+  A* inner_ = nullptr;       // (R, directions*H): dx of one layer, dy of the one below
   std::vector<Slab> slabs_;  // by slab
   bool added_ = false;       // to the gradients of weights
   Sequenced<E> dx_{};        // of the caller

@@ -22,8 +22,7 @@ template <int words> void write_words(uint64_t* to, const char* from, int count,
   Payload<words> payload;
   std::memcpy(payload.word, from, static_cast<size_t>(count) * sizeof(uint64_t));
   void* arguments[] = {&to, &payload, &count};
-  check(cudaLaunchKernel(reinterpret_cast<const void*>(&write_kernel<words>), dim3(1), dim3(32), arguments, 0, stream),
-        "cudaLaunchKernel");
+  check(cudaLaunchKernel(handle_of(&write_kernel<words>), dim3(1), dim3(32), arguments, 0, stream), "cudaLaunchKernel");
 }
 
 cudaStream_t checked_stream(void* stream, const std::string& op) {

@@ -1,10 +1,20 @@
-// The device of device.h on a GPU. Compiled by nvcc.
+// The device of device.h on a GPU. Compiled by nvcc, or by a C++ compiler for the device that tests/emulator emulates.
 #pragma once
 #include <type_traits>
 
 #include "cuda/engine/context.h"
 #include "cuda/kernels/element.h"
 #include "cuda/path_plan.h"
+
+// What a C++ compiler lacks. emulated_kernel.h has the same, and threadIdx, __syncthreads() and the like.
+#if defined(__CUDACC__)
+#define FUSEDRNN_SHARED_MEMORY(name) extern __shared__ __align__(16) char name[]
+namespace fusedrnn::cuda {
+template <class... A> const void* handle_of(void (*kernel)(A...)) { return reinterpret_cast<const void*>(kernel); }
+}  // namespace fusedrnn::cuda
+#else
+#include <emulated_kernel.h>
+#endif
 
 namespace fusedrnn::cuda {
 
@@ -17,14 +27,14 @@ template <class F> __global__ void each_kernel(F f, int64_t rows, int64_t column
   const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (column >= columns) return;
   const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.y;
-#pragma unroll 1  // most launches have a thread for every row
-  for (int64_t row = static_cast<int64_t>(blockIdx.y) * blockDim.y + threadIdx.y; row < rows; row += step)
-    f(row, column);
+  FUSEDRNN_DO_NOT_UNROLL  // most launches have a thread for every row
+      for (int64_t row = static_cast<int64_t>(blockIdx.y) * blockDim.y + threadIdx.y; row < rows; row += step)
+          f(row, column);
 }
 
 // See resident_forward.h and fused_step.h.
 template <class W> __global__ void __launch_bounds__(W::threads) phases_kernel(const W w) {
-  extern __shared__ __align__(16) char shared[];
+  FUSEDRNN_SHARED_MEMORY(shared);
   const int block = static_cast<int>(blockIdx.x), end = w.end_step(block);
   int s = w.first_step(block);
   if ((end - s) * W::stride <= 0) return;
@@ -69,13 +79,13 @@ class CudaDevice {
   Loop& loop(int64_t lane, LoopKey key, int64_t bytes);
 
   template <class F> void each(int64_t lane, int64_t rows, int64_t columns, F f) {
-    launch(lane, reinterpret_cast<const void*>(&each_kernel<F>), rows, columns, &f);
+    launch(lane, handle_of(&each_kernel<F>), rows, columns, &f);
   }
 
   static Limits limits(const Place& place);
 
   template <class W> void run_phases(int64_t lane, const Grid& grid, const W& w) {
-    launch_blocks(lane, reinterpret_cast<const void*>(&phases_kernel<W>), grid, &w);
+    launch_blocks(lane, handle_of(&phases_kernel<W>), grid, &w);
   }
 
   template <class E, class C> void multiply(int64_t lane, const Product<E, C>& p) {
