@@ -181,6 +181,17 @@ _DEEPBENCH_OTHER: list[tuple[str, tuple[int, int, int, int], tuple[str, ...]]] =
     ("rnn", (96, 1, 64, 64), ("inference",)),
     ("rnn", (50, 16, 1760, 1760), _BOTH),
 ]
+_INT8: list[tuple[str, tuple[int, int, int, int], bool]] = [
+    ("tiny", (100, 1, 64, 64), True),
+    ("small", (100, 1, 128, 128), False),
+    ("medium", (100, 1, 256, 256), True),
+    ("large", (50, 1, 512, 512), False),
+    ("large", (25, 1, 1024, 1024), False),
+    ("medium", (50, 8, 256, 256), True),
+    ("large", (50, 32, 512, 512), False),
+    ("odd", (60, 7, 39, 100), False),
+    ("odd", (60, 7, 123, 300), False),
+]
 
 
 def grid() -> list[Case]:
@@ -217,6 +228,16 @@ def grid() -> list[Case]:
     for H in (16, 32, 64, 128, 256):
         cases.append(Case("lstm", "streaming", "tiny" if H < 128 else "small", 1, 1, H, H, quick=H == 32))
     cases += [Case(cell, "streaming", "tiny", 1, 1, 32, 32) for cell in ("gru", "rnn")]
+    cases += [Case("lstm", "inference", size, *shape, dtype="int8", quick=quick) for size, shape, quick in _INT8]
+    for cell in ("gru", "rnn"):
+        cases += [
+            Case(cell, "inference", size, *shape, dtype="int8")
+            for size, shape, _ in _INT8
+            if shape[3] in (64, 256, 512)
+        ]
+    for H in (64, 128, 256, 512):
+        cases.append(Case("lstm", "streaming", "small", 1, 1, H, H, dtype="int8"))
+    cases.append(Case("gru", "streaming", "small", 1, 1, 256, 256, dtype="int8"))
     cases.sort(key=lambda case: (case.dtype != "float32", case.kind == "streaming"))
     return cases
 

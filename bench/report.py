@@ -88,6 +88,8 @@ def _row(record: Record, names: list[str]) -> str:
         text += (
             f"{'-':>15}{'':>7}" if peer is None else f"{milliseconds(peer['seconds']):>15}{factor(peer['ratio']):>7}"
         )
+    if "errors" in record:
+        text += "   error " + " ".join(f"{record['errors'].get(name, math.nan):.1e}" for name in ["ours", *names])
     return text + (f"  ! {record['foreign']:.0%} other work" if record["foreign"] > FOREIGN_LIMIT else "")
 
 
@@ -129,7 +131,7 @@ def _means(label: str, records: list[Record], names: list[str]) -> str:
 
 
 def _own(done: list[Record]) -> list[str]:
-    """Our figures against our own: ragged against dense, bfloat16 against float32, two threads against one."""
+    """Our figures against our own: ragged against dense, 8 and 16 bits against float32, two threads against one."""
     lines: list[str] = []
     for record in done:
         times = record["times"]

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cases import Array, Case, Problem
 
-PEERS = ("torch", "onnxruntime", "jax", "keras")
+PEERS = ("torch", "onnxruntime", "jax", "keras", "onnxruntime-int8", "torch-int8")
 PACKAGES = (
     "fusedrnn",
     "numpy",
@@ -54,7 +54,7 @@ class Peer(Protocol):
 
 def load(name: str) -> Peer:
     """Import a peer; ImportError where its package is not installed."""
-    return importlib.import_module("peers.ours" if name == "ours" else f"peers.{name}_peer")  # type: ignore[return-value]
+    return importlib.import_module("peers.ours" if name == "ours" else f"peers.{name.replace('-', '_')}_peer")  # type: ignore[return-value]
 
 
 def reorder_gates(array: Array, order: tuple[int, ...]) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,16 @@ def refuses(case: Case) -> str | None:
     return None if case.dtype == "float32" else f"no {case.dtype}"
 
 
-def build(case: Case, problem: Problem) -> Runner:
+def _session(model: Any, options: Any) -> Any:
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def build(case: Case, problem: Problem, session_of: Callable[[Any, Any], Any] = _session) -> Runner:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads
     options.inter_op_num_threads = 1
     model = _model(case, problem)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = session_of(model, options)
     if case.kind == "streaming":
         return _streaming(case, problem, session)
 

@@ -20,6 +20,8 @@ def configure(threads: int) -> None:
 def refuses(case: Case) -> str | None:
     if case.dtype == "float32":
         return None
+    if case.dtype == "int8":
+        return "int8 is for inference" if case.kind == "training" else None
     try:
         _make(case)
     except (RuntimeError, ValueError, TypeError) as error:
@@ -28,7 +30,7 @@ def refuses(case: Case) -> str | None:
 
 
 def _make(case: Case) -> Any:
-    options = {} if case.dtype == "float32" else {"compute_dtype": case.dtype}
+    options = {} if case.dtype in ("float32", "int8") else {"compute_dtype": case.dtype}
     return _LAYERS[case.cell](
         case.I, case.H, case.layers, batch_first=False, bidirectional=case.bidirectional, **options
     )
@@ -37,6 +39,8 @@ def _make(case: Case) -> Any:
 def build(case: Case, problem: Problem) -> Runner:
     layer = _make(case)
     layer.load_state_dict(problem.weights)
+    if case.dtype == "int8":
+        layer = fr.quantize(layer)
     x, dy, lengths = problem.x, problem.dy, problem.lengths
 
     if case.kind == "inference":

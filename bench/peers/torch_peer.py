@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,15 +20,15 @@ def configure(threads: int) -> None:
 
 
 def refuses(case: Case) -> str | None:
-    return None
+    return "see torch-int8" if case.dtype == "int8" else None
 
 
-def build(case: Case, problem: Problem) -> Runner:
+def build(case: Case, problem: Problem, changed: Callable[[Any], Any] = lambda layer: layer) -> Runner:
     dtype = getattr(torch, case.dtype)
     weights = {name: torch.from_numpy(array) for name, array in problem.weights.items()}
     x = torch.from_numpy(problem.x).to(dtype)
     if case.kind == "streaming":
-        return _streaming(case, x, weights)
+        return _streaming(case, x, weights, changed)
 
     layer = _LAYERS[case.cell](case.I, case.H, case.layers, bidirectional=case.bidirectional)
     layer.load_state_dict(weights)
@@ -42,7 +43,7 @@ def build(case: Case, problem: Problem) -> Runner:
         return pad_packed_sequence(layer(packed)[0], total_length=case.T)[0]
 
     if case.kind == "inference":
-        layer.eval()
+        layer = changed(layer.eval())
 
         def infer() -> Any:
             with torch.inference_mode():
@@ -70,10 +71,10 @@ def _numpy(tensor: Any) -> Array:
     return tensor.detach().float().numpy()
 
 
-def _streaming(case: Case, x: Any, weights: dict[str, Any]) -> Runner:
+def _streaming(case: Case, x: Any, weights: dict[str, Any], changed: Callable[[Any], Any]) -> Runner:
     cell = _CELLS[case.cell](case.I, case.H)
     cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in weights.items()})
-    cell.eval()
+    cell = changed(cell.eval())
     x_0 = x[0]
     is_lstm = case.cell == "lstm"
     state: Any = None

@@ -16,13 +16,13 @@ namespace fusedrnn {
 namespace {
 
 // GFLOP/s of one thread that does nothing but fused multiply-adds in registers: the roof of this core right now.
-template <class T> double fma_peak(double seconds) {
+double fma_peak(int64_t (*multiply_add)(int64_t), double seconds) {
   using clock = std::chrono::steady_clock;
   double best = 0;
   const auto start = clock::now();
   do {
     const auto begin = clock::now();
-    const double operations = static_cast<double>(kernels<T>().multiply_add(160'000));
+    const double operations = static_cast<double>(multiply_add(160'000));
     const double elapsed = std::chrono::duration<double>(clock::now() - begin).count();
     best = std::max(best, operations / elapsed * 1e-9);
   } while (std::chrono::duration<double>(clock::now() - start).count() < seconds);
@@ -41,7 +41,8 @@ void fusedrnn_set_num_threads(int n) { set_num_threads(n < 1 ? 1 : n > 1023 ? 10
 
 void register_config(py::module_& m) {
   m.def("isa", [] { return std::string(isa().name); });
-  m.def("available_isas", &available_isas);
+  m.def("available_isas", &available_isas, py::arg("extensions") = false);
+  m.def("int8", [] { return std::string(int8_kernels().name); });
   m.def("bfloat16", [] {
     if (!bfloat16_kernels().cell) return "none";
     return bfloat16_kernels().in_hardware ? "hardware" : "emulated";
@@ -59,10 +60,13 @@ void register_config(py::module_& m) {
   m.def(
       "fma_peak",
       [](const std::string& dtype, double seconds) {
-        if (dtype != "float32" && dtype != "float64")
-          throw TypeMismatch("fma_peak: dtype is " + dtype + "; expected float32 or float64");
+        if (dtype != "float32" && dtype != "float64" && dtype != "int8")
+          throw TypeMismatch("fma_peak: dtype is " + dtype + "; expected float32, float64 or int8");
+        const auto multiply_add = dtype == "float32"   ? kernels<float>().multiply_add
+                                  : dtype == "float64" ? kernels<double>().multiply_add
+                                                       : int8_kernels().multiply_add;
         double peak = 0;
-        without_gil([&] { peak = dtype == "float32" ? fma_peak<float>(seconds) : fma_peak<double>(seconds); });
+        without_gil([&] { peak = fma_peak(multiply_add, seconds); });
         return peak;
       },
       py::arg("dtype"), py::arg("seconds"));

@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   fusedrnn::isa();  // an unusable FUSEDRNN_ISA is reported by the import
   // Made before anybody can fork while another thread makes them (core/process_locks.h).
   fusedrnn::bfloat16_kernels();
+  fusedrnn::int8_kernels();
   fusedrnn::private_cache_bytes();
   fusedrnn::register_config(m);
   fusedrnn::register_stack(m);

@@ -26,12 +26,14 @@ template <class T> class StackOf : public Stack {
   explicit StackOf(Problem problem) : p_(std::move(problem)) {
     for (int64_t slab = 0; slab < p_.slabs(); ++slab)
       caches_.push_back(std::make_unique<WeightCache<T>>(p_.layout, p_.layer_input(slab / p_.num_directions),
-                                                         p_.hidden_size, p_.bfloat16));
+                                                         p_.hidden_size, p_.values_per_operand()));
   }
 
   py::tuple forward(py::sequence weights, py::object x, py::object h0, py::object c0, py::object lengths,
                     bool batch_first, bool training, int64_t serial, py::object resets, py::object h_restart,
                     py::object c_restart) override {
+    if (training && p_.int8_planes)
+      fail(p_.op, "training", "is true for weights in 8 bits", "inference; the float32 layer they were made of trains");
     auto tape = std::make_unique<TapeOf<T>>();
     ForwardCall<T>& call = tape->call;
     Problem& p = call.problem;
@@ -130,13 +132,16 @@ template <class T> class StackOf : public Stack {
       for (int which = 0; which < per_slab; ++which) {
         py::handle given = weights[static_cast<size_t>(slab * per_slab + which)];
         if (!is_plain_weight<T>(p_, slab, which, given)) {
-          copies.push_back(dense<T>(p_.op, p_.weight_name(slab, which), given,
-                                    [&](const Shape& shape) { p_.check_weight(slab, which, shape); }));
+          const auto judge = [&](const Shape& shape) { p_.check_weight(slab, which, shape); };
+          const std::string name = p_.weight_name(slab, which);
+          copies.push_back(p_.in_8_bits(which) ? dense<int8_t>(p_.op, name, given, judge)
+                                               : dense<T>(p_.op, name, given, judge));
           given = copies.back();
         }
         pointers[p_.weight_kind(which)] = static_cast<const T*>(py::reinterpret_borrow<py::array>(given).data());
       }
-      out.push_back({pointers[0], pointers[1], pointers[2], pointers[3], pointers[Problem::weight_peephole]});
+      out.push_back({pointers[0], pointers[1], pointers[2], pointers[3], pointers[Problem::weight_peephole],
+                     pointers[Problem::scale_ih], pointers[Problem::scale_hh]});
     }
     return out;
   }
@@ -178,11 +183,25 @@ CellOptions<double> read_options(const std::string& op, const py::object& given)
           peephole};
 }
 
+// Lets the products of a problem multiply weights in 8 bits with inputs of so many bytes.
+void quantize(Problem& p, const std::string& dtype, int planes) {
+  constexpr int64_t most = 1 << 16;  // products whose sum fits 32 bits (longest_piece in cpu/kernels/tile.h)
+  const int64_t widest = std::max(p.widest_input(), p.hidden_size);
+  if (planes < 1 || planes > 2) fail(p.op, "int8_planes", "is " + std::to_string(planes), "1 or 2");
+  if (dtype != "float32" || p.bfloat16 || is_varied(p.cell))
+    fail(p.op, "int8_planes", "is given for " + dtype + (p.bfloat16 ? " with bfloat16" : ""), "a plain float32 cell");
+  if (widest > most)
+    fail(p.op, "quantize", "has " + std::to_string(widest) + " inputs", "at most " + std::to_string(most));
+  p.int8_planes = planes;
+}
+
 std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
                                   int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
-                                  bool bias, const std::string& compute_dtype, const py::object& options) {
+                                  bool bias, const std::string& compute_dtype, const py::object& options,
+                                  int int8_planes) {
   Problem p =
       problem_of_stack(cell, dtype, input_size, hidden_size, num_layers, num_directions, reverse, bias, compute_dtype);
+  if (int8_planes) quantize(p, dtype, int8_planes);
   if (is_varied(p.cell) && !options.is_none()) p.options = read_options(p.op, options);
   if (dtype == "float32") return std::make_unique<StackOf<float>>(p);
   return std::make_unique<StackOf<double>>(p);
@@ -204,7 +223,7 @@ void register_stack(py::module_& m) {
   py::class_<Stack>(m, "Stack")
       .def(py::init(&make_stack), py::arg("cell"), py::arg("dtype"), py::arg("input_size"), py::arg("hidden_size"),
            py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"),
-           py::arg("compute_dtype") = "", py::arg("options") = py::none())
+           py::arg("compute_dtype") = "", py::arg("options") = py::none(), py::arg("int8_planes") = 0)
       .def("forward", &Stack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
            py::arg("lengths"), py::arg("batch_first"), py::arg("training"), py::arg("serial") = 0,
            py::arg("resets") = py::none(), py::arg("h_restart") = py::none(), py::arg("c_restart") = py::none())

@@ -11,9 +11,10 @@ template <class T> bool is_plain_weight(const Problem& p, int64_t slab, int whic
   const int64_t rows = p.layout.gates * p.hidden_size;
   switch (p.weight_kind(which)) {
     case Problem::weight_ih:
-      return is_plain<T>(array, {rows, p.layer_input(slab / p.num_directions)});
+      return p.int8_planes ? is_plain<int8_t>(array, {rows, p.layer_input(slab / p.num_directions)})
+                           : is_plain<T>(array, {rows, p.layer_input(slab / p.num_directions)});
     case Problem::weight_hh:
-      return is_plain<T>(array, {rows, p.hidden_size});
+      return p.int8_planes ? is_plain<int8_t>(array, {rows, p.hidden_size}) : is_plain<T>(array, {rows, p.hidden_size});
     case Problem::weight_peephole:
       return is_plain<T>(array, {3 * p.hidden_size});
     default:

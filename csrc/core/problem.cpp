@@ -107,14 +107,16 @@ Shape Problem::weight_shape(int64_t layer, int which) const {
 }
 
 std::string Problem::weight_name(int64_t slab, int which) const {
-  static const char* const names[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_peephole"};
+  static const char* const names[] = {"weight_ih",       "weight_hh", "bias_ih", "bias_hh",
+                                      "weight_peephole", "scale_ih",  "scale_hh"};
   return names[weight_kind(which)] + ("_l" + std::to_string(slab / num_directions)) +
          (slab % num_directions ? "_reverse" : "");
 }
 
 void Problem::check_weight(int64_t slab, int which, const Shape& shape) const {
-  static const char* const axes[] = {"(gates*hidden, input)", "(gates*hidden, hidden)", "(gates*hidden,)",
-                                     "(gates*hidden,)", "(3*hidden,)"};
+  static const char* const axes[] = {
+      "(gates*hidden, input)", "(gates*hidden, hidden)", "(gates*hidden,)", "(gates*hidden,)",
+      "(3*hidden,)",           "(gates*hidden,)",        "(gates*hidden,)"};
   check_shape(*this, weight_name(slab, which), shape, axes[weight_kind(which)],
               weight_shape(slab / num_directions, which));
 }

@@ -25,12 +25,16 @@ struct Problem {
   bool bias, batch_first;
   CellOptions<double> options{};  // of a varied cell
   bool bfloat16 = false;          // float only: the products multiply bfloat16; sums, gates and states stay float
+  int int8_planes = 0;  // float only: the products multiply weights in 8 bits with x in 8 or 16; 0: they do not
   int64_t T = 0, B = 0;
 
   int64_t slabs() const { return num_layers * num_directions; }  // (layer, direction) pairs, as torch counts states
   int64_t layer_input(int64_t layer) const { return layer == 0 ? input_size : num_directions * hidden_size; }
   int64_t widest_input() const { return num_layers > 1 ? std::max(layer_input(0), layer_input(1)) : input_size; }
-  int weights_per_slab() const { return 2 + 2 * bias + options.peephole; }
+  // Bytes of a value of x in a layer with weights in 8 bits. The input of a layer above the first is an h.
+  int input_planes(int64_t layer) const { return layer == 0 ? int8_planes : 1; }
+  int values_per_operand() const { return int8_planes ? 4 : bfloat16 ? 2 : 1; }
+  int weights_per_slab() const { return 2 + 2 * bias + options.peephole + 2 * (int8_planes > 0); }
   bool is_reverse(int64_t direction) const { return reverse || direction == 1; }
 
   void check_sizes() const;
@@ -39,9 +43,13 @@ struct Problem {
   void check_state(const char* name, const Shape& shape) const;
   void check_output_gradient(const Shape& shape) const;
   // The arrays of a slab, in this order; those that the problem does not have are left out.
-  enum Weight { weight_ih, weight_hh, bias_ih, bias_hh, weight_peephole };
-  static constexpr int weight_kinds = 5;
-  Weight weight_kind(int which) const { return static_cast<Weight>(which < 2 || bias ? which : which + 2); }
+  enum Weight { weight_ih, weight_hh, bias_ih, bias_hh, weight_peephole, scale_ih, scale_hh };
+  static constexpr int weight_kinds = 7;
+  Weight weight_kind(int which) const {
+    const int kind = which < 2 || bias ? which : which + 2;
+    return static_cast<Weight>(int8_planes && kind >= weight_peephole ? kind + 1 : kind);
+  }
+  bool in_8_bits(int which) const { return int8_planes && which < 2; }
   Shape weight_shape(int64_t layer, int which) const;
   std::string weight_name(int64_t slab, int which) const;
   void check_weight(int64_t slab, int which, const Shape& shape) const;

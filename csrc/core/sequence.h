@@ -39,6 +39,11 @@ template <class T> struct Sequence {
   const T *input_weights, *recurrent_weights, *input_bias, *recurrent_bias;
   const T *input_weights_t, *recurrent_weights_t;
 
+  // Of weights in 8 bits, (U, G, lanes): what a row of them is multiplied by, and 128 times its sum. Else null.
+  const T *input_scales, *recurrent_scales;
+  const int32_t *input_excess, *recurrent_excess;
+  int input_planes;  // bytes that a value of x is rounded to (cpu/kernels/quantized.h)
+
   // Of a varied cell; else null. U = ceil(H / lanes) blocks of units.
   const CellOptions<T>* options;
   const T* peephole;  // (3, U, lanes): of i, f, o; null without peepholes

@@ -73,7 +73,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       const auto& to = grad.slabs[slab];
       if (!to.wants_weights()) continue;
       const auto inputs = everyone.part_of(seq.I + 1), units_of_h = everyone.part_of(seq.H + 1);
-      const Blocks shape(seq.H, G, lanes, p.bfloat16 ? 2 : 1);
+      const Blocks shape(seq.H, G, lanes, p.values_per_operand());
       add_unpacked(seq.dw, p.layout, p.layout.input_order, shape, seq.H, seq.I, inputs.begin, inputs.end, to.weight_ih,
                    to.bias_ih);
       if (p.layout.two_products)

@@ -3,9 +3,11 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "system/system.h"
 
 // From the table of CMakeLists.txt, slowest first: FUSEDRNN_ISAS(X) lists X(namespace, "name");
-// FUSEDRNN_BFLOAT16(X) lists X(namespace, namespace of its bfloat16 kernels, in hardware?).
+// FUSEDRNN_BFLOAT16(X) lists X(namespace, namespace of its bfloat16 kernels, in hardware?), FUSEDRNN_INT8(X) likewise
+// X(namespace, namespace of its int8 kernels, "name").
 #include "isa_table.h"
 
 namespace fusedrnn {
@@ -21,6 +23,12 @@ FUSEDRNN_ISAS(FUSEDRNN_DECLARE)
   extern const CellKernels<float> cells_bf16[fixed_cell_count]; \
   }
 FUSEDRNN_BFLOAT16(FUSEDRNN_DECLARE_BFLOAT16)
+#define FUSEDRNN_DECLARE_INT8(space, kernels, name)             \
+  namespace kernels {                                           \
+  extern const CellKernels<float> cells_int8[fixed_cell_count]; \
+  int64_t multiply_int8(int64_t rounds);                        \
+  }
+FUSEDRNN_INT8(FUSEDRNN_DECLARE_INT8)
 
 namespace {
 
@@ -28,21 +36,49 @@ namespace probe {
 #if defined(__x86_64__)
 bool x86_64_v2() { return __builtin_cpu_supports("sse4.2"); }
 bool avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool x86_64_v2_int8() { return x86_64_v2(); }
+bool avx2_int8() { return avx2(); }
+bool avx2_vnni() { return avx2() && __builtin_cpu_supports("avxvnni"); }
 bool avx512() {
   return avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 bool avx512_bf16() { return avx512() && __builtin_cpu_supports("avx512bf16"); }
+bool avx512_int8() { return avx512(); }
+bool avx512_vnni() { return avx512() && __builtin_cpu_supports("avx512vnni"); }
 #else
 bool neon() { return true; }
+bool neon_int8() { return true; }
+bool neon_dotprod() { return processor_has_dot_product(); }
 #endif
 }  // namespace probe
 
 #define FUSEDRNN_ENTRY(space, name) {name, probe::space, &space::kernels_f32, &space::kernels_f64},
 const Isa compiled[] = {FUSEDRNN_ISAS(FUSEDRNN_ENTRY)};
 
+struct Int8Isa {
+  Int8Kernels kernels;
+  bool (*supported)();
+  const Kernels<float>* f32;  // of the instruction set that it belongs to
+};
+#define FUSEDRNN_INT8_ENTRY(space, kernels, name) \
+  {{name, kernels::cells_int8, kernels::multiply_int8}, probe::kernels, &space::kernels_f32},
+const Int8Isa compiled_int8[] = {FUSEDRNN_INT8(FUSEDRNN_INT8_ENTRY)};
+
+// The one that FUSEDRNN_ISA names and the processor has; null: none.
+const Int8Isa* wanted_int8() {
+  const char* wanted = std::getenv("FUSEDRNN_ISA");
+  if (!wanted || !*wanted) return nullptr;
+  for (const Int8Isa& candidate : compiled_int8)
+    if (wanted == std::string(candidate.kernels.name) && candidate.supported()) return &candidate;
+  return nullptr;
+}
+
 const Isa& choose() {
   const char* wanted = std::getenv("FUSEDRNN_ISA");
+  if (const Int8Isa* extension = wanted_int8())
+    for (const Isa& candidate : compiled)
+      if (candidate.f32 == extension->f32) return candidate;
   const Isa* best = nullptr;
   for (const Isa& candidate : compiled) {
     const bool supported = candidate.supported();
@@ -54,7 +90,7 @@ const Isa& choose() {
   }
   if (best) return *best;
   std::string names;
-  for (const std::string& name : available_isas()) names += (names.empty() ? "" : ", ") + name;
+  for (const std::string& name : available_isas(true)) names += (names.empty() ? "" : ", ") + name;
   fail("fusedrnn", "FUSEDRNN_ISA", "is '" + std::string(wanted ? wanted : "") + "'",
        "one that this processor supports: " + names);
 }
@@ -69,15 +105,31 @@ Bfloat16Kernels choose_bfloat16() {
 
 }  // namespace
 
-std::vector<std::string> available_isas() {
+std::vector<std::string> available_isas(bool extensions) {
   std::vector<std::string> names;
-  for (const Isa& candidate : compiled)
-    if (candidate.supported()) names.push_back(candidate.name);
+  for (const Isa& candidate : compiled) {
+    if (!candidate.supported()) continue;
+    names.push_back(candidate.name);
+    for (const Int8Isa& int8 : compiled_int8)
+      if (extensions && int8.f32 == candidate.f32 && int8.kernels.name != names.back() && int8.supported())
+        names.push_back(int8.kernels.name);
+  }
   return names;
 }
 
 const Isa& isa() {
   static const Isa& chosen = choose();
+  return chosen;
+}
+
+const Int8Kernels& int8_kernels() {
+  static const Int8Kernels chosen = [] {
+    if (const Int8Isa* named = wanted_int8()) return named->kernels;
+    Int8Kernels best{};
+    for (const Int8Isa& candidate : compiled_int8)
+      if (candidate.f32 == isa().f32 && candidate.supported()) best = candidate.kernels;
+    return best;
+  }();
   return chosen;
 }
 

@@ -14,8 +14,9 @@ struct Isa {
   const Kernels<double>* f64;
 };
 
-// Names of the compiled instruction sets that this processor supports, slowest first.
-std::vector<std::string> available_isas();
+// Names of the compiled instruction sets that this processor supports, slowest first. With `extensions` also those that
+// differ in the kernels for weights in 8 bits alone.
+std::vector<std::string> available_isas(bool extensions = false);
 
 // The one in use: the fastest, or what FUSEDRNN_ISA names. Chosen once; throws ShapeError for an unknown or
 // unsupported name.
@@ -28,6 +29,15 @@ struct Bfloat16Kernels {
   bool in_hardware;
 };
 const Bfloat16Kernels& bfloat16_kernels();
+
+// The kernels that multiply weights in 8 bits, forward only. Where the processor has an instruction for four products
+// at once (VNNI) they use it, unless FUSEDRNN_ISA names the instruction set without it. All give the same integer sums.
+struct Int8Kernels {
+  const char* name;                         // avx512_vnni, avx512, ...
+  const CellKernels<float>* cell;           // by CellKind
+  int64_t (*multiply_add)(int64_t rounds);  // as in Kernels
+};
+const Int8Kernels& int8_kernels();
 
 template <class T> const Kernels<T>& kernels();
 template <> inline const Kernels<float>& kernels() { return *isa().f32; }

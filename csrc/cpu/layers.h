@@ -10,8 +10,10 @@
 namespace fusedrnn {
 
 template <class T> const CellKernels<T>& cell_kernels(const Problem& p) {
-  if constexpr (sizeof(T) == sizeof(float))
+  if constexpr (sizeof(T) == sizeof(float)) {
     if (p.bfloat16) return bfloat16_kernels().cell[static_cast<int>(p.cell)];
+    if (p.int8_planes) return int8_kernels().cell[static_cast<int>(p.cell)];
+  }
   return kernels<T>().cell[static_cast<int>(p.cell)];
 }
 
@@ -28,6 +30,10 @@ template <class T> void set_weights(Sequence<T>& seq, const PackedWeights<T>& w)
   seq.input_weights_t = w.input_t.get();
   seq.recurrent_weights_t = w.recurrent_t.get();
   seq.peephole = w.peephole.get();
+  seq.input_scales = w.input_scales.get();
+  seq.recurrent_scales = w.recurrent_scales.get();
+  seq.input_excess = w.input_excess.get();
+  seq.recurrent_excess = w.recurrent_excess.get();
 }
 
 template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t layer, int64_t direction) {
@@ -48,6 +54,7 @@ template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t l
   seq.c0 = slab.c0;
   seq.cn = slab.cn;
   set_weights(seq, *slab.weights);
+  seq.input_planes = p.input_planes(layer);
   seq.gates = slab.gates.get();
   seq.cells = slab.cells.get();
   return seq;

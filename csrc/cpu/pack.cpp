@@ -160,7 +160,88 @@ Buffer<T> paired(const Buffer<T>& panels, int64_t count, int64_t K, int64_t widt
   return out;
 }
 
+// Rows of int8_t, four columns to an element. K is filled up with zeros.
+template <class T>
+Buffer<T> pack_bytes(const int8_t* weight, const CellLayout& layout, const int (&order)[4], const Blocks& blocks,
+                     int64_t H, int64_t K, Counted& counted) {
+  const int64_t elements = (K + 3) / 4, block = elements * blocks.gates * blocks.lanes, last = blocks.units - 1;
+  const int64_t size = last * block + elements * row_width(blocks, last);
+  Buffer<T> out(size);
+  std::memset(out.get(), 0, static_cast<size_t>(size) * sizeof(T));
+  each_block(layout, order, H, blocks.lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+    T* to = out.get() + u * block + g * blocks.distance(u);
+    for (int64_t i = 0; i < used; ++i)
+      for (int64_t k = 0; k < K; k += 4)
+        std::memcpy(to + k / 4 * row_width(blocks, u) + i, weight + (row + i) * K + k,
+                    static_cast<size_t>(std::min<int64_t>(4, K - k)));
+    proceed(counted, K * used);
+  });
+  return out;
+}
+
+// The scales of the rows of such weights, and 128 times the sums of the rows, as the gates lie in accumulators.
+template <class T>
+void pack_scales(const int8_t* weight, const T* scale, const CellLayout& layout, const int (&order)[4],
+                 const Blocks& blocks, int64_t H, int64_t K, Buffer<T>& scales, Buffer<int32_t>& excess) {
+  const int64_t size = blocks.units * blocks.gates * blocks.lanes;
+  scales = Buffer<T>(size);
+  excess = Buffer<int32_t>(size);
+  std::fill_n(scales.get(), size, T(0));
+  std::fill_n(excess.get(), size, 0);
+  each_block(layout, order, H, blocks.lanes, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+    const int64_t to = (u * blocks.gates + g) * blocks.lanes;
+    for (int64_t i = 0; i < used; ++i) {
+      int64_t sum = 0;
+      for (int64_t k = 0; k < K; ++k) sum += weight[(row + i) * K + k];
+      scales.get()[to + i] = scale[row + i];
+      excess.get()[to + i] = static_cast<int32_t>(128 * sum);  // at most 2^30: K is
+    }
+  });
+}
+
 }  // namespace
+
+template <class T>
+std::shared_ptr<PackedWeights<T>> WeightCache<T>::packed(const WeightArrays<T>& w, bool training,
+                                                         Counted& counted) const {
+  auto fresh = std::make_shared<PackedWeights<T>>();
+  const int64_t L = kernels<T>().lanes;
+  const Blocks blocks(H_, layout_.gates, L, values_);
+  pack_bias(w, layout_, H_, L, *fresh);
+  if (w.scale_ih) {
+    const auto pack_all = [&](const T* values, const T* scale, const int (&order)[4], int64_t K, Buffer<T>& weights,
+                              Buffer<T>& scales, Buffer<int32_t>& excess) {
+      const auto* bytes = reinterpret_cast<const int8_t*>(values);
+      weights = pack_bytes<T>(bytes, layout_, order, blocks, H_, K, counted);
+      pack_scales(bytes, scale, layout_, order, blocks, H_, K, scales, excess);
+    };
+    pack_all(w.weight_ih, w.scale_ih, layout_.input_order, I_, fresh->input, fresh->input_scales, fresh->input_excess);
+    pack_all(w.weight_hh, w.scale_hh, layout_.recurrent_order, H_, fresh->recurrent, fresh->recurrent_scales,
+             fresh->recurrent_excess);
+    return fresh;
+  }
+  fresh->input = pack(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
+  if (layout_.two_products)
+    pack_gates(w.weight_hh, layout_, blocks, H_, training, counted, *fresh);
+  else
+    fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
+  if (w.peephole) fresh->peephole = pack_peepholes(w.peephole, H_);
+  if (training) {
+    fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
+    if (!layout_.two_products)
+      fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
+  }
+  if (values_ == 2) {
+    const int64_t width = layout_.gates * L, last_width = row_width(blocks, blocks.units - 1);
+    fresh->input = paired(fresh->input, blocks.units, I_, width, last_width, counted);
+    fresh->recurrent = paired(fresh->recurrent, blocks.units, H_, width, last_width, counted);
+    if (training) {
+      fresh->input_t = paired(fresh->input_t, (I_ + L - 1) / L, blocks.columns, L, L, counted);
+      fresh->recurrent_t = paired(fresh->recurrent_t, blocks.units, blocks.columns, L, L, counted);
+    }
+  }
+  return fresh;
+}
 
 template <class T>
 std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T>& w, bool training, int64_t serial,
@@ -169,25 +250,27 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
     const std::lock_guard<std::mutex> lock(weights_lock(this));
     if (serial == serial_ && serves(training)) return packed_;
   }
-  const Kernels<T>& k = kernels<T>();
-  const int64_t rows = layout_.gates * H_, size = sizeof(T);
+  const int64_t rows = layout_.gates * H_, size = sizeof(T), weight_size = w.scale_ih ? 1 : size;
   uint64_t state[32] = {};
   Counted counted(interrupt);
-  const auto look_at = [&](const T* values, int64_t count) {
-    constexpr int64_t stretch = 1 << 20;
-    for (int64_t i = 0; i < count; i += stretch) {
-      const int64_t n = std::min(stretch, count - i);
-      k.fingerprint(values + i, n * size, state);
-      proceed(counted, n);
+  const auto look_at = [&](const T* values, int64_t bytes) {
+    constexpr int64_t stretch = 4 << 20;
+    const char* at = reinterpret_cast<const char*>(values);
+    for (int64_t rest = bytes; rest > 0; rest -= stretch, at += stretch) {
+      const int64_t n = std::min(stretch, rest), whole = n / 4 * 4;
+      kernels<T>().fingerprint(at, whole, state);
+      if (char last[4] = {}; n > whole) {
+        std::memcpy(last, at + whole, static_cast<size_t>(n - whole));
+        kernels<T>().fingerprint(last, 4, state);
+      }
+      proceed(counted, n / 4);
     }
   };
-  look_at(w.weight_ih, rows * I_);
-  look_at(w.weight_hh, rows * H_);
-  if (w.bias_ih) {
-    look_at(w.bias_ih, rows);
-    look_at(w.bias_hh, rows);
-  }
-  if (w.peephole) look_at(w.peephole, 3 * H_);
+  look_at(w.weight_ih, rows * I_ * weight_size);
+  look_at(w.weight_hh, rows * H_ * weight_size);
+  for (const T* per_row : {w.bias_ih, w.bias_hh, w.scale_ih, w.scale_hh})
+    if (per_row) look_at(per_row, rows * size);
+  if (w.peephole) look_at(w.peephole, 3 * H_ * size);
   {
     const std::lock_guard<std::mutex> lock(weights_lock(this));
     if (serves(training) && std::equal(state, state + 32, fingerprint_)) {
@@ -197,29 +280,7 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
   }
   // Outside the lock: threads that find the same change at once pack it twice, but none waits, and a fork in the
   // meantime leaves no lock held for long.
-  auto fresh = std::make_shared<PackedWeights<T>>();
-  const Blocks blocks(H_, layout_.gates, k.lanes, bfloat16_ ? 2 : 1);
-  fresh->input = pack(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
-  if (layout_.two_products)
-    pack_gates(w.weight_hh, layout_, blocks, H_, training, counted, *fresh);
-  else
-    fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
-  pack_bias(w, layout_, H_, k.lanes, *fresh);
-  if (w.peephole) fresh->peephole = pack_peepholes(w.peephole, H_);
-  if (training) {
-    fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
-    if (!layout_.two_products)
-      fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
-  }
-  if (bfloat16_) {
-    const int64_t L = k.lanes, width = layout_.gates * L, last_width = row_width(blocks, blocks.units - 1);
-    fresh->input = paired(fresh->input, blocks.units, I_, width, last_width, counted);
-    fresh->recurrent = paired(fresh->recurrent, blocks.units, H_, width, last_width, counted);
-    if (training) {
-      fresh->input_t = paired(fresh->input_t, (I_ + L - 1) / L, blocks.columns, L, L, counted);
-      fresh->recurrent_t = paired(fresh->recurrent_t, blocks.units, blocks.columns, L, L, counted);
-    }
-  }
+  auto fresh = packed(w, training, counted);
   const std::lock_guard<std::mutex> lock(weights_lock(this));
   std::copy(state, state + 32, fingerprint_);
   serial_ = serial;

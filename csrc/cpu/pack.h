@@ -4,7 +4,8 @@
 // gates, [U][K][G][lanes], so that the time loop reads memory straight through; a dense block (cpu/blocks.h) has fewer.
 // The transposed copies for backward are [K/lanes][U][G][lanes][lanes]: for each panel of `lanes` columns one vector
 // per row, rows in the order of the gate gradients, up to the last. Units and columns beyond the end are zero. For
-// bfloat16 products, k and k + 1 share one 32-bit element, k in its low half; the buffers are half as long.
+// bfloat16 products, k and k + 1 share one 32-bit element, k in its low half; the buffers are half as long. Of weights
+// in 8 bits four do, and the buffers are a quarter as long.
 #pragma once
 #include <memory>
 
@@ -19,18 +20,23 @@ namespace fusedrnn {
 // The arrays of one direction of one layer; biases and peepholes may be null.
 template <class T> struct WeightArrays {
   const T *weight_ih, *weight_hh, *bias_ih, *bias_hh, *peephole = nullptr;
+  const T *scale_ih = nullptr, *scale_hh = nullptr;  // (G*H,): of weights in 8 bits, which then are int8_t
 };
 
 template <class T> struct PackedWeights {
   Buffer<T> input, recurrent, input_bias, recurrent_bias;
   Buffer<T> input_t, recurrent_t;  // for backward; empty until wanted
   Buffer<T> peephole;              // (3, U, lanes); empty without
+  // Of weights in 8 bits: Sequence::input_scales and so on.
+  Buffer<T> input_scales, recurrent_scales;
+  Buffer<int32_t> input_excess, recurrent_excess;
 };
 
 template <class T> class WeightCache {
  public:
-  WeightCache(const CellLayout& layout, int64_t input_size, int64_t hidden_size, bool bfloat16)
-      : layout_(layout), I_(input_size), H_(hidden_size), bfloat16_(bfloat16) {}
+  // values: weights that share an operand of the products (Problem::values_per_operand).
+  WeightCache(const CellLayout& layout, int64_t input_size, int64_t hidden_size, int values)
+      : layout_(layout), I_(input_size), H_(hidden_size), values_(values) {}
 
   // The packed form of these weights; `training` asks for the transposed copies too. Weights that were given with the
   // same serial number before, not 0, are known to be the same; others are compared by their fingerprint. Safe to call
@@ -41,11 +47,12 @@ template <class T> class WeightCache {
  private:
   const CellLayout layout_;
   const int64_t I_, H_;
-  const bool bfloat16_;
+  const int values_;
   std::shared_ptr<const PackedWeights<T>> packed_;
   uint64_t fingerprint_[32] = {};
   int64_t serial_ = 0;
 
+  std::shared_ptr<PackedWeights<T>> packed(const WeightArrays<T>& weights, bool training, Counted& counted) const;
   bool serves(bool training) const { return packed_ && (!training || packed_->input_t.get()); }
 };
 

@@ -37,6 +37,7 @@ StepRunner<T>::StepRunner(const Problem& problem, std::vector<std::shared_ptr<co
     seq.h0 = {seq.hn.data, p.hidden_size};
     seq.c0 = {seq.cn.data, p.hidden_size};
     set_weights(seq, *weights_[static_cast<size_t>(l)]);
+    seq.input_planes = p.input_planes(l);
     layers_.push_back(seq);
     space = std::max(space, cell_kernels<T>(p).workspace(seq, 1));
   }

@@ -7,6 +7,10 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #endif
+#if defined(__linux__) && defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -44,6 +48,16 @@ int64_t private_cache_bytes() {
   if (bytes > 0) return bytes;
 #endif
   return 1 << 20;
+}
+
+bool processor_has_dot_product() {
+#if defined(__linux__) && defined(__aarch64__)
+  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#elif defined(__APPLE__) && defined(__aarch64__)
+  return true;  // from the first of Apple's computers with ARM on
+#else
+  return false;
+#endif
 }
 
 void* system_memory(std::size_t size, std::size_t alignment) {

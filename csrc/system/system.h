@@ -16,6 +16,9 @@ int this_cpu();
 // Bytes of second-level cache that a core has to itself; a guess where that is not known.
 int64_t private_cache_bytes();
 
+// Whether an ARM processor multiplies four pairs of 8 bits in an instruction (FEAT_DotProd); elsewhere false.
+bool processor_has_dot_product();
+
 // CPUs that a thread may run on; none where the system does not say.
 class CpuSet {
  public:

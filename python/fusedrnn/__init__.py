@@ -14,7 +14,19 @@ from .configuration import (
     set_thread_pool,
     show_config,
 )
-from .layers import GRU, LSTM, RNN, Activation, Bidirectional, Dropout, Embedding, Layer, Linear, Sequential
+from .layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Activation,
+    Bidirectional,
+    Dropout,
+    Embedding,
+    Layer,
+    Linear,
+    Sequential,
+    quantize,
+)
 from .serialization import load, save
 from .training import (
     SGD,
@@ -72,6 +84,7 @@ __all__ = [
     "models",
     "pad_sequences",
     "predict",
+    "quantize",
     "save",
     "set_num_threads",
     "set_thread_pool",

@@ -77,9 +77,10 @@ def config() -> dict[str, Any]:
     -------
     dict
         version; isa (in use) and isa_available; bfloat16, how ``compute_dtype="bfloat16"`` multiplies: "hardware",
-        "emulated" (by two float32 multiply-adds) or "none"; threads (in use) and threads_available; cuda, a dict of
-        built (the architectures compiled in, None without CUDA), driver (its CUDA version), device (the name of the
-        first) and reason: why no device can be used and what to do, None if one can.
+        "emulated" (by two float32 multiply-adds) or "none"; int8, the kernels of quantized layers; threads (in use)
+        and threads_available; cuda, a dict of built (the architectures compiled in, None without CUDA), driver (its
+        CUDA version), device (the name of the first) and reason: why no device can be used and what to do, None if
+        one can.
     """
     from . import __version__
 
@@ -88,6 +89,7 @@ def config() -> dict[str, Any]:
         "isa": _core.isa(),
         "isa_available": _core.available_isas(),
         "bfloat16": _core.bfloat16(),
+        "int8": _core.int8(),
         "threads": _core.num_threads(),
         "threads_available": _core.available_threads(),
         "cuda": cuda_summary(),
@@ -102,6 +104,7 @@ def show_config() -> None:
     print(f"fusedrnn  {values['version']}")
     print(f"isa       {values['isa']} (available: {', '.join(available[0])})")
     print(f"bfloat16  {values['bfloat16']}")
+    print(f"int8      {values['int8']}")
     print(f"threads   {values['threads']} (available: {available[1]})")
     print(f"cuda      {'no: ' + cuda['reason'] if cuda['reason'] else cuda['device']}")
 

@@ -11,6 +11,7 @@ namespace fusedrnn::FUSEDRNN_ISA {
 template <class C, class T, class E> struct ForwardCell {
   using Pass = ForwardPass<ShapeOf<C>, T, E>;
   using V = Vec<T>;
+  using Sum = typename Pass::Sum;
   static constexpr int L = V::lanes, G = Pass::G, S = Pass::S, rec = Pass::rec, values = Pass::values;
 
   // The slots of N cells: reading one adds up its sums, assigning to one keeps it for backward. They are read and
@@ -18,10 +19,10 @@ template <class C, class T, class E> struct ForwardCell {
   template <int N> struct Slots {
     using W = Group<T, N>;
     const typename Pass::Args& a;
-    const V* acc;
+    const Sum* acc;
     int64_t piece;
     T* z[N];
-    int64_t unit[N];
+    int64_t unit[N], sample[N];
 
     struct Slot {
       const Slots& of;
@@ -32,7 +33,10 @@ template <class C, class T, class E> struct ForwardCell {
         each<N>([&](auto n) FUSEDRNN_BODY {
           T* z = of.z[n] + i * L;
           sum.v[n] = V::load(recurrent ? Pass::Step::earlier_sum(of.a, z, i, of.unit[n], of.piece) : z);
-          if (recurrent) sum.v[n] = sum.v[n] + of.acc[n * G + i - rec];
+          if (recurrent) {
+            const int64_t column = (of.unit[n] * G + i - rec) * L;
+            sum.v[n] = sum.v[n] + of.a.factors.value(of.acc[n * G + i - rec], of.sample[n], column);
+          }
         });
         return sum;
       }
@@ -45,18 +49,19 @@ template <class C, class T, class E> struct ForwardCell {
   };
 
   template <int N>
-  static void step(const typename Pass::Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
+  static void step(const typename Pass::Args& a, const Sum* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
                    int64_t piece, int first, int units) {
     using W = Group<T, N>;
     const int shift = __builtin_ctz(static_cast<unsigned>(units));
     const Sequence<T>& seq = *a.seq;
-    Slots<N> s{a, acc, piece, {}, {}};
+    Slots<N> s{a, acc, piece, {}, {}, {}};
     W h0, c(T(0));
     int64_t at[N];
     each<N>([&](auto n) FUSEDRNN_BODY {
       const int r = (first + n) >> shift, u = (first + n) & (units - 1);
       s.z[n] = z + u * z_unit + r * S * L;
       s.unit[n] = unit0 + u;
+      s.sample[n] = j0 + r;
       at[n] = (j0 + r) * a.space.row + s.unit[n] * L;
       h0.v[n] = V::load(a.space.h(a.step) + at[n]);
       if (C::layout.has_cell_state) c.v[n] = V::load(a.space.c() + at[n]);
@@ -76,7 +81,7 @@ template <class C, class T, class E> struct ForwardCell {
       const int64_t j = j0 + ((first + n) >> shift), unit = s.unit[n];
       if (C::layout.has_cell_state) c.v[n].store(a.space.c() + at[n]);
       h1.v[n].store(a.space.h(a.step + 1) + at[n]);
-      if constexpr (values > 1)
+      if constexpr (values == 2)
         store_rounded(h1.v[n], reinterpret_cast<uint16_t*>(a.space.operand(a.step + 1)) + at[n]);
       store_within(h1.v[n], a.y_row[j], unit * L, seq.H);
       if (C::layout.has_cell_state && seq.gates) c.v[n].store(seq.cells + (unit * a.z_rows + a.z_first + j) * L);
@@ -84,7 +89,7 @@ template <class C, class T, class E> struct ForwardCell {
   }
 
   template <int N>
-  static void in_pairs(const typename Pass::Args& a, const V* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
+  static void in_pairs(const typename Pass::Args& a, const Sum* acc, T* z, int64_t z_unit, int64_t j0, int64_t unit0,
                        int64_t piece, int first, int units) {
     for (int i = 0; i + 2 <= N; i += 2) step<2>(a, acc + i * G, z, z_unit, j0, unit0, piece, first + i, units);
     if (N % 2) step<1>(a, acc + (N - 1) * G, z, z_unit, j0, unit0, piece, first + N - 1, units);

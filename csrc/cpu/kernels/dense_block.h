@@ -21,8 +21,12 @@ template <class E> struct DenseTile {
 
   FUSEDRNN_INLINE void multiply(int rows, const Blocks& blocks, const E* const* row, RowRun a, const E* w,
                                 int64_t w_step) {
-    static constexpr Table table = make();
-    table.at[blocks.vectors][rows](row, a, w, w_step, acc);
+    if constexpr (is_quantized<E>) {
+      multiply_in_twos(rows, blocks.vectors, row, a.last_length, w, w_step);
+    } else {
+      static constexpr Table table = make();
+      table.at[blocks.vectors][rows](row, a, w, w_step, acc);
+    }
     V(T(0)).store(acc + rows * blocks.vectors * L);
   }
   FUSEDRNN_INLINE V gate(const Blocks& blocks, int row, int gate) const {
@@ -30,6 +34,16 @@ template <class E> struct DenseTile {
   }
 
  private:
+  FUSEDRNN_INLINE void multiply_in_twos(int rows, int64_t vectors, const E* const* row, int64_t length, const E* w,
+                                        int64_t w_step) {
+    AnyTile<E, 1> t;
+    for (int64_t v = 0; v < vectors; v += 2) {
+      const int two = v + 1 < vectors, width = 1 + two;
+      t.multiply(rows, two, row, length, w + v * L, w_step, L, {w, 0});
+      for (int i = 0; i < rows * width; ++i) t.acc[i].store(acc + ((i / width) * vectors + v + i % width) * L);
+    }
+  }
+
   using Product = void (*)(const E* const* row, RowRun a, const E* w, int64_t w_step, T* acc);
   template <int Rows, int Vectors>
   static void product(const E* const* row, RowRun a, const E* w, int64_t w_step, T* acc) {

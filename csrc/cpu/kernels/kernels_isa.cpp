@@ -1,5 +1,5 @@
 // Compiled once per ISA and kind of operands (CMakeLists.txt holds the table) with FUSEDRNN_ISA, FUSEDRNN_VECTOR_BYTES
-// and one of FUSEDRNN_OPERAND_float, _double, _bfloat16 set.
+// and one of FUSEDRNN_OPERAND_float, _double, _bfloat16, _int8 set.
 #include "cpu/kernel_table.h"
 #include "cpu/kernels/cell_step.h"
 #include "cpu/kernels/fingerprint.h"
@@ -27,6 +27,9 @@ using Element = double;
 #elif defined(FUSEDRNN_OPERAND_bfloat16)
 using Real = float;
 using Element = Pair;
+#elif defined(FUSEDRNN_OPERAND_int8)
+using Real = float;
+using Element = Quad;
 #else
 using Real = float;
 using Element = float;
@@ -34,8 +37,12 @@ using Element = float;
 
 template <class Shape, class T, class E> int64_t workspace(const Sequence<T>& seq, int threads) {
   const int64_t time_loop = Workspace<Shape, T, E>(seq, threads).total;
-  const int64_t weights = threads * WeightGradient<Shape, T, E>::buffer_size(seq);
-  return time_loop > weights ? time_loop : weights;
+  if constexpr (is_quantized<E>) {
+    return time_loop;
+  } else {
+    const int64_t weights = threads * WeightGradient<Shape, T, E>::buffer_size(seq);
+    return time_loop > weights ? time_loop : weights;
+  }
 }
 
 // The formulas of a cell for N cells side by side, which the time loop of its shape calls. With options they go in
@@ -49,21 +56,27 @@ template <class C, class Cell, int N> constexpr typename Cell::Pass::Finish form
 
 // The time loop of a shape with the formulas of a cell: those for N cells side by side at [N].
 template <class C, class T, class Cell, auto... more> bool run(const Sequence<T>& seq, const Share& share) {
-  static constexpr typename Cell::Pass::Finish by_count[] = {nullptr,
-                                                             formulas<C, Cell, 1>(),
-                                                             formulas<C, Cell, 2>(),
-                                                             formulas<C, Cell, 3>(),
-                                                             formulas<C, Cell, 4>(),
-                                                             formulas<C, Cell, 5>()};
-  return Cell::Pass::run(seq, share, by_count, more...);
+  if constexpr (is_quantized<Element>) {
+    static constexpr typename Cell::Pass::Finish by_count[] = {nullptr, formulas<C, Cell, 1>(), formulas<C, Cell, 2>()};
+    return Cell::Pass::run(seq, share, by_count);
+  } else {
+    static constexpr typename Cell::Pass::Finish by_count[] = {nullptr,
+                                                               formulas<C, Cell, 1>(),
+                                                               formulas<C, Cell, 2>(),
+                                                               formulas<C, Cell, 3>(),
+                                                               formulas<C, Cell, 4>(),
+                                                               formulas<C, Cell, 5>()};
+    return Cell::Pass::run(seq, share, by_count, more...);
+  }
 }
 
 template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
   using Shape = ShapeOf<C>;
   CellKernels<T> table{};
   table.workspace = workspace<Shape, T, E>;
-  table.input_gradient = InputGradient<InputSide<Shape>, T, E>::run;
-  if constexpr (Shape::two_products) {
+  if constexpr (is_quantized<E>) {  // for inference alone
+    table.forward = run<C, T, ForwardCell<C, T, E>>;
+  } else if constexpr (Shape::two_products) {
     table.forward = TwoProductSteps<C, T>::run;
     table.backward = run<C, T, BackwardCell<C, T, E>, TwoProductBackward<C, T>::finish_between>;
     table.weight_gradient = GateWeights<C, T>::run;
@@ -72,6 +85,7 @@ template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
     table.backward = run<C, T, BackwardCell<C, T, E>>;
     table.weight_gradient = WeightGradient<Shape, T, E>::run;
   }
+  if constexpr (!is_quantized<E>) table.input_gradient = InputGradient<InputSide<Shape>, T, E>::run;
   if constexpr (has_options<C> && Shape::has_cell_state) table.peephole_gradient = PeepholeGradient<Shape, T>::run;
   return table;
 }
@@ -83,6 +97,11 @@ template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
 #if defined(FUSEDRNN_OPERAND_bfloat16)
 extern const CellKernels<float> cells_bf16[fixed_cell_count];
 const CellKernels<float> cells_bf16[fixed_cell_count] = {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)};
+#elif defined(FUSEDRNN_OPERAND_int8)
+extern const CellKernels<float> cells_int8[fixed_cell_count];
+const CellKernels<float> cells_int8[fixed_cell_count] = {FUSEDRNN_CELLS(FUSEDRNN_CELL_KERNELS)};
+int64_t multiply_int8(int64_t rounds);
+int64_t multiply_int8(int64_t rounds) { return multiply_add<Quad>(rounds); }
 #else
 #if defined(FUSEDRNN_OPERAND_double)
 #define FUSEDRNN_TABLE kernels_f64

@@ -47,7 +47,7 @@ template <class E> struct PanelTile {
     const PackedMatrix<E, 1> matrix{a.weights, a.K};
     if (a.prepare) a.prepare(a, at, Rows, Units);
     t.multiply(row, a.run.part(run0, run1), w, a.k_stride, a.panel,
-               matrix.template ahead<Units>(at, w, k, next_k, a.swept_bytes));
+               matrix.ahead(Units, at, w, k, next_k, a.swept_bytes));
     a.finish(a, at, t.acc, Rows, Units);
   }
 };

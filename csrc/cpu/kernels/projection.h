@@ -1,21 +1,26 @@
 // The input products of a chunk of steps: all rows at once, or beside the recurrent products of a single sequence.
 #pragma once
+#include "cpu/kernels/quantized.h"
 #include "cpu/kernels/sweep.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
 // z = b + W_ih x for a chunk of rows, straight into the slots where the time loop reads it.
 template <class E, int G> struct Project {
-  using T = typename Operand<E>::Sum;
+  using T = typename Operand<E>::Value;
   using V = Vec<T>;
+  using Sum = Vec<typename Operand<E>::Sum>;
   static constexpr int L = V::lanes, gates = G;
+  static constexpr bool any_shape = is_quantized<E>;
 
   struct Args {
     const Blocks* blocks;
     PackedMatrix<E, G> weights;  // K: of I, in elements of E
     const T* bias;
-    const E** x_row;  // (n): input row of the i-th row of the chunk
-    int64_t* z_row;   // (n): and its row in z
+    Factors<E> factors;
+    int planes;       // rows of the product that belong to a row of x
+    const E** x_row;  // (n planes): input row of the i-th row of the product
+    int64_t* z_row;   // (n planes): and its row in z
     T* z;             // first gate of row i of unit u at z + u*z_unit + i*z_stride
     int64_t z_unit, z_stride;
     int64_t swept_bytes;
@@ -28,12 +33,37 @@ template <class E, int G> struct Project {
     const auto [k0, k] = piece_of<E>(at.piece, K);
     for (int r = 0; r < Rows; ++r) x[r] = a.x_row[at.row + r] + k0;
     const E* w = a.weights.from(at.unit, k0);
-    t.multiply(x, RowRun::single(k), w, G * L, K * G * L,
-               a.weights.template ahead<Units>(at, w, k, next_k, a.swept_bytes));
+    t.multiply(x, RowRun::single(k), w, G * L, K * G * L, a.weights.ahead(Units, at, w, k, next_k, a.swept_bytes));
     each<Rows>([&](auto r) FUSEDRNN_BODY {
       const Sums to(a, at, r);
       each<Units * G>([&](auto j) FUSEDRNN_BODY { to.add(j, t.acc[r * t.vectors + j]); });
     });
+  }
+
+  static void any_tile(const Args& a, const Place& at, int rows, int log2_units)
+    requires is_quantized<E>
+  {
+    AnyTile<E, G> t;
+    const E* x[t.rows_max];
+    const int64_t K = a.weights.K, next_k = piece_of<E>(at.next_piece, K).begin;
+    const auto [k0, k] = piece_of<E>(at.piece, K);
+    for (int r = 0; r < rows; ++r) x[r] = a.x_row[at.row + r] + k0;
+    const E* w = a.weights.from(at.unit, k0);
+    t.multiply(rows, log2_units, x, k, w, G * L, K * G * L,
+               a.weights.ahead(1 << log2_units, at, w, k, next_k, a.swept_bytes));
+    const int columns = G << log2_units;
+    for (int r = 0; r < rows; ++r) {
+      const Sums to(a, at, r);
+      const Sum* acc = t.acc + r * columns;
+      if (a.planes == 2 && to.row % 2 == 0 && r + 1 < rows) {
+#pragma GCC unroll 1
+        for (int j = 0; j < columns; ++j) to.add(j, acc[j], acc[columns + j]);
+        ++r;
+        continue;
+      }
+#pragma GCC unroll 1
+      for (int j = 0; j < columns; ++j) to.add(j, acc[j]);
+    }
   }
 
   static void dense(const Args& a, const Place& at, int rows) {
@@ -55,18 +85,37 @@ template <class E, int G> struct Project {
     for (int j = 0; j < 2 * G; ++j) Sums(a, at, 0).add(j, t.acc[j]);
   }
 
-  // Where the sums of row r of a tile go, and what they are added to: the bias, or the sums over earlier pieces of k.
+  // Where the sums of row r of a tile go, and what they are added to: the bias, or the sums over earlier pieces of k
+  // and of the row before, if both belong to one row of x.
   struct Sums {
+    const Factors<E>& factors;
+    int64_t row, column;
     T* z;
     const T* before;
     int64_t z_unit, before_unit;
     FUSEDRNN_INLINE Sums(const Args& a, const Place& at, int r)
-        : z(a.z + at.unit * a.z_unit + a.z_row[at.row + r] * a.z_stride),
-          before(at.piece ? z : a.bias + at.unit * G * L),
+        : factors(a.factors),
+          row(at.row + r),
+          column(at.unit * G * L),
+          z(a.z + at.unit * a.z_unit + a.z_row[row] * a.z_stride),
+          before(goes_on(a, at, row) ? z : a.bias + column),
           z_unit(a.z_unit),
-          before_unit(at.piece ? a.z_unit : G * L) {}
-    FUSEDRNN_INLINE void add(int j, V sum) const {  // j: (unit, gate)
-      (V::load(before + (j / G) * before_unit + (j % G) * L) + sum).store(z + (j / G) * z_unit + (j % G) * L);
+          before_unit(goes_on(a, at, row) ? a.z_unit : G * L) {}
+    static FUSEDRNN_INLINE bool goes_on(const Args& a, const Place& at, int64_t row) {
+      if constexpr (is_quantized<E>)
+        return at.piece || (row & (a.planes - 1));
+      else
+        return at.piece;
+    }
+    // And of the next row, of the same row of x.
+    FUSEDRNN_INLINE void add(int j, Sum sum, Sum next) const {
+      const V value = factors.value(sum, row, column + j * L), other = factors.value(next, row + 1, column + j * L);
+      const V first = V::load(before + (j / G) * before_unit + (j % G) * L) + value;
+      (first + other).store(z + (j / G) * z_unit + (j % G) * L);
+    }
+    FUSEDRNN_INLINE void add(int j, Sum sum) const {  // j: (unit, gate)
+      const V value = factors.value(sum, row, column + j * L);
+      (V::load(before + (j / G) * before_unit + (j % G) * L) + value).store(z + (j / G) * z_unit + (j % G) * L);
     }
   };
 };
@@ -79,15 +128,15 @@ template <class E, int G> class Lookahead {
  public:
   using Projection = Project<E, G>;
   using Args = typename Projection::Args;
-  using V = typename Projection::V;
+  using V = typename Projection::Sum;
   static constexpr int L = V::lanes, units = 2;               // of W_hh h
   static constexpr int group = max_accumulators / G - units;  // steps
-  static constexpr bool exists = G > 1 && group >= 4;
+  static constexpr bool exists = G > 1 && group >= 4 && !is_quantized<E>;
 
   // `recurrent`: the columns of W_hh; swept_bytes: of it, per step. It pays where W_hh does not fit the first-level
   // cache, but both weights fit the second: beyond it W_ih, read once per group of steps, would push W_hh out.
   static bool pays(const Args& a, int64_t recurrent, int64_t swept_bytes) {
-    constexpr int64_t one_piece = piece_length / Operand<E>::values;
+    constexpr int64_t one_piece = longest_piece<E> / Operand<E>::values;
     return exists && swept_bytes > first_level_bytes && swept_bytes + a.swept_bytes <= second_level_bytes &&
            recurrent <= one_piece && a.weights.K <= smaller(one_piece, 2 * recurrent);
   }
@@ -151,7 +200,8 @@ template <class E, int G> class Lookahead {
 
   // Short: whether to stop is asked again at the end of the chunk.
   void sweep(const Args& a, int64_t n, int64_t u0, int64_t u1) const {
-    if (u0 < u1) sweep_blocks<Projection, E>(a, share_, *a.blocks, n, u0, u1, 1);
+    if constexpr (exists)
+      if (u0 < u1) sweep_blocks<Projection, E>(a, share_, *a.blocks, n, u0, u1, 1);
   }
 };
 

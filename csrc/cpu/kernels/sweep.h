@@ -25,7 +25,7 @@ struct Piece {
   int64_t begin, length;
 };
 template <class E> FUSEDRNN_INLINE Piece piece_of(int64_t piece, int64_t K) {
-  constexpr int64_t most = piece_length / Operand<E>::values;
+  constexpr int64_t most = longest_piece<E> / Operand<E>::values;
   return {piece * most, smaller(most, K - piece * most)};
 }
 
@@ -37,13 +37,13 @@ template <class E, int vectors> struct PackedMatrix {
 
   FUSEDRNN_INLINE const E* from(int64_t block, int64_t k) const { return data + (block * K + k) * vectors * lanes; }
 
-  // What a tile of `Units` blocks fetches while it reads k's from w on: those that the sweep reads next, from next_k
+  // What a tile of so many blocks fetches while it reads k's from w on: those that the sweep reads next, from next_k
   // on. Each of the last tiles fetches a line per k, of one block. (Fetched by the first ones they would be gone
   // again.)
-  template <int Units>
-  FUSEDRNN_INLINE Ahead<E> ahead(const Place& at, const E* w, int64_t k, int64_t next_k, int64_t swept_bytes) const {
-    const E* next = from(at.next_unit + at.left % Units, next_k);
-    const int64_t left = at.left / Units;
+  FUSEDRNN_INLINE Ahead<E> ahead(int units, const Place& at, const E* w, int64_t k, int64_t next_k,
+                                 int64_t swept_bytes) const {
+    const E* next = from(at.next_unit + at.left % units, next_k);
+    const int64_t left = at.left / units;
     if (swept_bytes <= cached_bytes || left >= vectors || next == w) return {w, 0};
     return {next + left * k * lanes, lanes};
   }
@@ -81,13 +81,14 @@ class Pace {
   int64_t left_ = most;
 };
 
-// Calls Work::tile<Rows, Units>(args, place) over rows [0, n), units [u0, u1) and `pieces` of k.
-// Weights are the large operand, so they move slowest: all rows pass over one group of units and one piece of k while
-// that piece of the weights is in cache.
+// Calls Work::tile<Rows, Units>(args, place), or Work::any_tile(args, place, Rows, log2 Units), over rows [0, n), units
+// [u0, u1) and `pieces` of k. Weights are the large operand, so they move slowest: all rows pass over one group of
+// units and one piece of k while that piece of the weights is in cache.
 template <class Work> struct Sweep {
   using Args = typename Work::Args;
   using Function = void (*)(const Args&, const Place&);
   static constexpr int rows_max = max_rows(Work::gates);
+  static constexpr bool takes_any = requires { requires Work::any_shape; };
 
   struct Table {
     Function at[rows_max + 1][4];  // [rows][log2 units]
@@ -112,7 +113,6 @@ template <class Work> struct Sweep {
   // last; the same weights in the same order every time would push each other out. False: somebody asked to stop.
   static bool run(const Args& args, const Share& share, int64_t n, int64_t u0, int64_t u1, int64_t pieces,
                   bool odd = false) {
-    static constexpr Table table = make();
     if (n <= 0) return true;
     Pace pace(share);
     const Deal deal(n, rows_max);
@@ -135,7 +135,12 @@ template <class Work> struct Sweep {
           const int64_t tiles = pace.stretch(at.left), end = at.left - tiles;
           while (at.left-- > end) {
             const int rows = deal.rows(at.left);
-            table.at[rows][log2_units](args, at);
+            if constexpr (takes_any) {
+              Work::any_tile(args, at, rows, log2_units);
+            } else {
+              static constexpr Table table = make();
+              table.at[rows][log2_units](args, at);
+            }
             at.row += rows;
           }
           ++at.left;

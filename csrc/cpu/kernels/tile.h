@@ -20,6 +20,8 @@ namespace fusedrnn::FUSEDRNN_ISA {
 // more than two, so that a row alone finds some of the weights of the step before in the first-level cache.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int max_accumulators = 24;
+#elif defined(FUSEDRNN_OPERAND_int8) && !defined(__AVXVNNI__)
+constexpr int max_accumulators = 8;  // the product of 8 bits takes registers of its own
 #else
 constexpr int max_accumulators = 12;
 #endif
@@ -34,6 +36,9 @@ constexpr int max_units(int rows, int gates) {
 // Pieces of k: short enough that a group of weights stays in the second-level cache while all rows pass over it, and
 // that a float sum of one piece keeps its last bits; long, because every piece costs a pass over the sums.
 constexpr int64_t piece_length = 512;
+
+// Of operands E. Integer sums lose nothing, and of this many products none leaves 32 bits: 255 * 127 * 2^16 < 2^31.
+template <class E> constexpr int64_t longest_piece = is_quantized<E> ? 1 << 16 : piece_length;
 
 // Calls body(0), ..., body(N - 1) with constants, so that arrays indexed by them live in registers from the compiler's
 // first pass on. (It unrolls loops only after it has put the arrays that they index into memory.)
@@ -68,7 +73,7 @@ template <class T> struct Ahead {
   int64_t step;
 };
 
-// E: the type of both operands; with Pair every k of this tile is two of the sum.
+// E: the type of both operands; with Pair every k of this tile is two of the sum, with Quad four.
 template <class E, int Rows, int Units, int Gates> struct Tile {
   using V = Vec<typename Operand<E>::Sum>;
   static constexpr int vectors = Units * Gates;
@@ -124,6 +129,56 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
     constexpr int64_t line = 64 / int64_t(sizeof(E));
     for (int64_t i = 0; i < length; i += line)
       each<Rows>([&](auto r) FUSEDRNN_BODY { __builtin_prefetch(p[r] + at + i, 0, 3); });
+  }
+};
+
+// A tile whose shape is known only when it is called: one function for each, whatever the product is for. Integer sums
+// go through memory anyway on their way to values.
+template <class E, int Gates> struct AnyTile {
+  using Sum = Vec<typename Operand<E>::Sum>;
+  static constexpr int most = max_accumulators, rows_max = max_rows(Gates);
+  Sum acc[most];  // (row, unit, gate)
+
+  FUSEDRNN_INLINE void multiply(int rows, int log2_units, const E* const* row, int64_t length, const E* w,
+                                int64_t w_step, int64_t w_unit, Ahead<E> ahead) {
+    static constexpr Table table = make();
+    table.at[rows][log2_units](acc, row, length, w, w_step, w_unit, ahead);
+  }
+
+ private:
+  using Product = void (*)(Sum* acc, const E* const* row, int64_t length, const E* w, int64_t w_step, int64_t w_unit,
+                           Ahead<E> ahead);
+  template <int Rows, int Units>
+  static void product(Sum* acc, const E* const* row, int64_t length, const E* w, int64_t w_step, int64_t w_unit,
+                      Ahead<E> ahead) {
+    using Shape = Tile<E, Rows, Units, Gates>;
+    const E* p[Rows];
+    Sum sum[Rows * Shape::vectors];
+    each<Rows>([&](auto r) FUSEDRNN_BODY { p[r] = row[r]; });
+    each<Rows * Shape::vectors>([&](auto i) FUSEDRNN_BODY { sum[i] = Sum(typename Sum::Scalar(0)); });
+    for (int64_t k = 0; k < length; ++k, w += w_step, ahead.at += ahead.step) {
+      if constexpr (Rows > 1) __builtin_prefetch(ahead.at, 0, 2);
+      Shape::add_product(sum, p, k, w, w_unit);
+    }
+    each<Rows * Shape::vectors>([&](auto i) FUSEDRNN_BODY { acc[i] = sum[i]; });
+  }
+  struct Table {
+    Product at[rows_max + 1][4];  // [rows][log2 units]
+  };
+  template <int Rows> static constexpr void fill(Table& table) {
+    if constexpr (Rows >= 1) {
+      constexpr int units = max_units(Rows, Gates);
+      table.at[Rows][0] = product<Rows, 1>;
+      if constexpr (units >= 2) table.at[Rows][1] = product<Rows, 2>;
+      if constexpr (units >= 4) table.at[Rows][2] = product<Rows, 4>;
+      if constexpr (units >= 8) table.at[Rows][3] = product<Rows, 8>;
+      fill<Rows - 1>(table);
+    }
+  }
+  static constexpr Table make() {
+    Table table{};
+    fill<rows_max>(table);
+    return table;
   }
 };
 

@@ -43,17 +43,38 @@ template <> struct Native<Pair> {
   typedef uint32_t Bits __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES)));
 };
 
-// What the products multiply: T itself, or Pair, which counts k in steps of two and accumulates in float.
+// Four adjacent integers of 8 bits, the one with the lowest index in the lowest bits. Those of x and h have row_offset
+// added (cpu/kernels/quad.h).
+struct __attribute__((may_alias)) Quad {
+  uint32_t bits;
+};
+template <> struct Native<Quad> : Native<Pair> {};
+template <> struct Native<int32_t> {
+  typedef int32_t Type __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES)));
+  typedef int32_t Bits __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES)));
+};
+
+// What the products multiply: T itself, Pair or Quad, which count k in steps of two and four. Pairs are added up in
+// float; the sums of Quads are integers, which scales turn into values.
 template <class E> struct Operand {
   using Sum = E;
+  using Value = E;
   static constexpr int values = 1;
   static FUSEDRNN_INLINE E broadcast(E x) { return x; }
 };
 template <> struct Operand<Pair> {
   using Sum = float;
+  using Value = float;
   static constexpr int values = 2;
   static FUSEDRNN_INLINE uint32_t broadcast(Pair x) { return x.bits; }
 };
+template <> struct Operand<Quad> {
+  using Sum = int32_t;
+  using Value = float;
+  static constexpr int values = 4;
+  static FUSEDRNN_INLINE uint32_t broadcast(Quad x) { return x.bits; }
+};
+template <class E> constexpr bool is_quantized = Operand<E>::values == 4;
 
 // What the caller keeps in the storage of T, weights or gate gradients, as the operands of a product.
 template <class E, class T> FUSEDRNN_INLINE const E* operands(const T* storage) {

@@ -8,6 +8,7 @@ import h5py
 
 from ..arrays.checks import Array, described
 from ..layers import Layer
+from ..layers.quantization import refuse_quantized
 from .weights import keras_arrays, named_groups, plain_arrays, slots_of
 
 _SUFFIX = ".weights.h5"
@@ -37,6 +38,7 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, Layer):
         raise TypeError(f"keras.save_weights: model is {described(model)}; expected a Layer")
+    refuse_quantized("keras.save_weights", model)
     name = os.fspath(path)
     if not name.endswith(_SUFFIX):
         raise ValueError(f"keras.save_weights: path is {name!r}; expected a name that ends in {_SUFFIX}")

@@ -13,6 +13,7 @@ from .dropout import Dropout
 from .embedding import Embedding
 from .noise import GaussianNoise
 from .protocol import LayerProtocol
+from .quantization import quantize
 from .recurrent import Recurrent
 from .registry import register_layer
 from .sequential import Sequential
@@ -36,5 +37,6 @@ __all__ = [
     "StateSize",
     "Stream",
     "Tape",
+    "quantize",
     "register_layer",
 ]

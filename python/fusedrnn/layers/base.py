@@ -332,7 +332,7 @@ class Layer(LayerProtocol):
     def _set_trainable(self, value: bool, names: tuple[str, ...]) -> None:
         if not names:
             self.trainable = value
-        named = dict(_named_layers(self, ""))
+        named = dict(named_layers(self))
         for pattern in names:
             fitting = [layer for name, layer in named.items() if fnmatchcase(name, pattern)]
             if not fitting:
@@ -401,7 +401,8 @@ class Layer(LayerProtocol):
         return witness_of(self)
 
 
-def _named_layers(layer: Layer, prefix: str) -> Iterator[tuple[str, Layer]]:
+def named_layers(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield the layers inside a layer with their names, in which a dot stands before a layer inside."""
     for name, child in layer._children.items():
         yield f"{prefix}{name}", child
-        yield from _named_layers(child, f"{prefix}{name}.")
+        yield from named_layers(child, f"{prefix}{name}.")

@@ -60,12 +60,23 @@ class Bidirectional(Layer):
 
     def config(self) -> dict[str, Any]:
         """Return the forward layer's specification and the merge."""
-        return {"layer": layer_spec(self._children["forward"]), "merge": self.merge}
+        config: dict[str, Any] = {"layer": layer_spec(self._children["forward"]), "merge": self.merge}
+        reverse = self._reverse_layer.quantization
+        if reverse != self._forward_layer.quantization:  # one of them was kept by name
+            config["reverse_quantized"] = reverse
+        return config
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Bidirectional:
         """Make a layer from what ``config`` returned."""
-        return cls(layer_from_spec(config["layer"]), config["merge"])
+        if "reverse_quantized" not in config:
+            return cls(layer_from_spec(config["layer"]), config["merge"])
+        arguments = dict(config["layer"]["config"])
+        forward, reverse = arguments.pop("quantized", None), config["reverse_quantized"]
+        layer = cls(layer_from_spec({**config["layer"], "config": arguments}), config["merge"])
+        layer._forward_layer._set_quantization(forward)
+        layer._reverse_layer._set_quantization(reverse)
+        return layer
 
     def __call__(
         self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None, reset_state: Any = None

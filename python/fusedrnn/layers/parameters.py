@@ -89,6 +89,14 @@ def load_values(op: str, params: Mapping[str, Array], state: Mapping[str, Any], 
     if strict:
         problems += _listed("missing", names.missing_keys)
         problems += _listed("unexpected", names.unexpected_keys)
+    for name, array in params.items():
+        if name in state and array.dtype == np.int8 and getattr(state[name], "dtype", None) != np.int8:
+            raise TypeError(
+                f"{op}: {name} has dtype {getattr(state[name], 'dtype', type(state[name]).__name__)}; expected int8, "
+                "as in the state of a quantized layer"
+            )
+        if name in state and array.dtype == np.int8 and np.min(state[name], initial=0) < -127:
+            raise ValueError(f"{op}: {name} has values below -127; expected integers from -127 to 127")
     values = {
         name: as_real(op, name, take_host(state[name]), array.dtype) for name, array in params.items() if name in state
     }

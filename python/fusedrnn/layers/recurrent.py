@@ -19,7 +19,8 @@ from ..gates import CELLS
 from ..init import Init, check_init, recurrent_parameters
 from .base import Layer, Tape
 from .dropout import dropout_mask
-from .parameters import serial_of
+from .integers import quantized
+from .parameters import Parameters, serial_of
 from .protocol import Shape
 from .restarts import Restarts, restarts_of
 from .states import StateSize, StateSizes, state_arrays
@@ -50,6 +51,7 @@ class Recurrent(Layer):
     takes = frozenset({"lengths", "resets"})
     _cell: str  # name of the cell in gates.CELLS, which is the kernels' too
     _has_cell_state = False
+    _quantized_inputs: str | None = None  # what x becomes in a layer whose weights are int8; set by _set_quantized
     _books: tuple[str, ...]  # names of its functions, where a variant has no others
     _fixed = frozenset(
         {"input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype", "compute_dtype", "variant"}
@@ -161,7 +163,9 @@ class Recurrent(Layer):
             "dtype": self.dtype.name,
             **({"compute_dtype": self.compute_dtype} if self.compute_dtype else {}),
             **self.variant.config(),
-            **({"reverse": True} if self._reverse else {}),  # of a reversed copy; not an argument of the constructor
+            # Not arguments of the constructor: of a reversed copy, of an inference copy.
+            **({"reverse": True} if self._reverse else {}),
+            **({"quantized": self.quantization} if self.quantized else {}),
         }
 
     @classmethod
@@ -169,8 +173,12 @@ class Recurrent(Layer):
         """Make a layer from what ``config`` returned."""
         arguments = dict(config)
         reverse = arguments.pop("reverse", False)
+        quantization = arguments.pop("quantized", None)
         layer = cls(**arguments)
-        return layer._set_reverse() if reverse is True else layer
+        if reverse is True:
+            layer._set_reverse()
+        layer._set_quantization(quantization)
+        return layer
 
     def __call__(
         self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None, reset_state: Any = None
@@ -224,6 +232,8 @@ class Recurrent(Layer):
         state and of the weights. A tape may be used again: it then computes the forward once more and gives the same
         bits.
         """
+        if self.quantized:
+            self._refuse_training("forward")
         if type(x) is not np.ndarray or x.dtype is not self.dtype or self.xp is not np:
             x, lengths = self._converted(x, lengths)
         x, h0, c0, batched = self._inputs(x, state, lengths)
@@ -288,6 +298,8 @@ class Recurrent(Layer):
         dreset_state : ndarray or tuple
             The same of ``reset_state``; only if the forward call had one.
         """
+        if self.quantized:
+            self._refuse_training("backward")
         cores, masks, batched, y_shape = self._saved(tape)
         if dy is None and dstate is None:
             raise ValueError(f"{self.op}: dy and dstate are None; expected at least one gradient")
@@ -342,13 +354,53 @@ class Recurrent(Layer):
         """
         arguments = self.config()
         arguments.pop("reverse", None)
-        return type(self)(**arguments, device=self.device, seed=seed, init=self._init)._set_reverse()
+        arguments.pop("quantized", None)
+        layer = type(self)(**arguments, device=self.device, seed=seed, init=self._init)._set_reverse()
+        return layer._set_quantized(self._quantized_inputs) if self._quantized_inputs else layer
 
     def _set_reverse(self) -> Recurrent:
         """Let this layer walk backwards from now on; return it."""
         self._reverse = True
         self._stack, self._per_layer = self._kernels(self.device)
         return self
+
+    @property
+    def quantized(self) -> str | None:
+        """What the weights are in a copy that ``fusedrnn.quantize`` made, "int8"; else None."""
+        return "int8" if self._quantized_inputs else None
+
+    @property
+    def quantization(self) -> dict[str, str] | None:
+        """How: {"weights": "int8", "inputs": what x becomes}, or None."""
+        return {"weights": "int8", "inputs": self._quantized_inputs} if self._quantized_inputs else None
+
+    def _set_quantization(self, quantization: Any) -> None:
+        """Do to this layer what ``quantization`` says of another."""
+        if quantization is None:
+            return
+        made = [{"weights": "int8", "inputs": inputs} for inputs in ("int8", "int16")]
+        if quantization not in made or not self.variant.plain or self.dtype != np.float32:
+            raise ValueError(
+                f"{self.op}: quantized is {brief(quantization)}; expected {made[0]} and a plain float32 cell"
+            )
+        self._set_quantized(quantization["inputs"])
+
+    def _set_quantized(self, inputs: str) -> Recurrent:
+        """Turn the weights into integers, for inference from now on; return this layer."""
+        params = quantized(self.op, self._params)
+        self._quantized_inputs = inputs
+        self._params = Parameters(params)
+        self._grads = {}
+        self._in_order = itemgetter(*params)
+        self._trainable = False
+        self._stack, self._per_layer = self._kernels(self.device)
+        return self
+
+    def _refuse_training(self, what: str) -> None:
+        raise RuntimeError(
+            f"{self.op}: {what} is for training, and these weights are {self.quantized}; expected the float32 layer "
+            "that fusedrnn.quantize was given"
+        )
 
     def plan(self, time: int, batch: int) -> str:
         """Return how an inference call of (batch, time) runs: "by_sample x2" on two threads; on cuda, which path.
@@ -364,6 +416,8 @@ class Recurrent(Layer):
     def _kernels(self, device: str) -> tuple[_core.Stack, list[_core.Stack]]:
         """Return the kernels for a device: those of all layers, and of each for when dropout parts them."""
         make: Any
+        if self.quantized and device != "cpu":
+            raise RuntimeError(f"{self.op}: {self.quantized} weights are on the cpu only; expected device 'cpu'")
         if not self.variant.plain and device != "cpu":
             raise RuntimeError(f"{self.op}: {self.variant} is on the cpu only; expected device 'cpu'")
         cell = self.variant.kernel(self._cell)
@@ -373,7 +427,11 @@ class Recurrent(Layer):
             options: dict[str, Any] = (
                 {} if self.variant.plain else {"options": self.variant.kernel_options(self._books)}
             )
-            make = partial(_core.Stack, compute_dtype=self.compute_dtype or self.dtype.name, **options)
+            if self.quantized:  # which sets what the products multiply
+                options = {"int8_planes": 2 if self._quantized_inputs == "int16" else 1}
+            elif self.compute_dtype:
+                options["compute_dtype"] = self.compute_dtype
+            make = partial(_core.Stack, **options)
         elif self.compute_dtype:
             make = partial(import_module("fusedrnn.cuda.mixed").MixedStack, compute_dtype=self.compute_dtype)
         else:
@@ -394,7 +452,7 @@ class Recurrent(Layer):
 
         # Dropout acts between the layers, so in training each of them is a call of its own.
         inner = self.num_directions * self.hidden_size
-        layers = range(self.num_layers if self.num_layers > 1 else 0)
+        layers = range(self.num_layers if self.num_layers > 1 and not self.quantized else 0)
         return stack(self.input_size, self.num_layers), [stack(inner if i else self.input_size, 1) for i in layers]
 
     def _initial_parameters(self, rng: np.random.Generator, init: Init) -> dict[str, Array]:

@@ -34,12 +34,15 @@ class Summary:
         Number of parameters of the model; what layers share counts once.
     num_frozen : int
         How many of them are not trainable.
+    num_bytes : int
+        Bytes of all parameters where some are quantized; else 0, for the dtype says it.
     """
 
-    def __init__(self, rows: list[Row], num_parameters: int, num_frozen: int = 0) -> None:
+    def __init__(self, rows: list[Row], num_parameters: int, num_frozen: int = 0, num_bytes: int = 0) -> None:
         self.rows = rows
         self.num_parameters = num_parameters
         self.num_frozen = num_frozen
+        self.num_bytes = num_bytes
 
     def __str__(self) -> str:
         body = [
@@ -73,7 +76,8 @@ class Summary:
 
     def _feet(self) -> list[tuple[str, int]]:
         frozen = [("frozen", self.num_frozen)] if self.num_frozen else []
-        return [("total", self.num_parameters), *frozen]
+        size = [("bytes", self.num_bytes)] if self.num_bytes else []
+        return [("total", self.num_parameters), *frozen, *size]
 
     __repr__ = __str__
 
@@ -83,7 +87,10 @@ def summarize(layer: Any) -> Summary:
     rows = list(_rows("", 0, layer, layer.input_shape()))
     frozen = layer.frozen_names()
     arrays = {id(array): array for name, array in layer.params.items() if name in frozen}
-    return Summary(rows, layer.num_parameters, sum(array.size for array in arrays.values()))
+    every = {id(array): array for array in layer.params.values()}.values()
+    quantized = any(array.dtype.itemsize == 1 for array in every)
+    num_bytes = sum(array.nbytes for array in every) if quantized else 0
+    return Summary(rows, layer.num_parameters, sum(array.size for array in arrays.values()), num_bytes)
 
 
 def _rows(name: str, depth: int, layer: Any, x: Any) -> Iterator[Row]:

@@ -11,6 +11,7 @@ import onnx
 from ..arrays.checks import described
 from ..layers import Bidirectional, Embedding, Layer, Recurrent
 from ..layers.protocol import Shape, is_time_major, known_size
+from ..layers.quantization import refuse_quantized
 from .builder import Builder
 from .writers import OP, Batch, write
 
@@ -46,6 +47,7 @@ def export(model: Layer, path: str | os.PathLike[str] | None = None, *, lengths:
     """
     if not isinstance(model, Layer):
         raise TypeError(f"{OP}: model is {described(model)}; expected a Layer")
+    refuse_quantized(OP, model)
     from .. import __version__
 
     build = Builder()

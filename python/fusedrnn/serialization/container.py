@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays.checks import Array
 
-DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I8": np.dtype("i1")}
 _METADATA = "__metadata__"
 _ALIGNMENT = 8
 _LARGEST_RANK = 8
@@ -30,7 +30,7 @@ def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterato
     Parameters
     ----------
     tensors : mapping of str to ndarray
-        float32 or float64, on the host.
+        float32, float64 or int8, on the host.
     metadata : mapping of str to str
         Whatever else the file is to hold.
     """

@@ -8,6 +8,8 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ..allocation import DEEPEST, Bounds, bounded, unbounded
 from ..arrays.checks import Array, described, parse_device
 from ..arrays.namespace import to_host
@@ -16,7 +18,7 @@ from ..layers.registry import layer_from_spec, layer_spec
 from . import atomic, container
 
 _CONFIGURATION, _CHECKSUM = "fusedrnn", "fusedrnn_sha256"  # keys of the metadata
-_FORMAT = 2  # 1: without a checksum
+_FORMAT = 3  # 1: without a checksum. 3: of quantized layers, which format 2 does not know
 _FEWEST_PARTS = 1000  # that any file may ask for
 _LONGEST_REASON = 1000  # characters of a message
 
@@ -48,7 +50,8 @@ def write(layer: Layer, path: str | os.PathLike[str], extra: Mapping[str, Any]) 
         raise TypeError(f"save: layer is {described(layer)}; expected a Layer")
     if layer._extent.depth > DEEPEST:
         raise ValueError(f"save: layer is {layer._extent.depth} layers deep; expected at most {DEEPEST}")
-    content = {"format": _FORMAT, **layer_spec(layer), **extra}
+    quantized = any(array.dtype == np.int8 for array in layer.params.values())
+    content = {"format": _FORMAT if quantized else _FORMAT - 1, **layer_spec(layer), **extra}
     if layer.preprocessing:
         from ..data.preprocessor import preprocessing_spec
 
@@ -119,7 +122,8 @@ def _read(path: str | os.PathLike[str], verify: bool) -> tuple[Layer, Mapping[st
     _check_format(spec, metadata)
     if verify and _CHECKSUM in metadata and metadata[_CHECKSUM] != container.digest(tensors, text):
         raise ValueError("was changed after it was saved: its checksum differs; verify=False reads it all the same")
-    size = sum(array.nbytes for array in tensors.values())
+    # A quantized layer is made as one of float32.
+    size = sum(array.size * max(array.itemsize, 4) for array in tensors.values())
     parts = max(_FEWEST_PARTS, len(text) + sum(map(len, tensors)))
     with bounded(Bounds(size, names=len(tensors), parts=parts)):
         layer = layer_from_spec(spec)
