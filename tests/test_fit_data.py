@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import fusedrnn as fr
+from fusedrnn.models import SequenceToVector
 from fusedrnn.training import evaluate, predict
 from fusedrnn.training.batching import pieces
 from scripts import run_python
@@ -249,3 +250,22 @@ def test_predictions_in_batches_are_those_of_one_call() -> None:
     assert np.array_equal(predict(layer, padded, batch_size=2), layer(padded)[0])
     with pytest.raises(TypeError, match="predict: model is an int; expected a Layer"):
         predict(3, x)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "y", "match"),
+    [
+        ("cross_entropy", 2, np.eye(2)[[0, 1, 0, 1]], r"the shape of pred, \(4, 2\); .*: target\.argmax\(axis=-1\)"),
+        ("cross_entropy", 2, np.array([0.0, 1, 0, 1]), r"target has dtype float64; .*: target\.astype\(int\)"),
+        ("cross_entropy", 2, np.array([[0], [1], [0], [1]]), r"shape \(4, 1\); .* = \(4,\): target\[\.\.\., 0\]"),
+        ("cross_entropy", 2, np.array(["a", "b", "a", "b"]), "y has dtype <U1; .*: fusedrnn.data.Labels turns labels"),
+        ("mse", 1, np.zeros(4), r"shape \(4,\); expected \(pred.shape\) = \(4, 1\): target\[\.\.\., None\]"),
+        ("binary_cross_entropy", 1, np.zeros(4, bool), r"target\[\.\.\., None\]"),
+        ("mse", 2, np.zeros((4, 3)), r"shape \(4, 3\); expected \(pred.shape\) = \(4, 2\)$"),
+    ],
+)
+def test_errors_know_the_usual_mistakes_with_targets(loss: str, outputs: int, y: Any, match: str) -> None:
+    model = SequenceToVector(fr.GRU(2, 3, seed=0), outputs, seed=1)
+    for metrics in ((), "accuracy"):
+        with pytest.raises((ValueError, TypeError), match=match):
+            fr.fit(model, np.ones((4, 5, 2)), y, loss=loss, metrics=metrics, epochs=1, batch_size=4, progress=False)

@@ -202,6 +202,8 @@ def test_files_of_other_runs_are_refused_and_nothing_changes(tmp_path: Path) -> 
     model.save(path)
     with pytest.raises(ValueError, match="does not hold the state of a run; expected a file that fit"):
         fr.fit(model, X, Y, **options)
+    with pytest.raises(IsADirectoryError, match=r"fit: resume is .*, a folder; expected a file in it"):
+        fr.fit(model, X, Y, **{**options, "resume": tmp_path})
     with pytest.raises(FileNotFoundError, match=r"fit: resume is .*, but there is no folder"):
         fr.fit(model, X, Y, **{**options, "resume": tmp_path / "none" / "run"})
     assert all(np.array_equal(model.params[name], array) for name, array in before.items())

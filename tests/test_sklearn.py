@@ -178,7 +178,7 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 def test_wrong_windows(regressor: RecurrentRegressor) -> None:
     with pytest.raises(ValueError, match="X has 11 features"):
         regressor.predict(WINDOWS[:, 1:])
-    with pytest.raises(ValueError, match=r"X has shape \(148, 12, 2\); expected \('samples', 12\), as in fit"):
+    with pytest.raises(ValueError, match=r"X has shape \(148, 12, 2\); expected \(samples, 12\), as in fit"):
         regressor.predict(np.stack((WINDOWS, WINDOWS), axis=2))
     with pytest.raises(ValueError, match=r"X has shape .*; expected .* or with a third axis"):
         RecurrentRegressor().fit(np.ones((5, 4, 3, 2)), np.ones(5))

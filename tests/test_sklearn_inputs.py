@@ -429,3 +429,12 @@ def test_a_missing_text_and_an_empty_sequence() -> None:
     x = [np.ones((3, 2)), np.zeros((0, 2)), np.full((2, 2), 4.0)]
     model = RecurrentRegressor(hidden_size=3, epochs=2, random_state=0).fit(x, np.arange(3.0))
     assert np.isfinite(model.predict(x)).all()
+
+
+def test_windows_of_another_length_are_named_as_such() -> None:
+    x = np.random.default_rng(0).standard_normal((12, 6, 2))
+    model = RecurrentClassifier(epochs=1, random_state=0).fit(x, np.arange(12) % 2)
+    with pytest.raises(
+        ValueError, match=r"X has shape \(12, 4, 2\); expected \(samples, 6, 2\), as in fit; sequences of any"
+    ):
+        model.predict(x[:, :4])

@@ -373,6 +373,8 @@ def test_gradients_that_are_not_finite_are_an_error_if_asked() -> None:
         lambda layer: fr.SGD(layer, nesterov=True),
         lambda layer: fr.RMSprop(layer, alpha=-0.1),
         lambda layer: fr.Adam(layer, betas=(0.9, 1.0)),
+        lambda layer: fr.Adam(layer, betas=(0.9, 0.9, 0.9)),  # type: ignore[arg-type]
+        lambda layer: fr.Adam(layer, betas=0.9),  # type: ignore[arg-type]
         lambda layer: fr.Adam(layer, eps=-1e-8),
         lambda layer: fr.AdamW(layer, weight_decay=-1),
         lambda layer: get_optimizer("lbfgs", layer, "fit"),

@@ -72,6 +72,8 @@ class SequenceReader:
         if not reset and self.window_shape_[0] is None:  # any number of steps will do
             windows, target = check_array(x, dtype=np.float64, allow_nd=True), self._read_target(x, y)
         else:
+            if not reset and isinstance(x, np.ndarray) and x.ndim == 3:
+                self._check_window(op, x.shape)
             options = {} if isinstance(y, str) else {"multi_output": True, "y_numeric": self._numeric_target}
             checked = validate_data(
                 self, x, y, reset=reset, allow_nd=True, dtype=np.float64, order="C", ensure_min_samples=1, **options
@@ -81,12 +83,20 @@ class SequenceReader:
             raise ValueError(f"{op}: X has shape {windows.shape}; expected (samples, window) or with a third axis")
         if reset:
             self.window_shape_, self.vocabulary_ = windows.shape[1:], None
-        elif self.window_shape_[0] is not None and windows.shape[1:] != self.window_shape_:
-            expected = ("samples", *self.window_shape_)
-            raise ValueError(f"{op}: X has shape {windows.shape}; expected {expected}, as in fit")
+        else:
+            self._check_window(op, windows.shape)
         windows = windows if windows.ndim == 3 else windows[..., np.newaxis]
         self._check_features(op, windows)
         return windows, target
+
+    def _check_window(self, op: str, shape: tuple[int, ...]) -> None:
+        """Raise ValueError for windows of another shape than in fit, where those had all the same."""
+        if self.window_shape_[0] is not None and shape[1:] != self.window_shape_:
+            expected = ", ".join(("samples", *map(str, self.window_shape_)))
+            raise ValueError(
+                f"{op}: X has shape {shape}; expected ({expected}), as in fit; sequences of any length come as lists, "
+                "in fit as well"
+            )
 
     def _read_target(self, x: Any, y: Any) -> Any:
         """Return y of sequences or texts, checked as scikit-learn checks it; None if it does not come."""

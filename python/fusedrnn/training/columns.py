@@ -121,7 +121,8 @@ def make_column(op: str, name: str, values: Any, *, labels: bool = False, fill: 
         array = as_array(op, name, values)
     array = _real(array, labels)
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected a real dtype")
+        hint = ": fusedrnn.data.Labels turns labels into numbers" if labels and array.dtype.kind in "US" else ""
+        raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected a real dtype{hint}")
     if array.ndim == 0:
         raise ValueError(f"{op}: {name} has shape (); expected (samples, ...)")
     return Column(array, None, array.dtype)

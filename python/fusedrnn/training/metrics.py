@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..arrays.checks import Array, as_integer, as_real, check_shape, number
+from ..arrays.checks import Array, as_real, number
 from ..arrays.namespace import namespace_of
-from .losses import IGNORE_INDEX, common_namespace, cross_entropy, element_weights, mae, valid_elements
+from .losses import IGNORE_INDEX, class_numbers, common_namespace, cross_entropy, element_weights, mae, valid_elements
 
 Metric: TypeAlias = Callable[..., float]
 
@@ -31,10 +31,9 @@ def accuracy(
         labels = as_real(op, "target", target, None, xp)
         valid: Any = None if mask is None else valid_elements(op, mask, labels.shape, xp)
         return _mean(op, xp, (logits > 0) == (labels > 0.5), valid, sample_weight)
-    classes = as_integer(op, "target", target, xp)
     if logits.ndim == 0:
         raise ValueError("accuracy: pred has shape (); expected (..., classes)")
-    check_shape(op, "target", classes, "pred.shape[:-1]", logits.shape[:-1])
+    classes = class_numbers(op, target, logits, xp)
     valid = classes != ignore_index
     if mask is not None:
         valid &= valid_elements(op, mask, classes.shape, xp)

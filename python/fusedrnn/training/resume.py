@@ -37,6 +37,8 @@ class Record:
     ------
     FileNotFoundError
         If the folder is missing.
+    IsADirectoryError
+        If the path is one.
     ValueError
         If the file is not such a state, or not whole.
     """
@@ -46,6 +48,8 @@ class Record:
         folder = os.path.dirname(os.path.abspath(self.path))
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"fit: resume is {self.path!r}, but there is no folder {folder!r}")
+        if os.path.isdir(self.path):
+            raise IsADirectoryError(f"fit: resume is {self.path!r}, a folder; expected a file in it")
         self.state: dict[str, Any] | None = _read(self.path) if os.path.exists(self.path) else None
 
     def save(

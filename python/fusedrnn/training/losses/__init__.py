@@ -13,7 +13,16 @@ from __future__ import annotations
 
 from .classes import balanced, class_weights, cross_entropy
 from .connectionist import ctc, ctc_labels, steps_needed
-from .elements import IGNORE_INDEX, Loss, common_namespace, element_weights, sequence_mask, spread, valid_elements
+from .elements import (
+    IGNORE_INDEX,
+    Loss,
+    class_numbers,
+    common_namespace,
+    element_weights,
+    sequence_mask,
+    spread,
+    valid_elements,
+)
 from .elementwise import binary_cross_entropy, huber, mae, mse
 
 __all__ = [
@@ -23,6 +32,7 @@ __all__ = [
     "Loss",
     "balanced",
     "binary_cross_entropy",
+    "class_numbers",
     "class_weights",
     "common_namespace",
     "cross_entropy",

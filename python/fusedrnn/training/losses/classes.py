@@ -8,7 +8,7 @@ import numpy as np
 
 from ...arrays.checks import Array, as_integer, as_real, check_shape
 from ...arrays.namespace import from_host, take_host, to_host
-from .elements import IGNORE_INDEX, common_namespace, divisor, element_weights, mean, valid_elements
+from .elements import IGNORE_INDEX, class_numbers, common_namespace, divisor, element_weights, mean, valid_elements
 
 _CACHED = 1 << 16  # logits that go through softmax and gradient together: they stay in a core's cache meanwhile
 
@@ -45,10 +45,9 @@ def cross_entropy(
     op = "cross_entropy"
     xp = common_namespace(op, pred, target)
     logits = as_real(op, "pred", pred, None, xp)
-    classes = as_integer(op, "target", target, xp)
     if logits.ndim == 0:
         raise ValueError(f"{op}: pred has shape (); expected (..., classes)")
-    check_shape(op, "target", classes, "pred.shape[:-1]", logits.shape[:-1])
+    classes = class_numbers(op, target, logits, xp)
     valid = classes != ignore_index
     if mask is not None:
         valid &= valid_elements(op, mask, classes.shape, xp)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays.checks import Array, as_mask, as_real, check_shape, positive
+from ...arrays.checks import Array, as_array, as_integer, as_mask, as_real, check_shape, positive
 from ...arrays.lengths import valid_steps
 from ...arrays.namespace import from_host, namespace_of, on_gpu
 
@@ -28,6 +28,33 @@ def common_namespace(op: str, pred: Any, target: Any) -> Any:
         pred_at, target_at = ("cpu", "cuda") if xp is np else ("cuda", "cpu")
         raise RuntimeError(f"{op}: target is on {target_at}; expected {pred_at}, where pred is")
     return xp
+
+
+def check_target(op: str, target: Array, names: str, expected: tuple[int, ...]) -> None:
+    """Raise the ValueError of a target of wrong shape, which knows of an axis too many and one too few."""
+    if target.shape == expected:
+        return
+    hint = ""
+    if target.shape == (*expected, 1):
+        hint = ": target[..., 0]"
+    elif (*target.shape, 1) == expected:
+        hint = ": target[..., None]"
+    raise ValueError(f"{op}: target has shape {target.shape}; expected ({names}) = {expected}{hint}")
+
+
+def class_numbers(op: str, target: Any, logits: Array, xp: Any) -> Array:
+    """Return the target of logits (..., C) as integers (...); an error knows of shares of classes and of floats."""
+    given = as_array(op, "target", target, xp)
+    if given.ndim and given.shape == logits.shape and given.shape != logits.shape[:-1] and logits.shape[-1] > 1:
+        raise ValueError(
+            f"{op}: target has the shape of pred, {given.shape}; expected numbers of classes, (pred.shape[:-1]) = "
+            f"{logits.shape[:-1]}: target.argmax(axis=-1)"
+        )
+    if given.dtype.kind == "f" and given.size:
+        raise TypeError(f"{op}: target has dtype {given.dtype}; expected an integer dtype: target.astype(int)")
+    classes = as_integer(op, "target", target, xp)
+    check_target(op, classes, "pred.shape[:-1]", logits.shape[:-1])
+    return classes
 
 
 def valid_elements(op: str, mask: Any, shape: tuple[int, ...], xp: Any = np) -> NDArray[np.bool_]:

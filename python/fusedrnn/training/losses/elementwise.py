@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays.checks import Array, as_array, as_real, check_shape
+from ...arrays.checks import Array, as_array, as_real
 from ...arrays.namespace import subtract_where
 from ...layers.activation import sigmoid
-from .elements import common_namespace, divisor, element_weights, mean, share, valid_elements
+from .elements import check_target, common_namespace, divisor, element_weights, mean, share, valid_elements
 
 
 def mse(
@@ -96,7 +96,7 @@ class _Pair:
         if labels and (read := as_array(op, "target", target, xp)).dtype == np.bool_:
             target = read.astype(p.dtype)
         self.target = as_real(op, "target", target, p.dtype, xp)
-        check_shape(op, "target", self.target, "pred.shape", p.shape)
+        check_target(op, self.target, "pred.shape", p.shape)
         self.valid = None if mask is None else valid_elements(op, mask, p.shape, xp)
         self.weights: Array | None = None
         if sample_weight is not None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ... import _core
-from ...arrays.checks import Array, as_real, integer, number
+from ...arrays.checks import Array, as_real, flag, integer, number
 from ...arrays.namespace import all_finite, assign, host_copy, take_host
 from ...layers.base import Layer
 from ...layers.parameters import check_writeable
@@ -55,7 +55,7 @@ class Optimizer(ABC):
         self.layer = layer
         self.lr = lr
         self.weight_decay = self._at_least_0("weight_decay", weight_decay)
-        self.check_finite = check_finite
+        self.check_finite = flag(self.op, "check_finite", check_finite)
         self.steps = 0
         self.constraints: list[Callable[[], object]] = []
         params = unique_arrays(layer.params)

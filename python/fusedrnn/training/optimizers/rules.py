@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ...arrays.checks import flag
 from ...layers.base import Layer
 from .base import Optimizer, Step
 
@@ -53,7 +54,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(layer, lr, weight_decay=weight_decay, check_finite=check_finite)
         self.momentum = self._fraction("momentum", momentum)
-        self.nesterov = nesterov
+        self.nesterov = flag(self.op, "nesterov", nesterov)
         if nesterov and momentum == 0:
             raise ValueError("SGD: nesterov is True with momentum 0; expected a positive momentum")
 
@@ -170,7 +171,10 @@ class Adam(Optimizer):
         check_finite: bool = False,
     ) -> None:
         super().__init__(layer, lr, weight_decay=weight_decay, check_finite=check_finite)
-        beta1, beta2 = betas
+        try:
+            beta1, beta2 = betas
+        except (TypeError, ValueError):
+            raise ValueError(f"{self.op}: betas is {betas!r}; expected a pair of numbers in [0, 1)") from None
         self.betas = (self._fraction("betas[0]", beta1), self._fraction("betas[1]", beta2))
         self.eps = self._at_least_0("eps", eps)
 
