@@ -196,7 +196,7 @@ def test_what_probabilities_lose_is_found_by_their_logarithms(spread: float) -> 
         shares = np.exp(log_p)
         labels[np.arange(labels.shape[1]) >= counts[:, None]] = 0
         given = labels, counts, lengths, 0
-        losses, expected = connectionist._alignments(shares, log_p, *given)
+        losses, expected = connectionist._alignments(shares, pred, *given)
         truth, share, _ = connectionist._aligned(connectionist._Logarithmic, log_p, *given)
         assert np.allclose(losses, truth, rtol=1e-11, atol=1e-11)
         assert np.max(np.abs(expected - share)) <= 1e-11

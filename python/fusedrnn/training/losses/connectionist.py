@@ -54,7 +54,7 @@ def ctc(
     given = as_real(op, "pred", pred, None, xp)
     if given.ndim != 3:
         raise ValueError(f"{op}: pred has shape {given.shape}; expected (batch, time, classes)")
-    logits = to_host(given).astype(np.float64)
+    logits = to_host(given)
     batch, steps, classes = logits.shape
     blank = integer(op, "blank", blank)
     if not 0 <= blank < classes:
@@ -66,18 +66,19 @@ def ctc(
         weight = element_weights(op, take_host(sample_weight), (batch,), np.dtype(np.float64))
     divided_by = divisor(op, normalizer, float(weight.sum()))
 
-    logits -= logits.max(axis=-1, keepdims=True, initial=_NOTHING)
-    shares = np.exp(logits)
-    sums = shares.sum(axis=-1, keepdims=True)
-    shares /= sums
-    logits -= np.log(sums)
+    shares = logits.astype(np.float64)
+    shares -= shares.max(axis=-1, keepdims=True, initial=_NOTHING)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(axis=-1, keepdims=True)
     losses, expected = _alignments(shares, logits, labels, counts, lengths, blank)
 
     possible = np.isfinite(losses)
     factor = weight / np.maximum(counts, 1) / (divided_by or 1.0)
     valid = (np.arange(steps) < lengths[:, None]) & possible[:, None]
     shares -= expected
-    grad = np.where(valid[..., None], shares * factor[:, None, None], 0.0).astype(given.dtype)
+    shares *= factor[:, None, None]
+    shares[~valid] = 0.0
+    grad = shares.astype(logits.dtype, copy=False)
     counted = np.where(possible, losses, 0.0) if zero_infinity else losses
     with np.errstate(invalid="ignore"):  # infinity times a weight of 0
         value = float(np.where(factor > 0, counted * factor, 0.0).sum())
@@ -163,20 +164,20 @@ class _Plain:
 
     @staticmethod
     def rescaled(x: Array) -> Array:
-        """Divide rows by their sums, and return the logarithms of these."""
-        sums: Array = x.sum(axis=1)
+        """Divide columns by their sums, and return the logarithms of these."""
+        sums: Array = x.sum(axis=0)
         sums[sums == 0] = 1.0
-        x /= sums[:, np.newaxis]
+        x /= sums
         return np.log(sums)
 
     @staticmethod
     def shares(a: Array, b: Array) -> tuple[Array, Array]:
         """Return the products over their sum, and whether that is so large that what was lost does not count."""
         product = a * b
-        sums = product.sum(axis=2)
+        sums = product.sum(axis=1)
         known: Array = sums > 1e-250
         sums[~known] = 1.0
-        product /= sums[:, :, np.newaxis]
+        product /= sums[:, np.newaxis]
         return product, known
 
     @staticmethod
@@ -200,22 +201,23 @@ class _Logarithmic:
 
     @staticmethod
     def rescaled(x: Array) -> Array:
-        return np.zeros(len(x))
+        return np.zeros(x.shape[1])
 
     @staticmethod
     def shares(a: Array, b: Array) -> tuple[Array, Array]:
         product = np.maximum(a + b, _NOTHING)
-        product -= product.max(axis=2, keepdims=True, initial=_NOTHING)
+        product -= product.max(axis=1, keepdims=True, initial=_NOTHING)
         shares = np.exp(product)
-        shares /= shares.sum(axis=2, keepdims=True)
-        return shares, np.ones(shares.shape[:2], bool)
+        sums = shares.sum(axis=1)
+        shares /= sums[:, np.newaxis]
+        return shares, np.ones(sums.shape, bool)
 
     @staticmethod
     def log(x: Array) -> Array:
         return x
 
 
-def _alignments(shares: Array, log_p: Array, labels: Array, counts: Array, lengths: Array, blank: int) -> Any:
+def _alignments(shares: Array, logits: Array, labels: Array, counts: Array, lengths: Array, blank: int) -> Any:
     """Return -log p(labels) (B,), and the expected share of each class at each time step (B, T, C).
 
     With probabilities, and where these are too small with their logarithms. A path's share in p(labels) is the same at
@@ -225,7 +227,10 @@ def _alignments(shares: Array, log_p: Array, labels: Array, counts: Array, lengt
     again = np.flatnonzero(~known)
     if len(again):
         parts = (labels[again], counts[again], lengths[again])
-        losses[again], expected[again], _ = _aligned(_Logarithmic, log_p[again], *parts, blank)
+        log_p = logits[again].astype(np.float64)
+        log_p -= log_p.max(axis=-1, keepdims=True, initial=_NOTHING)
+        log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
+        losses[again], expected[again], _ = _aligned(_Logarithmic, log_p, *parts, blank)
     return losses, expected
 
 
@@ -234,52 +239,55 @@ def _aligned(
 ) -> tuple[Array, Array, Array]:
     """Return the losses, the expected shares, and whether they are known (B,), from probabilities or their logarithms.
 
-    The backward variables are the forward ones of the sequence read from its end, so both are computed as one batch.
+    The backward variables are the forward ones of the sequence read from its end, so both are computed as one batch,
+    which is the last axis: what is added up lies side by side, and each sample for itself.
     """
     batch, steps, classes = p.shape
     states = 2 * labels.shape[1] + 1  # a blank, then each label and a blank
     last = 2 * counts
-    rows, time, state = np.arange(batch), np.arange(steps), np.arange(states)
-    symbols = np.full((batch, states), blank)
-    symbols[:, 1::2] = labels
-    turned_state = np.maximum(last[:, None] - state, 0)
-    turned_time = np.maximum(lengths[:, None] - 1 - time, 0)
-    both = np.concatenate((symbols, np.take_along_axis(symbols, turned_state, axis=1)))
-    at = np.concatenate((np.broadcast_to(time, (batch, steps)), turned_time)) + steps * np.tile(rows, 2)[:, None]
-    places = at.T[:, :, None] * classes + both
+    rows, time, state = np.arange(batch), np.arange(steps)[:, None], np.arange(states)[:, None]
+    symbols = np.full((states, batch), blank)
+    symbols[1::2] = labels.T
+    turned_state, turned_time = np.maximum(last - state, 0), np.maximum(lengths - 1 - time, 0)
+    both = np.concatenate((symbols, np.take_along_axis(symbols, turned_state, axis=0)), axis=1)
+    at = np.concatenate((np.broadcast_to(time, (steps, batch)), turned_time), axis=1) + steps * np.tile(rows, 2)
+    places = (at * classes)[:, None] + both
     emissions = p.reshape(-1)[places]
 
     allowed = np.full(both.shape, algebra.zero)
-    allowed[:, 2:][(both[:, 2:] != blank) & (both[:, 2:] != both[:, :-2])] = algebra.one
+    allowed[2:][(both[2:] != blank) & (both[2:] != both[:-2])] = algebra.one
     before, scales = np.empty(emissions.shape), np.zeros((steps, 2 * batch))
-    bordered = np.empty((steps, 2 * batch, states + 2))  # two states that nothing reaches, and those after each step
-    bordered[:, :, :2] = algebra.zero
-    after = bordered[:, :, 2:]
+    bordered = np.empty((steps, states + 2, 2 * batch))  # two states that nothing reaches, and those after each step
+    bordered[:, :2] = algebra.zero
+    after = bordered[:, 2:]
     for t in range(steps):
         if t == 0:
             before[0] = algebra.zero
-            before[0, :, :2] = algebra.one
+            before[0, :2] = algebra.one
         else:
             past = bordered[t - 1]
-            algebra.total(past[:, 2:], past[:, 1:-1], past[:, :-2], allowed, before[t])
+            algebra.total(past[2:], past[1:-1], past[:-2], allowed, before[t])
         algebra.product(before[t], emissions[t], after[t])
         if t % _RESCALED == 0:
             scales[t] = algebra.rescaled(after[t])
 
     log_total = np.where(last == 0, 0.0, _NOTHING)
     some = np.flatnonzero(lengths)
-    ends = algebra.log(after[lengths[some] - 1, some])
+    ends = algebra.log(after[lengths[some] - 1, :, some])
     inside = np.arange(len(some))
     one_before = np.where(last[some] > 0, ends[inside, np.maximum(last[some] - 1, 0)], _NOTHING)
-    valid = time < lengths[:, None]
+    valid = time < lengths
     log_total[some] = np.logaddexp(ends[inside, last[some]], one_before)
-    log_total += np.where(valid, scales[:, :batch].T, 0.0).sum(axis=1)
+    log_total += np.where(valid, scales[:, :batch], 0.0).sum(axis=0)
     possible = log_total > 0.5 * _NOTHING
 
-    turned = (turned_time * 2 * batch + batch + rows[:, None])[:, :, None] * (states + 2) + turned_state[:, None, :] + 2
+    width = 2 * batch
+    turned = (turned_time * (states + 2) * width + batch + rows)[:, None] + (turned_state + 2) * width
     backward = bordered.reshape(-1)[turned]
-    backward[np.broadcast_to((state > last[:, None])[:, None], backward.shape)] = algebra.zero
-    share, known = algebra.shares(before[:, :batch].transpose(1, 0, 2), backward)
-    share *= (valid & possible[:, None])[:, :, None]
-    expected = np.bincount(places[:, :batch].transpose(1, 0, 2).ravel(), share.ravel(), minlength=p.size)
-    return np.where(possible, -log_total, np.inf), expected.reshape(p.shape), (known | ~valid).all(axis=1) & possible
+    backward[np.broadcast_to(state > last, backward.shape)] = algebra.zero
+    share, known = algebra.shares(before[:, :, :batch], backward)
+    share *= (valid & possible)[:, None]
+    of_labels, weight = places[:, 1::2, :batch].ravel(), share[:, 1::2].ravel()
+    expected = np.bincount(of_labels, weight, minlength=p.size).astype(np.float64, copy=False).reshape(p.shape)
+    expected[:, :, blank] += share[:, ::2].sum(axis=1).T
+    return np.where(possible, -log_total, np.inf), expected, (known | ~valid).all(axis=0) & possible
