@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from .conditions import are_like, is_ours, is_traced
 from .conversion import Convertible
+from .direct import plain_weights
 from .function import Call, Fused
-from .kernel import Config, Kernel, Kernels, Layout, States, addresses, dense, dense_states, readable, weight_shapes
+from .kernel import NO_STATES, Config, Kernel, Kernels, Layout, States, dense_states, readable
 
 _ONE_STEP = Layout(False)
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def pays(cell: str, batch: int, hidden: int) -> bool:
@@ -20,7 +22,7 @@ def pays(cell: str, batch: int, hidden: int) -> bool:
 
     With few samples that takes as long as the step itself.
     """
-    return batch * hidden >= 8192 if cell.startswith("rnn") else batch >= 8
+    return batch * hidden >= 8192 if cell in ("rnn_tanh", "rnn_relu") else batch >= 8 and cell in ("lstm", "gru")
 
 
 class FusedCellBase(Convertible, nn.RNNCellBase):
@@ -43,49 +45,53 @@ class FusedCellBase(Convertible, nn.RNNCellBase):
         RuntimeError, ValueError
             As torch's module.
         """
-        weights = [self.weight_ih, self.weight_hh, *([self.bias_ih, self.bias_hh] if self.bias else [])]
-        if (
-            is_traced()  # torch's compiler makes as much of it
-            or not is_ours(input, False)
-            or input.dim() not in (1, 2)
-            or input.shape[-1] != self.input_size
-            or not pays(self._cell, input.numel() // self.input_size, self.hidden_size)
-        ):
-            return self.torch_class.forward(self, input, hx)
-        config = Config(self._cell, self.input_size, self.hidden_size, 1, False, bool(self.bias))
-        parts: Any = () if hx is None else hx if config.has_cell_state else (hx,)
-        shape = (*input.shape[:-1], self.hidden_size)
-        if (
-            (hx is not None and (not isinstance(parts, (tuple, list)) or len(parts) != 1 + config.has_cell_state))
-            or not are_like(weights, input, weight_shapes(config), True)
-            or not are_like(parts, input, (shape,) * len(parts), True)
-        ):
-            return self.torch_class.forward(self, input, hx)
-        unbatched = input.dim() == 1
-        x = input[None, None] if unbatched else input[None]
-        states = States(*[part[None, None] if unbatched else part[None] for part in parts])
-        _, *made = self._call(config, x, states, weights)
-        final = [s[0, 0] if unbatched else s[0] for s in made if s is not None]
-        return tuple(final) if config.has_cell_state else final[0]
+        made = self._fused(input, hx)
+        return self.torch_class.forward(self, input, hx) if made is None else made
 
-    def _call(
-        self, config: Config, x: Tensor, states: States, weights: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _fused(self, input: Any, hx: Any) -> Any:
+        """Return what the kernels make of it, or None where torch's own is to run."""
+        if torch.compiler.is_compiling() or not isinstance(input, Tensor):  # torch's compiler makes as much of it
+            return None
+        unbatched = input.dim() == 1
+        if not unbatched and input.dim() != 2:
+            return None
+        cell, hidden, bias, shape = self._cell, self.hidden_size, bool(self.bias), input.shape
+        if shape[-1] != self.input_size or not pays(cell, 1 if unbatched else shape[0], hidden):
+            return None
+        if is_traced() or not is_ours(input, False):
+            return None
+        kernel = self._kernel(Config(cell, self.input_size, hidden, 1, False, bias), input.dtype)
+        plain = plain_weights(_NAMES if bias else _NAMES[:2], self._parameters, kernel.shapes, input.dtype)
+        if plain is None:
+            return None
+        weights, addresses, differentiable = plain
+        states = NO_STATES
+        x = input[None, None] if unbatched else input[None]
+        if hx is not None:
+            parts = hx if kernel.has_cell_state else (hx,)
+            if not isinstance(parts, (tuple, list)) or len(parts) != 1 + kernel.has_cell_state:
+                return None
+            if not are_like(parts, input, ((*shape[:-1], hidden),) * len(parts), True):
+                return None
+            states = States(*[part[None, None] if unbatched else part[None] for part in parts])
+            differentiable = differentiable or any([part.requires_grad for part in parts])
+        rows = kernel.core.rows(1, x.shape[1])
+        if (differentiable or x.requires_grad) and torch.is_grad_enabled():
+            _, h, c = Fused.apply(Call(kernel, _ONE_STEP, rows), x, *states, *weights)
+        else:
+            _, h, c, _ = kernel.forward(rows, _ONE_STEP, readable(x), dense_states(states), addresses)
+        h = h[0, 0] if unbatched else h[0]
+        return h if c is None else (h, c[0, 0] if unbatched else c[0])
+
+    def _kernel(self, config: Config, dtype: torch.dtype) -> Kernel:
         kernels = self.__dict__.get("_kernels")
         if kernels is None:
             kernels = self.__dict__["_kernels"] = Kernels()
-        kernel = kernels.get(x.dtype)
-        if kernel is None or kernel.config != config:
-            kernel = kernels[x.dtype] = Kernel(config, x.dtype)
-        rows = kernel.rows(x, _ONE_STEP, None, None, None)
-        if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in (x, *states, *weights)]):
-            made: tuple[Tensor, Tensor, Tensor | None] = Fused.apply(
-                Call(kernel, _ONE_STEP, rows), x, *states, *weights
-            )
-            return made
-        ready = list(map(dense, weights))  # kept until the call is over
-        y, h, c, _ = kernel.forward(rows, _ONE_STEP, readable(x), dense_states(states), addresses(ready))
-        return y, h, c
+        found: Kernel | None = kernels.get((config, dtype))
+        if found is None:
+            kernels.forget_but_few()
+            found = kernels[config, dtype] = Kernel(config, dtype)
+        return found
 
 
 class RNNCell(FusedCellBase):

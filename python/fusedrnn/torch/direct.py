@@ -33,6 +33,29 @@ def key_of(module: FusedBase, dtype: torch.dtype) -> Any:
     )  # fmt: skip
 
 
+def plain_weights(
+    names: Any, parameters: Any, shapes: Any, dtype: torch.dtype
+) -> tuple[list[Any], tuple[int, ...], bool] | None:
+    """Return (weights, where they lie, whether one has a gradient); None unless each is plain, dense and as it should.
+
+    They are looked up in each call: weight_norm and others put tensors of their own in their place.
+    """
+    if len(names) != len(shapes):
+        return None
+    weights, addresses, differentiable = [], [], False
+    for name, shape in zip(names, shapes, strict=True):
+        w = parameters.get(name)
+        if type(w) is not Parameter or w.dtype is not dtype or w.shape != shape or not w.is_cpu:
+            return None
+        if w.layout is not _strided or not w.is_contiguous() or w.is_neg():
+            return None
+        if w.requires_grad:
+            differentiable = True
+        weights.append(w)
+        addresses.append(w.data_ptr())
+    return weights, tuple(addresses), differentiable
+
+
 def direct(module: FusedBase, x: Any, hx: Any) -> Any:
     """Return what the module returns, or None where the long way has to look: that of every module's first call.
 
@@ -60,20 +83,10 @@ def direct(module: FusedBase, x: Any, hx: Any) -> Any:
         time, batch = batch, time
     if inputs != kernel.config.input_size or not time:
         return None
-    names, parameters = module._flat_weights_names, module._parameters
-    if len(names) != len(kernel.shapes):
+    plain = plain_weights(module._flat_weights_names, module._parameters, kernel.shapes, dtype)
+    if plain is None:
         return None
-    weights, addresses, differentiable = [], [], False
-    for name, shape in zip(names, kernel.shapes, strict=True):
-        w: Any = parameters.get(name)
-        if type(w) is not Parameter or w.dtype is not dtype or w.shape != shape or not w.is_cpu:
-            return None
-        if w.layout is not _strided or not w.is_contiguous() or w.is_neg():
-            return None
-        if w.requires_grad:
-            differentiable = True
-        weights.append(w)
-        addresses.append(w.data_ptr())
+    weights, addresses, differentiable = plain
     states = NO_STATES
     if hx is not None:
         found = module._states(hx, x, batch, False, True)
@@ -86,5 +99,5 @@ def direct(module: FusedBase, x: Any, hx: Any) -> Any:
     if (differentiable or x.requires_grad) and _is_grad_enabled():
         y, h, c = Fused.apply(Call(kernel, layout, rows), x, *states, *weights)
     else:
-        y, h, c, _ = kernel.forward(rows, layout, readable(x), dense_states(states), tuple(addresses))
+        y, h, c, _ = kernel.forward(rows, layout, readable(x), dense_states(states), addresses)
     return y, (h if c is None else (h, c))
