@@ -424,6 +424,28 @@ def test_replace_and_restore() -> None:
     assert isinstance(parametrized, nn.GRU)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning")
+def test_replace_names_what_is_torchscript() -> None:
+    model = nn.Sequential(nn.Linear(INPUTS, INPUTS), torch.jit.script(nn.LSTM(INPUTS, H)))
+    report = ft.replace(model)
+    assert not report.replaced and report.kept == {"1": "this LSTM is TorchScript: its code is fixed"}
+    assert "1: kept, this LSTM is TorchScript" in str(report)
+
+
+def test_cells_say_what_torchs_say() -> None:
+    cell = ft.RNNCell(INPUTS, 128, nonlinearity="tan")
+    with pytest.raises(RuntimeError, match="Unknown nonlinearity: tan"):
+        cell(x_of(64, INPUTS))
+    for theirs, ours in ((nn.LSTMCell, ft.LSTMCell), (nn.GRUCell, ft.GRUCell)):
+        for args in ((x_of(9, INPUTS + 1),), (x_of(9, INPUTS), 3), (x_of(1, 9, INPUTS),), ([1.0],)):
+            words = []
+            for cls in (theirs, ours):
+                with pytest.raises((RuntimeError, ValueError, TypeError, AttributeError)) as caught:
+                    cls(INPUTS, H)(*args)
+                words.append((caught.type, str(caught.value)))
+            assert words[0] == words[1]
+
+
 def test_patched() -> None:
     with ft.patched():
         assert type(nn.LSTM(INPUTS, H)) is ft.LSTM and nn.modules.rnn.GRUCell is ft.GRUCell

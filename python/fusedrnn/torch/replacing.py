@@ -18,6 +18,9 @@ OURS: dict[type[nn.Module], type[Convertible]] = {
 }
 
 
+_NAMES = {cls.__name__ for cls in OURS}
+
+
 @dataclass(frozen=True)
 class Report:
     """What ``replace`` or ``restore`` did; print it.
@@ -65,6 +68,9 @@ def replace(model: nn.Module, *, compute_dtype: str | None = None) -> Report:
         if isinstance(module, Convertible):
             report.kept[name] = "it is fusedrnn's"
             continue
+        scripted = getattr(module, "original_name", None)
+        if scripted in _NAMES:
+            report.kept[name] = f"this {scripted} is TorchScript: its code is fixed"
         if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             continue
         cls = _torch_class_of(module)
