@@ -169,10 +169,12 @@ class Foreign:
 
 
 class Roof:
-    """The machine's roof: fused multiply-adds in registers, on as many threads as the kernels get, in GFLOP/s."""
+    """The machine's roof: multiply-adds in registers, on as many threads as the kernels get, in GFLOP/s."""
 
-    def __init__(self, fma_peak: Callable[[str, float], float], threads: int, seconds: float = 0.004) -> None:
-        self._measure = lambda _: float(fma_peak("float32", seconds))
+    def __init__(
+        self, fma_peak: Callable[[str, float], float], threads: int, dtype: str = "float32", seconds: float = 0.004
+    ) -> None:
+        self._measure = lambda _: float(fma_peak(dtype, seconds))
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
 

@@ -54,15 +54,19 @@ def table(records: list[Record]) -> str:
         done = timed(mine)
         if done:
             first = done[0]
-            peak = max(record["peak_gflops"] for record in done)
+            peaks: dict[str, float] = {}
+            for record in done:
+                dtype = "int8" if "errors" in record else "float32"
+                peaks[dtype] = max(peaks.get(dtype, 0), record["peak_gflops"])
+            rates = " and ".join(f"{peak:.0f} GFLOP/s {dtype}" for dtype, peak in peaks.items())
             lines += [
                 "",
                 f"{first['cpu']}, {first['isa']}, {threads} thread{'s' * (threads > 1)}, "
-                f"FMA peak {peak:.0f} GFLOP/s float32, commit {first['commit']}, {first['date']}",
+                f"peak {rates}, commit {first['commit']}, {first['date']}",
             ]
         names = peers_in(done)
         head = f"{'T,B,I,H':<18}{'ours ms':>9}{'±':>5}{'GFLOP/s':>9}{'peak':>6}"
-        head += "".join(f"{name:>12} ms{'ratio':>7}" for name in names)
+        head += "".join(f" {name:>11} ms{'ratio':>7}" for name in names)
         for group in dict.fromkeys(record["group"] for record in done):
             lines += ["", f"{group}", head]
             lines += [_row(record, names) for record in done if record["group"] == group]

@@ -67,7 +67,7 @@ def main() -> None:
         "device": "cpu",
     }
     budget = harness.QUICK if options.quick else harness.FULL
-    roof = harness.Roof(fr._core.fma_peak, options.threads)
+    roofs = {dtype: harness.Roof(fr._core.fma_peak, options.threads, dtype) for dtype in ("float32", "int8")}
     if options.random:
         chosen = select_from(random_cases(options.random, options.seed), options.filter)
     else:
@@ -81,6 +81,7 @@ def main() -> None:
             if why := implementations["ours"].refuses(case):
                 result: dict[str, Any] = {"skipped": why}
             else:
+                roof = roofs.get(case.dtype, roofs["float32"])
                 result = measure(case, make_problem(case), implementations, budget, roof)
             out.write(json.dumps({**_identity(case), **result, **record}, default=str) + "\n")
             out.flush()

@@ -50,7 +50,8 @@ template <class T> CellOptions<T> cell_options(const Problem& p) {
 template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass) {
   const Machine machine{call.threads ? call.threads : num_threads(), private_cache_bytes()};
   const auto plan = [&](const Problem& p) {
-    return make_plan(p, call.rows->rows(), kernels<T>().lanes, sizeof(T), machine, pass);
+    const int item = p.int8_planes ? 1 : static_cast<int>(sizeof(T));
+    return make_plan(p, call.rows->rows(), kernels<T>().lanes, item, machine, pass);
   };
   if (!call.rows->segmented()) return plan(call.problem);
   Problem segments = call.problem;

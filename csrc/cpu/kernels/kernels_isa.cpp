@@ -13,6 +13,10 @@
 #include "cpu/kernels/update.h"
 #include "cpu/kernels/vmath.h"
 #include "cpu/kernels/weight_gradient.h"
+#if defined(FUSEDRNN_OPERAND_int8)
+#include "cpu/kernels/any_tile.h"
+#include "cpu/kernels/quantized.h"
+#endif
 
 namespace fusedrnn::FUSEDRNN_ISA {
 

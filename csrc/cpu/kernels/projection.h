@@ -1,6 +1,6 @@
 // The input products of a chunk of steps: all rows at once, or beside the recurrent products of a single sequence.
 #pragma once
-#include "cpu/kernels/quantized.h"
+#include "cpu/kernels/factors.h"
 #include "cpu/kernels/sweep.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {

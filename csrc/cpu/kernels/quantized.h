@@ -1,24 +1,15 @@
-// Rows of x and h in 8 bits, and what turns the integer sums of their products into values.
+// Rows of x and h in 8 bits, and what turns the integer sums of their products into values. Included where the operands
+// are Quads.
 //
 // A row is s q, with one scale s for the row and integers q. In 8 bits |q| <= 127. In 16 bits |q| <= 32639, and the row
 // is two of the product: q = 256 high + low, rows of 8 bits with the scales 256 s and s, whose products are added one
 // after the other.
 #pragma once
-#include "cpu/kernels/vec.h"
-#if defined(FUSEDRNN_OPERAND_int8)
+#include "cpu/kernels/factors.h"
 #include "cpu/kernels/quad.h"
-#endif
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
-constexpr int most_planes = 2;  // rows of 8 bits that a row may become
-
-template <class E> struct Factors {
-  FUSEDRNN_INLINE Vec<E> value(Vec<E> sum, int64_t /*row*/, int64_t /*column*/) const { return sum; }
-};
-template <> struct Factors<Pair> : Factors<float> {};
-
-#if defined(FUSEDRNN_OPERAND_int8)
 template <> struct Factors<Quad> {
   const float* rows;      // by row of the product
   const float* weights;   // (U, G, lanes): of the rows of the weights
@@ -32,47 +23,59 @@ template <> struct Factors<Quad> {
   }
 };
 
-// The largest |x|, as the bits of a float: infinity or NaN where there is one.
-FUSEDRNN_INLINE uint32_t largest_magnitude(const float* x, int64_t n) {
-  using V = Vec<float>;
-  V::Bits most{};
-  for (int64_t i = 0; i < n; i += V::lanes) {
-    const V::Bits bits = (V::Bits)load_within(x, i, n).v & 0x7FFFFFFF;
-    most = bits > most ? bits : most;
-  }
-  alignas(FUSEDRNN_VECTOR_BYTES) int32_t lane[V::lanes];
-  __builtin_memcpy(lane, &most, sizeof(lane));
-  int32_t result = 0;
-  for (int i = 0; i < V::lanes; ++i) result = lane[i] > result ? lane[i] : result;
-  return static_cast<uint32_t>(result);
+FUSEDRNN_INLINE Vec<int32_t>::Type larger(Vec<int32_t>::Type a, Vec<int32_t>::Type b) {
+#if defined(__AVX512F__)
+  return (Vec<int32_t>::Type)_mm512_max_epi32((__m512i)a, (__m512i)b);
+#else
+  return a > b ? a : b;
+#endif
 }
 
-// Rounds a row to `planes` rows of 8 bits, `distance` bytes apart, each filled up to whole vectors, with their scales.
+// The largest |x|, as the bits of a float: infinity or NaN where there is one.
+FUSEDRNN_INLINE int32_t largest_magnitude(const float* x, int64_t n) {
+  using V = Vec<float>;
+  constexpr int32_t magnitude = 0x7FFFFFFF;
+  V::Bits most{};
+  int64_t i = 0;
+  for (; i + V::lanes <= n; i += V::lanes) most = larger(most, (V::Bits)V::load(x + i).v & magnitude);
+  if (i < n) most = larger(most, (V::Bits)load_first(x + i, static_cast<int>(n - i)).v & magnitude);
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_epi32((__m512i)most);
+#else
+  int32_t lane[V::lanes];
+  __builtin_memcpy(lane, &most, sizeof(lane));
+  for (int half = V::lanes / 2; half > 0; half /= 2)
+    for (int j = 0; j < half; ++j) lane[j] = lane[j] > lane[j + half] ? lane[j] : lane[j + half];
+  return lane[0];
+#endif
+}
+
 // A row with an infinity or a NaN gets a scale of NaN.
-static __attribute__((noinline)) void quantize_row(const float* x, int64_t n, int planes, uint8_t* to, int64_t distance,
-                                                   float* scales) {
+void quantize_row(const float* x, int64_t n, int planes, uint8_t* to, int64_t distance, float* scales) {
   using V = Vec<float>;
   typedef uint8_t Bytes __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES / 4)));
   constexpr float smallest = 1e-30f;  // a row of less is zeros: the inverse of its scale would be infinite
-  const uint32_t bits = largest_magnitude(x, n);
+  const int32_t bits = largest_magnitude(x, n);
   float most;
   __builtin_memcpy(&most, &bits, sizeof(most));
   const float steps = planes == 1 ? 127.0f : 32639.0f;
-  const bool finite = bits < 0x7F800000u, zeros = most < smallest;
-  const float inverse = finite && !zeros ? steps / most : 0.0f;
+  const bool finite = bits < 0x7F800000, zeros = most < smallest;
+  const V inverse(finite && !zeros ? steps / most : 0.0f);
   scales[0] = !finite ? __builtin_nanf("") : zeros ? 0.0f : most / steps;
   if (planes > 1) scales[1] = scales[0], scales[0] = 256.0f * scales[1];
   const V nearest_integer(12582912.0f);  // 1.5 * 2^23: adding it leaves q in the low bits
-  for (int64_t i = 0; i < n; i += V::lanes) {
-    const V::Bits q = (V::Bits)(load_within(x, i, n) * V(inverse) + nearest_integer).v;
-    const V::Bits high = planes == 1 ? q : (q + 128) >> 8;
-    const Bytes first = __builtin_convertvector((Vec<Quad>::Type)(high + row_offset), Bytes);
-    __builtin_memcpy(to + i, &first, sizeof(first));
-    if (planes == 1) continue;
-    const Bytes second = __builtin_convertvector((Vec<Quad>::Type)(q + row_offset), Bytes);
-    __builtin_memcpy(to + distance + i, &second, sizeof(second));
-  }
+  const auto store = [](V::Bits q, uint8_t* p) FUSEDRNN_BODY {
+    const Bytes bytes = __builtin_convertvector((Vec<Quad>::Type)(q + row_offset), Bytes);
+    __builtin_memcpy(p, &bytes, sizeof(bytes));
+  };
+  const auto round = [&](V values, int64_t i) FUSEDRNN_BODY {
+    const V::Bits q = (V::Bits)(values * inverse + nearest_integer).v;
+    store(planes == 1 ? q : (q + 128) >> 8, to + i);
+    if (planes > 1) store(q, to + distance + i);
+  };
+  int64_t i = 0;
+  for (; i + V::lanes <= n; i += V::lanes) round(V::load(x + i), i);
+  if (i < n) round(load_first(x + i, static_cast<int>(n - i)), i);
 }
-#endif
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

@@ -132,54 +132,7 @@ template <class E, int Rows, int Units, int Gates> struct Tile {
   }
 };
 
-// A tile whose shape is known only when it is called: one function for each, whatever the product is for. Integer sums
-// go through memory anyway on their way to values.
-template <class E, int Gates> struct AnyTile {
-  using Sum = Vec<typename Operand<E>::Sum>;
-  static constexpr int most = max_accumulators, rows_max = max_rows(Gates);
-  Sum acc[most];  // (row, unit, gate)
-
-  FUSEDRNN_INLINE void multiply(int rows, int log2_units, const E* const* row, int64_t length, const E* w,
-                                int64_t w_step, int64_t w_unit, Ahead<E> ahead) {
-    static constexpr Table table = make();
-    table.at[rows][log2_units](acc, row, length, w, w_step, w_unit, ahead);
-  }
-
- private:
-  using Product = void (*)(Sum* acc, const E* const* row, int64_t length, const E* w, int64_t w_step, int64_t w_unit,
-                           Ahead<E> ahead);
-  template <int Rows, int Units>
-  static void product(Sum* acc, const E* const* row, int64_t length, const E* w, int64_t w_step, int64_t w_unit,
-                      Ahead<E> ahead) {
-    using Shape = Tile<E, Rows, Units, Gates>;
-    const E* p[Rows];
-    Sum sum[Rows * Shape::vectors];
-    each<Rows>([&](auto r) FUSEDRNN_BODY { p[r] = row[r]; });
-    each<Rows * Shape::vectors>([&](auto i) FUSEDRNN_BODY { sum[i] = Sum(typename Sum::Scalar(0)); });
-    for (int64_t k = 0; k < length; ++k, w += w_step, ahead.at += ahead.step) {
-      if constexpr (Rows > 1) __builtin_prefetch(ahead.at, 0, 2);
-      Shape::add_product(sum, p, k, w, w_unit);
-    }
-    each<Rows * Shape::vectors>([&](auto i) FUSEDRNN_BODY { acc[i] = sum[i]; });
-  }
-  struct Table {
-    Product at[rows_max + 1][4];  // [rows][log2 units]
-  };
-  template <int Rows> static constexpr void fill(Table& table) {
-    if constexpr (Rows >= 1) {
-      constexpr int units = max_units(Rows, Gates);
-      table.at[Rows][0] = product<Rows, 1>;
-      if constexpr (units >= 2) table.at[Rows][1] = product<Rows, 2>;
-      if constexpr (units >= 4) table.at[Rows][2] = product<Rows, 4>;
-      if constexpr (units >= 8) table.at[Rows][3] = product<Rows, 8>;
-      fill<Rows - 1>(table);
-    }
-  }
-  static constexpr Table make() {
-    Table table{};
-    fill<rows_max>(table);
-    return table;
-  }
-};
+// A tile whose shape is known only when it is called (cpu/kernels/any_tile.h).
+template <class E, int Gates> struct AnyTile;
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

@@ -2,7 +2,7 @@
 #pragma once
 #include "core/sequence.h"
 #include "cpu/kernels/cell_shape.h"
-#include "cpu/kernels/quantized.h"
+#include "cpu/kernels/factors.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
