@@ -127,7 +127,7 @@ template <class C, class T, class E> struct BackwardPass {
     a.run.runs = runs;
     a.rows = operands<E>(a.seq->gates + (a.seq->ragged->first[a.step + 1] + low) * S * L) + rec * L / values;
     const int64_t pieces = runs ? ceil_div(runs, runs_per_piece) : 1;
-    return Sweep<Panel>::run(a, share, high - low, share.unit_begin, share.unit_end, pieces, a.step & 1);
+    return Panel::sweep(a, share, high - low, share.unit_begin, share.unit_end, pieces, a.step & 1);
   }
 
   // The second product, of all samples below `high` that are this thread's.
@@ -135,8 +135,8 @@ template <class C, class T, class E> struct BackwardPass {
     const int64_t n = smaller(high, share.sample_end) - share.sample_begin;
     a.j0 = share.sample_begin;
     a.rows = operands<E>(a.seq->gates + (a.seq->ragged->first[a.step] + a.j0) * S * L) + (rec + swept) * L;
-    return Sweep<Panel>::run(a, share, n, share.unit_begin, share.unit_end, ceil_div(a.run.runs, a.runs_per_piece),
-                             a.step & 1);
+    return Panel::sweep(a, share, n, share.unit_begin, share.unit_end, ceil_div(a.run.runs, a.runs_per_piece),
+                        a.step & 1);
   }
 
   static void load_state(const Args& a, const Share& share) {

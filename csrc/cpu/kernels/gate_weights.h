@@ -14,7 +14,7 @@ template <class C, class T> struct GateWeights {
 
   static bool run(const Sequence<T>& seq, const Share& share) {
     T* buffer = seq.workspace + share.rank * Gradient::buffer_size(seq);
-    return Gradient::template accumulate<false>(seq, share, buffer) && accumulate(seq, share, buffer, 0, G - 1) &&
+    return Gradient::accumulate(false, seq, share, buffer) && accumulate(seq, share, buffer, 0, G - 1) &&
            accumulate(seq, share, buffer, G - 1, G);
   }
 

@@ -37,7 +37,7 @@ template <class C, class T, class E> struct InputGradient {
       const int64_t n = smaller(chunk_rows, end - row0);
       for (int64_t i = 0; i < n; ++i, cursor.advance()) rows[i] = row_of(seq.dx, seq, cursor.step, cursor.sample());
       a.rows = operands<E>(seq.gates + row0 * S * L) + C::input_slot * L / values;
-      if (!Sweep<PanelTile<E>>::run(a, share, n, 0, ceil_div(seq.I, L), ceil_div(blocks.units, a.runs_per_piece)))
+      if (!PanelTile<E>::sweep(a, share, n, 0, ceil_div(seq.I, L), ceil_div(blocks.units, a.runs_per_piece)))
         return false;
       if (!share.poll(share.context)) return false;
     }

@@ -23,7 +23,7 @@ template <class E> struct PanelTile {
     const E* weights;        // panel u of L columns at weights + u*panel, its k at k*k_stride from there
     int64_t K, panel, k_stride;
     int64_t swept_bytes;  // of weights; 0: they are at hand
-    Prepare prepare;      // before the product; may be null
+    Prepare prepare;      // before the product of several rows; may be null
     Finish finish;        // after it
   };
 
@@ -45,10 +45,17 @@ template <class E> struct PanelTile {
     const int64_t next_k = at.next_piece * a.runs_per_piece * a.run.length;
     const E* w = a.weights + at.unit * a.panel + k0 * a.k_stride;
     const PackedMatrix<E, 1> matrix{a.weights, a.K};
-    if (a.prepare) a.prepare(a, at, Rows, Units);
+    if constexpr (Rows > 1)
+      if (a.prepare) a.prepare(a, at, Rows, Units);
     t.multiply(row, a.run.part(run0, run1), w, a.k_stride, a.panel,
                matrix.ahead(Units, at, w, k, next_k, a.swept_bytes));
     a.finish(a, at, t.acc, Rows, Units);
+  }
+
+  // Out of line: many call it.
+  static __attribute__((noinline)) bool sweep(const Args& a, const Share& share, int64_t n, int64_t u0, int64_t u1,
+                                              int64_t pieces, bool odd = false) {
+    return Sweep<PanelTile>::run(a, share, n, u0, u1, pieces, odd);
   }
 };
 

@@ -101,7 +101,7 @@ template <class T> class RowProducts {
             pack_block(w, p.weight, a.columns, k, block);
             PanelTile<T>::set_weights(a, block, k, 0);
           }
-          if (!Sweep<PanelTile<T>>::run(a, share, rows, 0, panels, 1) || !share.poll(share.context)) return false;
+          if (!PanelTile<T>::sweep(a, share, rows, 0, panels, 1) || !share.poll(share.context)) return false;
         }
       }
     }

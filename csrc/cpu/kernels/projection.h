@@ -199,7 +199,7 @@ template <class E, int G> class Lookahead {
   int64_t unit_;  // the next of its blocks
 
   // Short: whether to stop is asked again at the end of the chunk.
-  void sweep(const Args& a, int64_t n, int64_t u0, int64_t u1) const {
+  __attribute__((noinline)) void sweep(const Args& a, int64_t n, int64_t u0, int64_t u1) const {
     if constexpr (exists)
       if (u0 < u1) sweep_blocks<Projection, E>(a, share_, *a.blocks, n, u0, u1, 1);
   }

@@ -56,7 +56,7 @@ template <class C, class T> struct TwoProductSteps {
 
   static __attribute__((noinline)) bool sweep(const Args& a, const Share& share, int64_t n, int64_t panels,
                                               int64_t pieces) {
-    return Sweep<Panel>::run(a, share, n, share.unit_begin * panels, share.unit_end * panels, pieces, a.pass->step & 1);
+    return Panel::sweep(a, share, n, share.unit_begin * panels, share.unit_end * panels, pieces, a.pass->step & 1);
   }
 
   static void set(Args& to, const typename Pass::Args& a, const T* weights, int64_t swept, typename Panel::Finish f) {

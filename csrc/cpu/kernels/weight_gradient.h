@@ -72,7 +72,7 @@ template <class C, class T, class E> struct WeightGradient {
 
   static bool run(const Sequence<T>& seq, const Share& share) {
     E* buffer = reinterpret_cast<E*>(seq.workspace + share.rank * buffer_size(seq));
-    return accumulate<false>(seq, share, buffer) && accumulate<true>(seq, share, buffer);
+    return accumulate(false, seq, share, buffer) && accumulate(true, seq, share, buffer);
   }
 
   // Elements of a row of the inputs of a chunk: not whole kilobytes, which would want one place in the cache.
@@ -80,10 +80,11 @@ template <class C, class T, class E> struct WeightGradient {
     return columns + (columns * int64_t(sizeof(T)) % 1024 == 0 ? L : 0);
   }
 
-  template <bool Recurrent> static bool accumulate(const Sequence<T>& seq, const Share& share, E* buffer) {
-    constexpr int slot = Recurrent ? C::recurrent_slot : C::input_slot;
+  static __attribute__((noinline)) bool accumulate(bool recurrent, const Sequence<T>& seq, const Share& share,
+                                                   E* buffer) {
+    const int slot = recurrent ? C::recurrent_slot : C::input_slot;
     const Blocks blocks(seq.H, G, L, values);
-    const int64_t columns = (Recurrent ? seq.H : seq.I) + 1;
+    const int64_t columns = (recurrent ? seq.H : seq.I) + 1;
     const int64_t total = seq.ragged->rows();
     const auto [c0, c1] = share.part_of(columns);
     typename WeightGradientTile<E, G>::Args a{};
@@ -91,7 +92,7 @@ template <class C, class T, class E> struct WeightGradient {
     a.width = buffer_width(c1 - c0);
     a.source = buffer;
     a.column0 = c0;
-    a.dw = Recurrent ? seq.dr : seq.dw;
+    a.dw = recurrent ? seq.dr : seq.dw;
     a.columns = columns;
     a.first_chunk = true;
     RowCursor cursor(seq.ragged, 0);
@@ -101,7 +102,7 @@ template <class C, class T, class E> struct WeightGradient {
       for (int64_t i = 0; i < a.n; ++i) {
         const T* source[values] = {};
         for (int v = 0; v < values && i * values + v < rows; ++v, cursor.advance())
-          source[v] = Recurrent ? previous_h(seq, cursor.step, cursor.sample())
+          source[v] = recurrent ? previous_h(seq, cursor.step, cursor.sample())
                                 : row_of(seq.x, seq, cursor.step, cursor.sample());
         gather(buffer + i * a.width, source, c0, c1, columns - 1);
       }
