@@ -19,5 +19,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   fusedrnn::register_stack(m);
   fusedrnn::register_addresses(m);
   fusedrnn::register_product(m);
+  fusedrnn::register_memory(m);
   fusedrnn::register_update(m);
 }

@@ -114,6 +114,15 @@ def all_finite(xp: Any, array: Any) -> bool:
     return bool(xp.isfinite(array).all())
 
 
+def empty(xp: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return an uninitialised array of floats.
+
+    On the cpu it has memory that an earlier one has left (csrc/core/memory.h): in that of the system each page costs
+    more, when it is first written to, than a pass over it.
+    """
+    return _core.empty(shape, dtype.name) if xp is np else xp.empty(shape, dtype=dtype)
+
+
 def distinct(xp: Any, numbers: Any) -> Any:
     """Return the numbers of an integer array, ascending, each once, as int64."""
     flat = numbers.reshape(-1).astype(np.int64)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...arrays.checks import Array, as_integer, as_real, check_shape
-from ...arrays.namespace import from_host, take_host, to_host
+from ...arrays.namespace import empty, from_host, take_host, to_host
 from .elements import IGNORE_INDEX, class_numbers, common_namespace, divisor, element_weights, mean, valid_elements
 
 _CACHED = 1 << 16  # logits that go through softmax and gradient together: they stay in a core's cache meanwhile
@@ -86,7 +86,9 @@ def _softmax_losses(
         return losses, xp.zeros(logits.shape, dtype=logits.dtype)
     flat = logits.reshape(-1, size)
     everything = count == len(flat)
-    grad = (xp.empty if everything else xp.zeros)(flat.shape, dtype=logits.dtype)
+    grad = empty(xp, flat.shape, logits.dtype)
+    if not everything:
+        grad.fill(0)
     scale = logits.dtype.type(1.0 / divided_by if divided_by else 0.0)
     step = max(1, _CACHED // size) if xp is np else count
     for start in range(0, count, step):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...arrays.checks import Array, as_integer, as_real, integer
-from ...arrays.namespace import from_host, namespace_of, take_host, to_host
+from ...arrays.namespace import empty, from_host, namespace_of, take_host, to_host
 from .elements import IGNORE_INDEX, divisor, element_weights, valid_elements
 
 _NOTHING = -1e30  # log of 0 that can be subtracted from itself
@@ -66,7 +66,8 @@ def ctc(
         weight = element_weights(op, take_host(sample_weight), (batch,), np.dtype(np.float64))
     divided_by = divisor(op, normalizer, float(weight.sum()))
 
-    shares = logits.astype(np.float64)
+    shares = _empty(*logits.shape)
+    np.copyto(shares, logits)
     shares -= shares.max(axis=-1, keepdims=True, initial=_NOTHING)
     np.exp(shares, out=shares)
     shares /= shares.sum(axis=-1, keepdims=True)
@@ -145,6 +146,17 @@ def _lengths(op: str, mask: Any, shape: tuple[int, int]) -> Array:
     return lengths
 
 
+def _empty(*shape: int) -> Array:
+    array: Array = empty(np, shape, np.dtype(np.float64))
+    return array
+
+
+def _chosen(first: Array, others: Array) -> Array:
+    """Return the sums of integers as the indices of elements."""
+    places = _empty(*np.broadcast_shapes(first.shape, others.shape)).view(np.int64)
+    return np.add(first, others, out=places)
+
+
 class _Plain:
     """Probabilities as they are, now and then divided by their sum: fast, but what is below 1e-308 is lost."""
 
@@ -172,8 +184,8 @@ class _Plain:
 
     @staticmethod
     def shares(a: Array, b: Array) -> tuple[Array, Array]:
-        """Return the products over their sum, and whether that is so large that what was lost does not count."""
-        product = a * b
+        """Return in b the products over their sum, and whether that is so large that what was lost does not count."""
+        product = np.multiply(a, b, out=b)
         sums = product.sum(axis=1)
         known: Array = sums > 1e-250
         sums[~known] = 1.0
@@ -251,13 +263,13 @@ def _aligned(
     turned_state, turned_time = np.maximum(last - state, 0), np.maximum(lengths - 1 - time, 0)
     both = np.concatenate((symbols, np.take_along_axis(symbols, turned_state, axis=0)), axis=1)
     at = np.concatenate((np.broadcast_to(time, (steps, batch)), turned_time), axis=1) + steps * np.tile(rows, 2)
-    places = (at * classes)[:, None] + both
-    emissions = p.reshape(-1)[places]
+    places = _chosen((at * classes)[:, None], both)
+    emissions = np.take(p, places, out=_empty(*places.shape), mode="clip")
 
     allowed = np.full(both.shape, algebra.zero)
     allowed[2:][(both[2:] != blank) & (both[2:] != both[:-2])] = algebra.one
-    before, scales = np.empty(emissions.shape), np.zeros((steps, 2 * batch))
-    bordered = np.empty((steps, states + 2, 2 * batch))  # two states that nothing reaches, and those after each step
+    before, scales = _empty(*emissions.shape), np.zeros((steps, 2 * batch))
+    bordered = _empty(steps, states + 2, 2 * batch)  # two states that nothing reaches, and those after each step
     bordered[:, :2] = algebra.zero
     after = bordered[:, 2:]
     for t in range(steps):
@@ -282,8 +294,8 @@ def _aligned(
     possible = log_total > 0.5 * _NOTHING
 
     width = 2 * batch
-    turned = (turned_time * (states + 2) * width + batch + rows)[:, None] + (turned_state + 2) * width
-    backward = bordered.reshape(-1)[turned]
+    turned = _chosen((turned_time * (states + 2) * width + batch + rows)[:, None], (turned_state + 2) * width)
+    backward = np.take(bordered, turned, out=_empty(*turned.shape), mode="clip")
     backward[np.broadcast_to(state > last, backward.shape)] = algebra.zero
     share, known = algebra.shares(before[:, :, :batch], backward)
     share *= (valid & possible)[:, None]
