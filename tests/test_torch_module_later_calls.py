@@ -21,6 +21,7 @@ INPUTS, H = 4, 6
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),  # by forward_ad itself
     pytest.mark.filterwarnings("ignore:`torch.jit.trace.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),  # of torch's own checks
     pytest.mark.filterwarnings("ignore:The tensor attributes self._flat_weights:UserWarning"),  # where torch exports
     pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning"),
@@ -189,6 +190,37 @@ def with_gradient_of_x(m: Any) -> Any:
     return x.grad
 
 
+def expanded(m: Any) -> Any:
+    x, h = x_of(1, 2, INPUTS).expand(3, 2, INPUTS), x_of(1, 1, H).expand(2, 2, H)
+    return m(x, (h, h) if m.mode == "LSTM" else h)
+
+
+def with_a_nan(m: Any) -> Any:
+    x = x_of(3, 2, INPUTS)
+    x[1, 1], x[2, 0] = float("nan"), float("inf")
+    return torch.nan_to_num(m(x)[0])
+
+
+def step_by_step(m: Any) -> Any:
+    total, hx = torch.zeros(()), None
+    for row in x_of(3, 2, INPUTS):
+        y, hx = m(row[None], hx)
+        total = total + y.square().sum()
+    return torch.autograd.grad(total, list(m.parameters())) if total.requires_grad else total
+
+
+def written_through_numpy(m: Any) -> Any:
+    m.weight_hh_l0.detach().numpy()[:] *= 2
+    return m(x_of(3, 2, INPUTS))
+
+
+def of_a_final_state_alone(m: Any) -> Any:
+    x = x_of(3, 2, INPUTS).requires_grad_()
+    state = m(x)[1]
+    last = state[1] if m.mode == "LSTM" else state
+    return torch.autograd.grad(last.sum(), [x, m.weight_ih_l0, m.bias_hh_l1])
+
+
 def twice_differentiated(m: Any) -> Any:
     x = x_of(3, 2, INPUTS, dtype=torch.float64).requires_grad_()  # oneDNN has no second derivative
     (once,) = torch.autograd.grad(m.double()(x)[0].square().sum(), x, create_graph=True)
@@ -198,8 +230,8 @@ def twice_differentiated(m: Any) -> Any:
 LATER: list[Callable[[Any], Any]] = [
     doubled, renewed, transposed, negated, subclassed, subclassed_weight, normed, pruned, replaced_by_hand,
     functional, mapped, pushed_forward, pushed_weights, cast, traced, exported, hooked, turned, without_biases,
-    with_state, with_strided_state, unbatched, packed, with_no_sample, inferring, with_gradient_of_x,
-    twice_differentiated,
+    with_state, with_strided_state, unbatched, packed, with_no_sample, inferring, with_gradient_of_x, expanded,
+    with_a_nan, step_by_step, written_through_numpy, of_a_final_state_alone, twice_differentiated,
 ]  # fmt: skip
 
 
@@ -218,7 +250,9 @@ def leaves_or_error(call: Callable[[], Any]) -> list[Any]:
 def test_later_calls_are_torchs(theirs: Any, ours: Any, later: Any, grad: bool) -> None:
     results = []
     for module in called_before(theirs, ours):
-        with torch.set_grad_enabled(grad or later.__name__ in ("with_gradient_of_x", "twice_differentiated")):
+        with torch.set_grad_enabled(
+            grad or later.__name__ in ("with_gradient_of_x", "of_a_final_state_alone", "twice_differentiated")
+        ):
             results.append(
                 leaves_or_error(lambda m=module: later(m)) if later is mapped else tree_leaves(later(module))
             )
@@ -257,6 +291,7 @@ def test_later_errors_are_torchs(theirs: Any, ours: Any) -> None:
         lambda m: m(x_of(3, 2, INPUTS).long()),
         lambda m: m(x_of(3, 2, INPUTS).to_sparse()),
         lambda m: m(x_of(1, 3, 2, INPUTS)),
+        lambda m: m(torch.nested.nested_tensor([x_of(3, INPUTS), x_of(2, INPUTS)])),
         lambda m: m([1.0]),
         mixed,
         shrunk,

@@ -22,7 +22,13 @@ def is_traced() -> bool:
 
 def is_ours(x: Any, traced: bool) -> bool:
     """Return whether a call with this input is ours: a plain tensor of a dtype that the kernels have, on the cpu."""
-    if not isinstance(x, Tensor) or x.dtype not in DTYPES or not x.is_cpu or x.layout is not torch.strided:
+    if (
+        not isinstance(x, Tensor)
+        or x.dtype not in DTYPES
+        or not x.is_cpu
+        or x.layout is not torch.strided
+        or x.is_nested
+    ):
         return False
     if torch.is_autocast_enabled("cpu"):
         return False

@@ -61,7 +61,14 @@ def direct(module: FusedBase, x: Any, hx: Any) -> Any:
 
     All of the circumstances in ``conditions`` are asked for here too, and dropout between layers.
     """
-    if _is_compiling() or type(x) is not Tensor or x.dim() != 3 or not x.is_cpu or x.layout is not _strided:
+    if (
+        _is_compiling()
+        or type(x) is not Tensor
+        or x.dim() != 3
+        or not x.is_cpu
+        or x.layout is not _strided
+        or x.is_nested
+    ):
         return None
     if (
         _C._len_torch_dispatch_stack()
