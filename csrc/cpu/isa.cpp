@@ -4,6 +4,9 @@
 
 #include "core/error.h"
 #include "system/system.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 // From the table of CMakeLists.txt, slowest first: FUSEDRNN_ISAS(X) lists X(namespace, "name");
 // FUSEDRNN_BFLOAT16(X) lists X(namespace, namespace of its bfloat16 kernels, in hardware?), FUSEDRNN_INT8(X) likewise
@@ -38,7 +41,11 @@ bool x86_64_v2() { return __builtin_cpu_supports("sse4.2"); }
 bool avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool x86_64_v2_int8() { return x86_64_v2(); }
 bool avx2_int8() { return avx2(); }
-bool avx2_vnni() { return avx2() && __builtin_cpu_supports("avxvnni"); }
+// Older compilers know no name for it: leaf 7, subleaf 1 of cpuid.
+bool avx2_vnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
 bool avx512() {
   return avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
