@@ -15,6 +15,7 @@ from scripts import run_python
 HERE = Path(__file__).parent
 IN_USE, AVAILABLE = fr.config()["isa"], fr.config()["isa_available"]
 FILES = ["test_kernels.py", "test_gradients.py", "test_bitwise.py", "test_products.py", "test_updates.py"]
+EIGHT_BITS = fr._core.available_isas(True)  # those with and without products of 8 bits by name
 
 
 def test_isa_in_use_is_available() -> None:
@@ -37,6 +38,23 @@ def test_kernels(isa: str) -> None:
     )
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert f"isa {isa} of" in result.stdout
+
+
+@pytest.mark.parametrize("isa", [isa for isa in EIGHT_BITS if isa != fr.config()["int8"]])
+def test_quantized(isa: str) -> None:
+    """And what it tests of weights in 8 bits, on every kind of products of them."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-m", "every_isa", "-p", "no:cacheprovider", "test_quantize.py"],
+        cwd=HERE,
+        env={**os.environ, "FUSEDRNN_ISA": isa},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    code = "import fusedrnn; print(fusedrnn.config()['int8'])"
+    assert run_python(code, FUSEDRNN_ISA=isa).stdout.strip() == isa
 
 
 @pytest.mark.parametrize("isa", AVAILABLE)
