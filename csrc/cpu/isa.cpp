@@ -39,10 +39,10 @@ namespace probe {
 #if defined(__x86_64__)
 bool x86_64_v2() { return __builtin_cpu_supports("sse4.2"); }
 bool avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool x86_64_v2_int8() { return x86_64_v2(); }
-bool avx2_int8() { return avx2(); }
+[[maybe_unused]] bool x86_64_v2_int8() { return x86_64_v2(); }
+[[maybe_unused]] bool avx2_int8() { return avx2(); }
 // Older compilers know no name for it: leaf 7, subleaf 1 of cpuid.
-bool avx2_vnni() {
+[[maybe_unused]] bool avx2_vnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
@@ -50,9 +50,9 @@ bool avx512() {
   return avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
-bool avx512_bf16() { return avx512() && __builtin_cpu_supports("avx512bf16"); }
-bool avx512_int8() { return avx512(); }
-bool avx512_vnni() { return avx512() && __builtin_cpu_supports("avx512vnni"); }
+[[maybe_unused]] bool avx512_bf16() { return avx512() && __builtin_cpu_supports("avx512bf16"); }
+[[maybe_unused]] bool avx512_int8() { return avx512(); }
+[[maybe_unused]] bool avx512_vnni() { return avx512() && __builtin_cpu_supports("avx512vnni"); }
 #else
 bool neon() { return true; }
 bool neon_int8() { return true; }

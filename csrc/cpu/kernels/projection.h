@@ -157,7 +157,10 @@ template <class E, int G> class Lookahead {
 
   // Before step s of the chunk: at the end of a group the next one is taken up.
   void begin_step(int64_t s) {
-    if (s % group) return;
+    if constexpr (!exists)
+      return;
+    else if (s % group)
+      return;
     sweep(next_, group, unit_, u1_);
     const int64_t first = s + group, left = n_ - first;
     next_.x_row = chunk_.x_row + first;
