@@ -121,7 +121,7 @@ def varied(
 
     def lstm_step(x: Array, state: State, w: Weights) -> State:
         h, c = state
-        p_i, p_f, p_o = np.zeros((3, len(h))) if peephole is None else np.split(peephole, 3)
+        p_i, p_f, p_o = np.zeros((3, len(c))) if peephole is None else np.split(peephole, 3)
         i, f, g, o = np.split(w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh, 4)
         i = gate(i + p_i * c)
         f = 1 - i if coupled else gate(f + p_f * c)
@@ -139,6 +139,62 @@ def varied(
     step = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}[cell]
     parameters = () if peephole is None else (peephole,)
     return Cell({"rnn": 1, "lstm": 4, "gru": 3}[cell], ("h", "c") if cell == "lstm" else ("h",), step, parameters)
+
+
+def noisy(
+    cell: str,
+    reset_after: bool,
+    h_factor: Array | None,
+    g_factor: Array | None,
+    zones: tuple[Any, Any],
+) -> Cell:
+    """LSTM, GRU or RNN with noise inside: h*h_factor where W_hh reads it, the candidate times g_factor.
+
+    Zoneout d of h and c: h(t) = d h(t-1) + (1-d) h~(t), h~ being what the formulas make, from their own c~. Factors
+    and d may be numbers or arrays (H,).
+    """
+    read = 1.0 if h_factor is None else h_factor
+    kept = 1.0 if g_factor is None else g_factor
+    h_zone, c_zone = zones
+
+    def step(x: Array, state: State, w: Weights) -> State:
+        h = state[0]
+        z_x = w.weight_ih @ x + w.bias_ih
+        z_h = w.weight_hh @ (read * h) + w.bias_hh
+        if cell == "rnn":
+            new = (np.tanh(z_x + z_h),)
+        elif cell == "lstm":
+            i, f, g, o = np.split(z_x + z_h, 4)
+            c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g) * kept
+            return (
+                h_zone * h + (1 - h_zone) * (sigmoid(o) * np.tanh(c)),
+                c_zone * state[1] + (1 - c_zone) * c,
+            )
+        else:
+            (r_x, z, n_x), (r_h, z_z, n_h) = np.split(z_x, 3), np.split(z_h, 3)
+            r, z = sigmoid(r_x + r_h), sigmoid(z + z_z)
+            n_rh = np.split(w.weight_hh @ (r * (read * h)) + w.bias_hh, 3)[2]
+            n = kept * np.tanh(n_x + (r * n_h if reset_after else n_rh))
+            new = ((1 - z) * n + z * h,)
+        return (h_zone * h + (1 - h_zone) * new[0],)
+
+    given = (h_factor, g_factor, *zones)
+    return Cell(
+        {"rnn": 1, "lstm": 4, "gru": 3}[cell],
+        ("h", "c") if cell == "lstm" else ("h",),
+        step,
+        tuple(np.asarray(each) for each in given if each is not None),
+    )
+
+
+def projected(weight_hr: Array, cell: Callable[[Array, State, Weights], State] = lstm) -> Cell:
+    """LSTM whose h is W_hr (o*tanh(c))."""
+
+    def step(x: Array, state: State, w: Weights) -> State:
+        h, c = cell(x, state, w)
+        return weight_hr @ h, c
+
+    return Cell(4, ("h", "c"), step, (weight_hr,))
 
 
 class Cell(NamedTuple):
@@ -181,18 +237,18 @@ def run(
     if not batch_first:
         x = x.swapaxes(0, 1)
     batch, steps, _ = x.shape
-    hidden = weight_hh.shape[1]
+    sizes = (weight_hh.shape[1], len(weight_ih) // kind.gates)[: len(kind.states)]  # of h and c
     zero_bias = np.zeros(len(weight_ih))
     w = Weights(
         weight_ih, weight_hh, zero_bias if bias_ih is None else bias_ih, zero_bias if bias_hh is None else bias_hh
     )
     given = [value for value in (x, *w, h0, c0, *kind.parameters) if value is not None]
     dtype = np.result_type(np.float64, *given)
-    y = np.zeros((batch, steps, hidden), dtype)
-    final = [np.zeros((batch, hidden), dtype) for _ in kind.states]
+    y = np.zeros((batch, steps, sizes[0]), dtype)
+    final = [np.zeros((batch, size), dtype) for size in sizes]
     for b in range(batch):
         valid = range(steps if lengths is None else int(lengths[b]))
-        state = tuple(np.zeros(hidden) if s0 is None else s0[b] for s0 in (h0, c0)[: len(final)])
+        state = tuple(np.zeros(size) if s0 is None else s0[b] for s0, size in zip((h0, c0), sizes, strict=False))
         for t in reversed(valid) if reverse else valid:
             state = kind.step(x[b, t], state, w)
             y[b, t] = state[0]

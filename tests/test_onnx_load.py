@@ -234,6 +234,44 @@ def test_steps_as_samples() -> None:
     assert_close(fr.onnx.load(model)(x), run(model, x))
 
 
+def test_what_tf2onnx_writes() -> None:
+    """Zero states expanded to the batch, and a Dense over time whose bias follows the Reshape back to steps."""
+    rng = np.random.default_rng(0)
+    model = chain(
+        helper.make_node("Transpose", ["x"], ["xt"], perm=[1, 0, 2]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Cast", ["shape"], ["sizes"], to=TensorProto.INT64),
+        helper.make_node("Slice", ["sizes", "zero", "one", "zero"], ["batch"]),
+        helper.make_node("Concat", ["one", "batch", "hidden"], ["state"], axis=0),
+        helper.make_node("Expand", ["nothing", "state"], ["h0"]),
+        helper.make_node("GRU", ["xt", "W", "R", "", "", "h0"], ["d"], hidden_size=5),
+        helper.make_node("Squeeze", ["d", "one"], ["s"]),
+        helper.make_node("Transpose", ["s"], ["h"], perm=[1, 0, 2]),
+        helper.make_node("Shape", ["h"], ["steps"]),
+        helper.make_node("Slice", ["steps", "zero", "two", "zero"], ["rows_and_steps"]),
+        helper.make_node("Concat", ["rows_and_steps", "three"], ["back"], axis=0),
+        helper.make_node("Reshape", ["h", "flat"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "K"], ["m"]),
+        helper.make_node("Reshape", ["m", "back"], ["o"]),
+        helper.make_node("Add", ["o", "c"], ["y"]),
+        zero=np.array([0]),
+        one=np.array([1]),
+        two=np.array([2]),
+        three=np.array([3]),
+        hidden=np.array([5]),
+        flat=np.array([-1, 5]),
+        nothing=np.zeros((1, 1, 5), np.float32),
+        K=rng.normal(size=(5, 3)).astype(np.float32),
+        c=rng.normal(size=3).astype(np.float32),
+        W=rng.normal(0, 0.5, (1, 15, 4)).astype(np.float32),
+        R=rng.normal(0, 0.5, (1, 15, 5)).astype(np.float32),
+    )
+    x = rng.normal(size=(2, 6, 4)).astype(np.float32)
+    loaded = fr.onnx.load(model)
+    assert any(isinstance(each, fr.GRU) and not each.variant.reset_after for each in loaded.layers())
+    assert_close(loaded(x), run(model, x))
+
+
 def test_constant_state_is_refused() -> None:
     model = chain(
         helper.make_node("LSTM", ["x", "W", "R", "", "", "h"], ["y"], hidden_size=5, name="cell"),

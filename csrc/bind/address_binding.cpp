@@ -198,8 +198,7 @@ template <class T> class AddressStackOf : public AddressStack {
  public:
   explicit AddressStackOf(Problem problem) : p_(std::move(problem)) {
     for (int64_t slab = 0; slab < p_.slabs(); ++slab)
-      caches_.push_back(std::make_unique<WeightCache<T>>(p_.layout, p_.layer_input(slab / p_.num_directions),
-                                                         p_.hidden_size, p_.values_per_operand()));
+      caches_.push_back(std::make_unique<WeightCache<T>>(p_, slab / p_.num_directions));
   }
 
   int64_t saved_per_row() const override {

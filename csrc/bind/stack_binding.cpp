@@ -16,7 +16,7 @@ class Stack {
   virtual ~Stack() = default;
   virtual py::tuple forward(py::sequence weights, py::object x, py::object h0, py::object c0, py::object lengths,
                             bool batch_first, bool training, int64_t serial, py::object resets, py::object h_restart,
-                            py::object c_restart) = 0;
+                            py::object c_restart, py::object factors) = 0;
   virtual std::unique_ptr<Stream> stream(py::sequence weights, int64_t batch_size) = 0;
   virtual std::string plan(int64_t T, int64_t B) = 0;
 };
@@ -25,13 +25,12 @@ template <class T> class StackOf : public Stack {
  public:
   explicit StackOf(Problem problem) : p_(std::move(problem)) {
     for (int64_t slab = 0; slab < p_.slabs(); ++slab)
-      caches_.push_back(std::make_unique<WeightCache<T>>(p_.layout, p_.layer_input(slab / p_.num_directions),
-                                                         p_.hidden_size, p_.values_per_operand()));
+      caches_.push_back(std::make_unique<WeightCache<T>>(p_, slab / p_.num_directions));
   }
 
   py::tuple forward(py::sequence weights, py::object x, py::object h0, py::object c0, py::object lengths,
                     bool batch_first, bool training, int64_t serial, py::object resets, py::object h_restart,
-                    py::object c_restart) override {
+                    py::object c_restart, py::object factors) override {
     if (training && p_.int8_planes)
       fail(p_.op, "training", "is true for weights in 8 bits", "inference; the float32 layer they were made of trains");
     auto tape = std::make_unique<TapeOf<T>>();
@@ -47,20 +46,21 @@ template <class T> class StackOf : public Stack {
     call.slabs.resize(static_cast<size_t>(p.slabs()));
     initial_state("h0", h0, training, *tape, &Slab::h0);
     p.check_cell_state("c0", !c0.is_none());
-    initial_state("c0", c0, training, *tape, &Slab::c0);
+    initial_state("c0", c0, training, *tape, &Slab::c0, true);
     initial_state("h of reset_state", h_restart, training, *tape, &Slab::h_restart);
-    initial_state("c of reset_state", c_restart, training, *tape, &Slab::c_restart);
+    initial_state("c of reset_state", c_restart, training, *tape, &Slab::c_restart, true);
+    if (!factors.is_none()) set_factors(factors.cast<py::tuple>(), *tape);
     const py::tuple given(weights);  // nobody else can change it
     std::vector<py::array> copies;   // until they are packed
     const std::vector<WeightArrays<T>> arrays = weight_arrays(given, copies);
 
     for (int64_t l = 0; l < p.num_layers; ++l) {
-      tape->y.push_back(new_array<T>(p.output_shape(p.num_directions * p.hidden_size)));
+      tape->y.push_back(new_array<T>(p.output_shape(p.num_directions * p.output_size())));
       call.y.push_back(writable_sequence_view<T>(tape->y.back(), batch_first));
     }
     py::array hn = new_array<T>(p.state_shape());
     py::object cn = py::none();
-    if (p.layout.has_cell_state) cn = new_array<T>(p.state_shape());
+    if (p.layout.has_cell_state) cn = new_array<T>(p.state_shape(true));
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       Slab& to = call.slabs[static_cast<size_t>(slab)];
       to.hn = writable_slab_view<T>(hn, slab);
@@ -141,20 +141,53 @@ template <class T> class StackOf : public Stack {
         pointers[p_.weight_kind(which)] = static_cast<const T*>(py::reinterpret_borrow<py::array>(given).data());
       }
       out.push_back({pointers[0], pointers[1], pointers[2], pointers[3], pointers[Problem::weight_peephole],
-                     pointers[Problem::scale_ih], pointers[Problem::scale_hh]});
+                     pointers[Problem::scale_ih], pointers[Problem::scale_hh], pointers[Problem::weight_hr]});
     }
     return out;
   }
 
   // A tape keeps a copy: who trains on a long sequence in parts has the state in one buffer.
   void initial_state(const char* name, const py::object& state, bool training, TapeOf<T>& tape,
-                     StateView<const T> Slab::* view) {
+                     StateView<const T> Slab::* view, bool is_c = false) {
     if (state.is_none()) return;
     const Problem& p = tape.call.problem;
-    const py::array given = readable<T>(p.op, name, state, [&](const Shape& shape) { p.check_state(name, shape); });
+    const py::array given =
+        readable<T>(p.op, name, state, [&](const Shape& shape) { p.check_state(name, shape, is_c); });
     tape.arrays.push_back(training ? py::array(given.attr("copy")()) : given);
     for (int64_t slab = 0; slab < p.slabs(); ++slab)
       tape.call.slabs[static_cast<size_t>(slab)].*view = slab_view<T>(tape.arrays.back(), slab);
+  }
+
+  // (h_factor (slabs, B, P), g_factor, h_zone, c_zone (slabs, T, B, H)), each an array of dtype or None.
+  void set_factors(const py::tuple& given, TapeOf<T>& tape) {
+    const Problem& p = tape.call.problem;
+    const auto array_of = [&](size_t which, const char* name, const Shape& expected) -> const T* {
+      if (given[which].is_none()) return nullptr;
+      tape.arrays.push_back(dense<T>(p.op, name, given[which], [&](const Shape& shape) {
+        if (shape != expected) fail(p.op, name, "has shape " + to_string(shape), to_string(expected));
+      }));
+      return static_cast<const T*>(tape.arrays.back().data());
+    };
+    if (given.size() != 4 || !is_varied(p.cell)) fail(p.op, "factors", "is given", "four for a cell with options");
+    const int64_t row = p.B * p.hidden_size;
+    const Shape by_step{p.slabs(), p.T, p.B, p.hidden_size};
+    const T* h = array_of(0, "h_factor", p.state_shape());
+    const T* const steps[] = {array_of(1, "g_factor", by_step), array_of(2, "h_zone", by_step),
+                              array_of(3, "c_zone", by_step)};
+    for (const auto& [rate, zone] : {std::pair{p.options.h_zoneout, steps[1]}, {p.options.c_zoneout, steps[2]}})
+      if (rate > 0 && !zone) fail(p.op, "factors", "has no zone", "one where zoneout is not 0");
+    tape.noise.resize(static_cast<size_t>(p.slabs()));
+    for (int64_t slab = 0; slab < p.slabs(); ++slab) {
+      Noise<T>& to = tape.noise[static_cast<size_t>(slab)];
+      const auto of_slab = [&](const T* data) {
+        return TimeMajorView<const T>{data ? data + slab * p.T * row : nullptr, row, p.hidden_size};
+      };
+      to.h_factor = {h ? h + slab * p.B * p.output_size() : nullptr, p.output_size()};
+      to.g_factor = of_slab(steps[0]);
+      to.h_zone = of_slab(steps[1]);
+      to.c_zone = of_slab(steps[2]);
+      tape.call.slabs[static_cast<size_t>(slab)].noise = &to;
+    }
   }
 
   const Problem p_;
@@ -171,16 +204,27 @@ GateFunction<double> read_function(const std::string& op, const py::handle& give
   fail(op, "activations", "has '" + name + "'", "the name of a function in core/cell_options.h");
 }
 
-// (gate, candidate, output), clip, coupled, peephole; a function is (name, alpha, beta).
+// (gate, candidate, output), clip, coupled, peephole, zoneout of h and c; a function is (name, alpha, beta).
 CellOptions<double> read_options(const std::string& op, const py::object& given) {
-  const auto [functions, clip, coupled, peephole] = given.cast<std::tuple<py::tuple, double, bool, bool>>();
+  const auto [functions, clip, coupled, peephole, h_zoneout, c_zoneout] =
+      given.cast<std::tuple<py::tuple, double, bool, bool, double, double>>();
   if (functions.size() != 3) fail(op, "activations", "has " + std::to_string(functions.size()) + " functions", "3");
   return {read_function(op, functions[0]),
           read_function(op, functions[1]),
           read_function(op, functions[2]),
           clip,
           coupled,
-          peephole};
+          peephole,
+          h_zoneout,
+          c_zoneout};
+}
+
+void set_projection(Problem& p, int64_t proj_size) {
+  if (proj_size == 0) return;
+  if (p.cell != CellKind::lstm_varied) fail(p.op, "proj_size", "is " + std::to_string(proj_size), "0 for this cell");
+  if (p.options.peephole) fail(p.op, "proj_size", "is " + std::to_string(proj_size), "0 with peephole");
+  p.proj_size = proj_size;
+  p.check_sizes();
 }
 
 // Lets the products of a problem multiply weights in 8 bits with inputs of so many bytes.
@@ -198,11 +242,12 @@ void quantize(Problem& p, const std::string& dtype, int planes) {
 std::unique_ptr<Stack> make_stack(const std::string& cell, const std::string& dtype, int64_t input_size,
                                   int64_t hidden_size, int64_t num_layers, int64_t num_directions, bool reverse,
                                   bool bias, const std::string& compute_dtype, const py::object& options,
-                                  int int8_planes) {
+                                  int int8_planes, int64_t proj_size) {
   Problem p =
       problem_of_stack(cell, dtype, input_size, hidden_size, num_layers, num_directions, reverse, bias, compute_dtype);
   if (int8_planes) quantize(p, dtype, int8_planes);
   if (is_varied(p.cell) && !options.is_none()) p.options = read_options(p.op, options);
+  set_projection(p, proj_size);
   if (dtype == "float32") return std::make_unique<StackOf<float>>(p);
   return std::make_unique<StackOf<double>>(p);
 }
@@ -223,10 +268,12 @@ void register_stack(py::module_& m) {
   py::class_<Stack>(m, "Stack")
       .def(py::init(&make_stack), py::arg("cell"), py::arg("dtype"), py::arg("input_size"), py::arg("hidden_size"),
            py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"),
-           py::arg("compute_dtype") = "", py::arg("options") = py::none(), py::arg("int8_planes") = 0)
+           py::arg("compute_dtype") = "", py::arg("options") = py::none(), py::arg("int8_planes") = 0,
+           py::arg("proj_size") = 0)
       .def("forward", &Stack::forward, py::arg("weights"), py::arg("x"), py::arg("h0"), py::arg("c0"),
            py::arg("lengths"), py::arg("batch_first"), py::arg("training"), py::arg("serial") = 0,
-           py::arg("resets") = py::none(), py::arg("h_restart") = py::none(), py::arg("c_restart") = py::none())
+           py::arg("resets") = py::none(), py::arg("h_restart") = py::none(), py::arg("c_restart") = py::none(),
+           py::arg("factors") = py::none())
       .def("stream", &Stack::stream, py::arg("weights"), py::arg("batch_size"))
       .def("plan", &Stack::plan, py::arg("time"), py::arg("batch"));
 }

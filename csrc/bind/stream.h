@@ -27,11 +27,11 @@ template <class T> class StreamOf : public Stream {
       : p_(problem), runner_(problem, std::move(weights)) {}
 
   py::object step(py::object x, py::object out) override {
-    if (is_plain<T>(x, {p_.B, p_.input_size}) && is_plain<T>(out, {p_.B, p_.hidden_size}) && x.ptr() != out.ptr()) {
+    if (is_plain<T>(x, {p_.B, p_.input_size}) && is_plain<T>(out, {p_.B, p_.output_size()}) && x.ptr() != out.ptr()) {
       const auto *in = py::detail::array_proxy(x.ptr()), *to = py::detail::array_proxy(out.ptr());
-      if (!extent(in->data, p_.input_size).overlaps(extent(to->data, p_.hidden_size)) &&
+      if (!extent(in->data, p_.input_size).overlaps(extent(to->data, p_.output_size())) &&
           (to->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) {
-        run({reinterpret_cast<const T*>(in->data), p_.input_size}, {reinterpret_cast<T*>(to->data), p_.hidden_size});
+        run({reinterpret_cast<const T*>(in->data), p_.input_size}, {reinterpret_cast<T*>(to->data), p_.output_size()});
         return out;
       }
     }
@@ -39,7 +39,7 @@ template <class T> class StreamOf : public Stream {
       if (shape.size() != 2 || shape[0] != p_.B || shape[1] != p_.input_size)
         fail(p_.op, "x", "has shape " + to_string(shape), "(batch, input_size) = " + to_string({p_.B, p_.input_size}));
     });
-    py::array y = out.is_none() ? new_array<T>({p_.B, p_.hidden_size}) : typed<T>(p_.op, "out", out);
+    py::array y = out.is_none() ? new_array<T>({p_.B, p_.output_size()}) : typed<T>(p_.op, "out", out);
     if (!out.is_none()) check_out(y, in);
     run({static_cast<const T*>(in.data()), stride<T>(in, 0)}, {static_cast<T*>(y.mutable_data()), stride<T>(y, 0)});
     return y;
@@ -47,32 +47,32 @@ template <class T> class StreamOf : public Stream {
 
   py::tuple state() override {
     const ShortUse use(busy_, p_.op, "stream");
-    const auto copy = [&](const T* from) {
-      py::array a = new_array<T>({p_.num_layers, p_.B, p_.hidden_size});
+    const auto copy = [&](const T* from, bool is_c) {
+      py::array a = new_array<T>(p_.state_shape(is_c));
       std::copy_n(from, a.size(), static_cast<T*>(a.mutable_data()));
       return a;
     };
     py::object c = py::none();
-    if (p_.layout.has_cell_state) c = copy(runner_.c());
-    return py::make_tuple(copy(runner_.h()), c);
+    if (p_.layout.has_cell_state) c = copy(runner_.c(), true);
+    return py::make_tuple(copy(runner_.h(), false), c);
   }
 
   void reset(py::object h, py::object c) override {
-    const int64_t size = p_.num_layers * p_.B * p_.hidden_size;
-    const auto judged = [&](const char* name, const py::object& from) {
+    const auto judged = [&](const char* name, const py::object& from, bool is_c) {
       if (from.is_none()) return py::array();
-      return dense<T>(p_.op, name, from, [&](const Shape& shape) { p_.check_state(name, shape); });
+      return dense<T>(p_.op, name, from, [&](const Shape& shape) { p_.check_state(name, shape, is_c); });
     };
-    const auto set = [&](const py::object& given, const py::array& from, T* to) {
+    const auto set = [&](const py::object& given, const py::array& from, T* to, int64_t features) {
+      const int64_t size = p_.num_layers * p_.B * features;
       if (given.is_none())
         std::fill_n(to, size, T(0));
       else
         std::copy_n(static_cast<const T*>(from.data()), size, to);
     };
-    const py::array h_values = judged("h", h), c_values = judged("c", c);  // both, before either is set
+    const py::array h_values = judged("h", h, false), c_values = judged("c", c, true);  // both, before either is set
     const ShortUse use(busy_, p_.op, "stream");
-    set(h, h_values, runner_.h());
-    set(c, c_values, runner_.c());
+    set(h, h_values, runner_.h(), p_.output_size());
+    set(c, c_values, runner_.c(), p_.hidden_size);
   }
 
  private:
@@ -88,16 +88,16 @@ template <class T> class StreamOf : public Stream {
   static bool is_long(const Problem& p) {
     constexpr int64_t multiply_adds = 2'000'000;  // 20 to 50 us
     int64_t inputs = 0;
-    for (int64_t l = 0; l < p.num_layers; ++l) inputs += p.layer_input(l) + p.hidden_size;
+    for (int64_t l = 0; l < p.num_layers; ++l) inputs += p.layer_input(l) + p.output_size();
     return p.B * p.layout.gates * p.hidden_size * inputs >= multiply_adds;
   }
 
   void check_out(const py::array& out, const py::array& in) {
-    if (out.ndim() != 2 || out.shape(0) != p_.B || out.shape(1) != p_.hidden_size)
+    if (out.ndim() != 2 || out.shape(0) != p_.B || out.shape(1) != p_.output_size())
       fail(p_.op, "out", "has shape " + to_string(shape_of(out)),
-           "(batch, hidden) = " + to_string({p_.B, p_.hidden_size}));
+           "(batch, hidden) = " + to_string({p_.B, p_.output_size()}));
     require_writable<T>(p_.op, "out", out);
-    if (extent_of_rows(in).overlaps(extent(out.data(), p_.hidden_size)))
+    if (extent_of_rows(in).overlaps(extent(out.data(), p_.output_size())))
       fail(p_.op, "out", "overlaps x", "memory of its own");
   }
 

@@ -14,9 +14,12 @@ template <class T> bool is_plain_weight(const Problem& p, int64_t slab, int whic
       return p.int8_planes ? is_plain<int8_t>(array, {rows, p.layer_input(slab / p.num_directions)})
                            : is_plain<T>(array, {rows, p.layer_input(slab / p.num_directions)});
     case Problem::weight_hh:
-      return p.int8_planes ? is_plain<int8_t>(array, {rows, p.hidden_size}) : is_plain<T>(array, {rows, p.hidden_size});
+      return p.int8_planes ? is_plain<int8_t>(array, {rows, p.output_size()})
+                           : is_plain<T>(array, {rows, p.output_size()});
     case Problem::weight_peephole:
       return is_plain<T>(array, {3 * p.hidden_size});
+    case Problem::weight_hr:
+      return is_plain<T>(array, {p.proj_size, p.hidden_size});
     default:
       return is_plain<T>(array, {rows});
   }
@@ -38,6 +41,7 @@ template <class T> class TapeOf : public Tape {
   ForwardCall<T> call;
   std::vector<py::array> arrays;  // what the pointers of the call point into
   std::vector<py::array> y;       // by layer
+  std::vector<Noise<T>> noise;    // by slab; empty without
   bool consumed = false;
 
   py::tuple backward(py::object dy, py::object dh, py::object dc, py::sequence gradients, bool want_dx) override {
@@ -49,7 +53,7 @@ template <class T> class TapeOf : public Tape {
     back.dy = output_gradient(dy, keep);
     state_gradient("dh", dh, keep, back, &BackwardCall<T>::Slab::dhn);
     p.check_cell_state("dc", !dc.is_none());
-    state_gradient("dc", dc, keep, back, &BackwardCall<T>::Slab::dcn);
+    state_gradient("dc", dc, keep, back, &BackwardCall<T>::Slab::dcn, true);
     collect_gradients(into, back, keep);
 
     py::object dx = py::none(), dc0 = py::none();
@@ -58,11 +62,11 @@ template <class T> class TapeOf : public Tape {
       back.dx = writable_sequence_view<T>(dx, p.batch_first);
     }
     py::array dh0 = new_array<T>(p.state_shape());
-    if (p.layout.has_cell_state) dc0 = new_array<T>(p.state_shape());
+    if (p.layout.has_cell_state) dc0 = new_array<T>(p.state_shape(true));
     py::object dh_restart = py::none(), dc_restart = py::none();
     const auto& given = call.slabs.front();
     if (given.h_restart.data) dh_restart = new_array<T>(p.state_shape());
-    if (given.c_restart.data) dc_restart = new_array<T>(p.state_shape());
+    if (given.c_restart.data) dc_restart = new_array<T>(p.state_shape(true));
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       auto& gradient = back.slabs[static_cast<size_t>(slab)];
       gradient.dh0 = writable_slab_view<T>(dh0, slab);
@@ -108,7 +112,7 @@ template <class T> class TapeOf : public Tape {
     const Buffer<T> scratch(2 * slab_size * p.slabs());
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       auto& to = call.slabs[static_cast<size_t>(slab)];
-      to.hn = {scratch.get() + 2 * slab * slab_size, p.hidden_size};
+      to.hn = {scratch.get() + 2 * slab * slab_size, p.output_size()};
       if (p.layout.has_cell_state) to.cn = {scratch.get() + (2 * slab + 1) * slab_size, p.hidden_size};
     }
     run_forward(call, python_interrupted);
@@ -134,10 +138,10 @@ template <class T> class TapeOf : public Tape {
   }
 
   void state_gradient(const char* name, const py::object& d, std::vector<py::array>& keep, BackwardCall<T>& back,
-                      StateView<const T> BackwardCall<T>::Slab::* view) {
+                      StateView<const T> BackwardCall<T>::Slab::* view, bool is_c = false) {
     if (d.is_none()) return;
     const Problem& p = call.problem;
-    keep.push_back(readable<T>(p.op, name, d, [&](const Shape& shape) { p.check_state(name, shape); }));
+    keep.push_back(readable<T>(p.op, name, d, [&](const Shape& shape) { p.check_state(name, shape, is_c); }));
     for (int64_t slab = 0; slab < p.slabs(); ++slab)
       back.slabs[static_cast<size_t>(slab)].*view = slab_view<T>(keep.back(), slab);
   }
@@ -166,7 +170,7 @@ template <class T> class TapeOf : public Tape {
       }
       auto& to = back.slabs[static_cast<size_t>(slab)];
       to.weight_ih = pointers[0], to.weight_hh = pointers[1], to.bias_ih = pointers[2], to.bias_hh = pointers[3];
-      to.peephole = pointers[Problem::weight_peephole];
+      to.peephole = pointers[Problem::weight_peephole], to.weight_hr = pointers[Problem::weight_hr];
     }
   }
 };

@@ -30,6 +30,9 @@ struct Fixed {
   template <class V> static FUSEDRNN_INLINE V with_peephole(int /*which*/, V z, V /*c*/) { return z; }
   template <class V> static FUSEDRNN_INLINE V peephole_gradient(int /*which*/, V /*dz*/, V dc) { return dc; }
   static FUSEDRNN_INLINE constexpr bool coupled() { return false; }
+
+  // Recurrent dropout on the candidate: the candidate, or its gradient, times its mask.
+  template <class V> static FUSEDRNN_INLINE V kept(V g) { return g; }
 };
 
 // A cell whose functions are chosen when a layer is made.

@@ -19,8 +19,8 @@ struct Gru {
     const V r = s[1] = fn.gate(V(s[1]));
     const V m = s[0] = V(s[0]);
     const V n = s[3] = fn.candidate(fma(r, m, V(s[3])));
-    const V z = s[2] = fn.gate(V(s[2]));
-    return fma(z, h0 - n, n);
+    const V z = s[2] = fn.gate(V(s[2])), kept = fn.kept(n);
+    return fma(z, h0 - kept, kept);
   }
 
   // dh: dL/dh1. Returns the part of dL/dh0 that bypasses W: z dh.
@@ -28,10 +28,10 @@ struct Gru {
   static FUSEDRNN_INLINE V backward(V (&s)[layout.slots], V h0, V /*c0*/, V /*c1*/, V dh, V& /*dc*/,
                                     const F& fn = F()) {
     const V m = s[0], r = s[1], z = s[2], n = s[3];
-    const V dn = fn.times_candidate_slope(dh * (V(1) - z), n);
+    const V dn = fn.times_candidate_slope(fn.kept(dh * (V(1) - z)), n);
     s[0] = dn * r;
     s[1] = fn.times_gate_slope(dn * m, r);
-    s[2] = fn.times_gate_slope(dh * (h0 - n), z);
+    s[2] = fn.times_gate_slope(dh * (h0 - fn.kept(n)), z);
     s[3] = dn;
     return dh * z;
   }

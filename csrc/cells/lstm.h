@@ -18,12 +18,18 @@ struct Lstm {
   static FUSEDRNN_INLINE V forward(Slots&& s, V /*h0*/, V& c, const F& fn = F()) {
     const V i = s[0] = fn.gate(fn.with_peephole(0, V(s[0]), c));
     const V g = s[2] = fn.candidate(V(s[2]));
-    const V ig = i * g;
+    const V ig = i * fn.kept(g);
     const V f = s[1] = fn.coupled() ? V(1) - i : fn.gate(fn.with_peephole(1, V(s[1]), c));
     c = fma(f, c, ig);
     const V o = s[3] = fn.gate(fn.with_peephole(2, V(s[3]), c));
-    return o * fn.output(c);
+    return hidden(o, c, fn);
   }
+  // c1, where zoneout has kept another one.
+  template <class V, class F> static FUSEDRNN_INLINE V cell(V (&s)[layout.slots], V c0, const F& fn) {
+    return fma(s[1], c0, s[0] * fn.kept(s[2]));
+  }
+  // h1, or what a projection reads.
+  template <class V, class F> static FUSEDRNN_INLINE V hidden(V o, V c1, const F& fn) { return o * fn.output(c1); }
 
   // dh: dL/dh1. dc: the part of dL/dc1 from later steps on entry, dL/dc0 on return.
   template <class V, class F = Fixed>
@@ -33,9 +39,10 @@ struct Lstm {
     s[3] = fn.times_gate_slope(dh * u, o);
     dc = fn.peephole_gradient(2, s[3], dc);
     const V df = dc * c0;
-    s[0] = fn.times_gate_slope(fn.coupled() ? dc * g - df : dc * g, i);
+    const V di = dc * fn.kept(g);
+    s[0] = fn.times_gate_slope(fn.coupled() ? di - df : di, i);
     s[1] = fn.coupled() ? V(0) : fn.times_gate_slope(df, f);
-    s[2] = fn.times_candidate_slope(dc * i, g);
+    s[2] = fn.times_candidate_slope(fn.kept(dc * i), g);
     dc = fn.peephole_gradient(1, s[1], fn.peephole_gradient(0, s[0], dc * f));
     return V(0);
   }

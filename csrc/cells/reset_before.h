@@ -13,7 +13,7 @@ struct ResetBefore {
                                         .has_cell_state = false,
                                         .two_products = true};
 
-  // Between the products. Returns what the second one reads.
+  // Between the products. h0: as the products read it. Returns what the second one reads.
   template <class V, class F> static FUSEDRNN_INLINE V first(V (&s)[layout.slots], V h0, const F& fn) {
     s[1] = fn.gate(s[1]);
     s[2] = fn.gate(s[2]);
@@ -21,7 +21,8 @@ struct ResetBefore {
   }
   // After them. Returns h1.
   template <class V, class F> static FUSEDRNN_INLINE V second(V (&s)[layout.slots], V h0, const F& fn) {
-    const V n = s[3] = fn.candidate(s[3]);
+    s[3] = fn.candidate(s[3]);
+    const V n = fn.kept(s[3]);
     return fma(s[2], h0 - n, n);
   }
 
@@ -29,8 +30,8 @@ struct ResetBefore {
   template <class V, class F>
   static FUSEDRNN_INLINE V backward(V (&s)[layout.slots], V h0, V /*c0*/, V /*c1*/, V dh, V& /*dc*/, const F& fn) {
     const V z = s[2], n = s[3];
-    s[2] = fn.times_gate_slope(dh * (h0 - n), z);
-    s[3] = fn.times_candidate_slope(dh * (V(1) - z), n);
+    s[2] = fn.times_gate_slope(dh * (h0 - fn.kept(n)), z);
+    s[3] = fn.times_candidate_slope(fn.kept(dh * (V(1) - z)), n);
     return dh * z;
   }
   // d: W_n^T dn, the gradient of r h0. Leaves dr in the place of r, and returns `bypass` with what reaches h0 by r h0.

@@ -23,9 +23,10 @@ template <class T> struct GateFunction {
 // gate: of i, f, o, of r, z; candidate: of g, of n, of a plain cell; output: of c.
 template <class T> struct CellOptions {
   GateFunction<T> gate{Function::sigmoid}, candidate{Function::tanh}, output{Function::tanh};
-  T clip = __builtin_huge_val();  // what gate and candidate read is clipped to [-clip, clip]; infinity: it is not
-  bool coupled = false;           // f = 1 - i
-  bool peephole = false;          // i, f, o see c
+  T clip = __builtin_huge_val();   // what gate and candidate read is clipped to [-clip, clip]; infinity: it is not
+  bool coupled = false;            // f = 1 - i
+  bool peephole = false;           // i, f, o see c
+  T h_zoneout = 0, c_zoneout = 0;  // what stays of h and c in inference
 };
 
 }  // namespace fusedrnn

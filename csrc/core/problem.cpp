@@ -61,6 +61,9 @@ void Problem::check_sizes() const {
   positive("num_layers", num_layers);
   check_addressable(*this, "weights", {slabs(), layout.gates, hidden_size, input_size});
   check_addressable(*this, "weights", {slabs(), layout.gates, hidden_size, num_directions, hidden_size});
+  if (proj_size < 0 || (proj_size && proj_size >= hidden_size))
+    fail(op, "proj_size", "is " + std::to_string(proj_size),
+         "0, or less than hidden_size = " + std::to_string(hidden_size));
 }
 
 void Problem::set_input(const Shape& x) {
@@ -84,12 +87,14 @@ void Problem::set_extent(int64_t time, int64_t batch) {
   set_input({time, batch, input_size});
 }
 
-void Problem::check_state(const char* name, const Shape& shape) const {
-  check_shape(*this, name, shape, "(num_layers*num_directions, batch, hidden)", state_shape());
+void Problem::check_state(const char* name, const Shape& shape, bool is_c) const {
+  const char* axes = proj_size && !is_c ? "(num_layers*num_directions, batch, proj_size)"
+                                        : "(num_layers*num_directions, batch, hidden)";
+  check_shape(*this, name, shape, axes, state_shape(is_c));
 }
 
 void Problem::check_output_gradient(const Shape& shape) const {
-  check_shape(*this, "dy", shape, "the shape of y", output_shape(num_directions * hidden_size));
+  check_shape(*this, "dy", shape, "the shape of y", output_shape(num_directions * output_size()));
 }
 
 Shape Problem::weight_shape(int64_t layer, int which) const {
@@ -98,17 +103,19 @@ Shape Problem::weight_shape(int64_t layer, int which) const {
     case weight_ih:
       return {rows, layer_input(layer)};
     case weight_hh:
-      return {rows, hidden_size};
+      return {rows, output_size()};
     case weight_peephole:
       return {3 * hidden_size};
+    case weight_hr:
+      return {proj_size, hidden_size};
     default:
       return {rows};
   }
 }
 
 std::string Problem::weight_name(int64_t slab, int which) const {
-  static const char* const names[] = {"weight_ih",       "weight_hh", "bias_ih", "bias_hh",
-                                      "weight_peephole", "scale_ih",  "scale_hh"};
+  static const char* const names[] = {"weight_ih",       "weight_hh", "bias_ih",  "bias_hh",
+                                      "weight_peephole", "scale_ih",  "scale_hh", "weight_hr"};
   return names[weight_kind(which)] + ("_l" + std::to_string(slab / num_directions)) +
          (slab % num_directions ? "_reverse" : "");
 }
@@ -116,7 +123,7 @@ std::string Problem::weight_name(int64_t slab, int which) const {
 void Problem::check_weight(int64_t slab, int which, const Shape& shape) const {
   static const char* const axes[] = {
       "(gates*hidden, input)", "(gates*hidden, hidden)", "(gates*hidden,)", "(gates*hidden,)",
-      "(3*hidden,)",           "(gates*hidden,)",        "(gates*hidden,)"};
+      "(3*hidden,)",           "(gates*hidden,)",        "(gates*hidden,)", "(proj_size, hidden)"};
   check_shape(*this, weight_name(slab, which), shape, axes[weight_kind(which)],
               weight_shape(slab / num_directions, which));
 }

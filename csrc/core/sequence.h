@@ -1,7 +1,9 @@
 // What one direction of one recurrent layer computes, as plain data: pointers, sizes and strides (in elements).
 // Shared by every backend and by code compiled for different ISAs.
 //
-//   T steps  B batch  I input size  H hidden size  R = sum of the lengths: the rows that are really computed
+//   T steps  B batch  I input size  H hidden size  P size of h  R = sum of the lengths: the rows really computed
+//
+// P is H, but for an LSTM with a projection, h = W_hr (o tanh c).
 //
 // Rows lie in the order of core/ragged.h.
 #pragma once
@@ -24,14 +26,21 @@ template <class T> struct StateView {
   int64_t stride;
 };
 
+// What has been drawn for a call in training; data may be null: 1, or 0 of zoneout.
+template <class T> struct Noise {
+  StateView<const T> h_factor;            // (B, P): of h where W_hh reads it
+  TimeMajorView<const T> g_factor;        // (T, B, H): of the candidate
+  TimeMajorView<const T> h_zone, c_zone;  // (T, B, H): 1 where h or c stays what it was
+};
+
 template <class T> struct Sequence {
-  int64_t I, H;
+  int64_t I, H, P;
   int64_t widest_input;  // of the layers that use this workspace: threads may be in different ones at a time
   bool reverse;
   const Ragged* ragged;
 
   TimeMajorView<const T> x;   // (T, B, I)
-  TimeMajorView<T> y;         // (T, B, H); written by forward, read by backward as the history of h
+  TimeMajorView<T> y;         // (T, B, P); written by forward, read by backward as the history of h
   StateView<const T> h0, c0;  // data may be null: zeros
   StateView<T> hn, cn;        // the state after each sample's last step
 
@@ -47,20 +56,26 @@ template <class T> struct Sequence {
   // Of a varied cell; else null. U = ceil(H / lanes) blocks of units.
   const CellOptions<T>* options;
   const T* peephole;  // (3, U, lanes): of i, f, o; null without peepholes
+  // W_hr as panels (P / lanes, H, lanes), and transposed (U, P, lanes); null without a projection.
+  const T *projection, *projection_t;
+
+  const Noise<T>* noise;  // of a varied cell in training; else null
 
   // Kept for backward, null in inference.
   T* gates;  // (U, R, slots, lanes): activated gates; backward turns them into the gate gradients in place
-  T* cells;  // (U, R, lanes): c of every step (LSTM)
+  T* cells;  // (U, R, lanes): c of every step (LSTM); with a projection backward leaves o tanh(c) there
 
   // Backward.
-  TimeMajorView<const T> dy;    // data may be null: zeros
+  TimeMajorView<const T> dy;    // (T, B, P); data may be null: zeros
   StateView<const T> dhn, dcn;  // data may be null: zeros
   StateView<T> dh0, dc0;
   TimeMajorView<T> dx;  // data may be null: not wanted
   bool add_to_dx;       // the second direction adds to what the first one wrote
   T* dw;                // (U, I + 1, vectors, lanes): packed gradient of W_ih; row I is the bias
-  T* dr;                // (U, H + 1, vectors, lanes): packed gradient of W_hh; row H is the bias
+  T* dr;                // (U, P + 1, vectors, lanes): packed gradient of W_hh; row P is the bias
   T* dpeephole;         // (3, U, lanes)
+  T* dh;                // (P / lanes, R, lanes): dL/dh of every step, with a projection
+  T* dprojection;       // (P / lanes, H + 1, lanes): packed gradient of W_hr; its last row is not used
 
   T* workspace;  // of all threads; size from CellKernels::workspace
 };

@@ -9,7 +9,8 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
   const Problem& p = call.problem;
   const Plan plan = plan_for(call, Pass::backward);
   const CellKernels<T>& cell = cell_kernels<T>(p);
-  const int64_t units = unit_blocks<T>(p), lanes = kernels<T>().lanes, D = p.num_directions, G = p.layout.gates;
+  const int64_t units = unit_blocks<T>(p), lanes = kernels<T>().lanes, D = p.num_directions, G = p.layout.gates,
+                P = p.output_size();
   Layers<T> layers(call);
   SegmentStates<T> segments(call);
   segments.attach(call, layers.slabs());
@@ -24,11 +25,11 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
   TimeMajorView<const T> dy = grad.dy;
   for (int64_t l = p.num_layers - 1; l >= 0; --l) {
     TimeMajorView<T> dx = grad.dx;
-    if (l > 0) dx = {allocate(places * D * p.hidden_size), p.B * D * p.hidden_size, D * p.hidden_size};
+    if (l > 0) dx = {allocate(places * D * P), p.B * D * P, D * P};
     for (int64_t d = 0; d < D; ++d) {
       const size_t slab = static_cast<size_t>(l * D + d);
       Sequence<T>& seq = layers.slabs()[slab];
-      seq.dy = {dy.data ? dy.data + d * p.hidden_size : nullptr, dy.step, dy.batch};
+      seq.dy = {dy.data ? dy.data + d * P : nullptr, dy.step, dy.batch};
       seq.dx = dx;
       seq.add_to_dx = d > 0;
       seq.dhn = grad.slabs[slab].dhn;
@@ -36,8 +37,12 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       seq.dcn = grad.slabs[slab].dcn;
       seq.dc0 = grad.slabs[slab].dc0;
       seq.dw = allocate(units * (seq.I + 1) * G * lanes);
-      seq.dr = allocate(units * (seq.H + 1) * G * lanes);
+      seq.dr = allocate(units * (P + 1) * G * lanes);
       if (seq.peephole) seq.dpeephole = allocate(3 * units * lanes);
+      if (!seq.projection) continue;
+      const int64_t vectors_of_h = (P + lanes - 1) / lanes;
+      seq.dh = allocate(vectors_of_h * call.rows->rows() * lanes);
+      seq.dprojection = allocate(vectors_of_h * (seq.H + 1) * lanes);
     }
     dy = {dx.data, dx.step, dx.batch};
   }
@@ -59,7 +64,7 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       for (size_t d = 0; d < layers[l].size(); ++d) {
         if (!grad.slabs[l * layers[l].size() + d].wants_weights()) continue;
         if (!cell.weight_gradient(layers[l][d], everyone)) return;
-        if (cell.peephole_gradient && !cell.peephole_gradient(layers[l][d], everyone)) return;
+        if (cell.option_gradients && !cell.option_gradients(layers[l][d], everyone)) return;
       }
       if (l == 0 && thread.rank == 0) {
         thread.region->finish();
@@ -72,15 +77,16 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       const Sequence<T>& seq = layers.slabs()[slab];
       const auto& to = grad.slabs[slab];
       if (!to.wants_weights()) continue;
-      const auto inputs = everyone.part_of(seq.I + 1), units_of_h = everyone.part_of(seq.H + 1);
+      const auto inputs = everyone.part_of(seq.I + 1), units_of_h = everyone.part_of(P + 1);
       const Blocks shape(seq.H, G, lanes, p.values_per_operand());
       add_unpacked(seq.dw, p.layout, p.layout.input_order, shape, seq.H, seq.I, inputs.begin, inputs.end, to.weight_ih,
                    to.bias_ih);
       if (p.layout.two_products)
         add_unpacked_gates(seq.dr, p.layout, shape, seq.H, units_of_h.begin, units_of_h.end, to.weight_hh, to.bias_hh);
       else
-        add_unpacked(seq.dr, p.layout, p.layout.recurrent_order, shape, seq.H, seq.H, units_of_h.begin, units_of_h.end,
+        add_unpacked(seq.dr, p.layout, p.layout.recurrent_order, shape, seq.H, P, units_of_h.begin, units_of_h.end,
                      to.weight_hh, to.bias_hh);
+      if (seq.dprojection && to.weight_hr && thread.rank == 0) add_projection(seq.dprojection, P, seq.H, to.weight_hr);
       if (seq.dpeephole && to.peephole && thread.rank == 0) add_peepholes(seq.dpeephole, seq.H, to.peephole);
     }
   });

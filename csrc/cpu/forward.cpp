@@ -43,8 +43,14 @@ template <class T> CellOptions<T> cell_options(const Problem& p) {
     f.high = kernels<T>().value_at(f, clip);
     return f;
   };
-  return {at(p.options.gate), at(p.options.candidate), at(p.options.output), clip,
-          p.options.coupled,  p.options.peephole};
+  return {at(p.options.gate),
+          at(p.options.candidate),
+          at(p.options.output),
+          clip,
+          p.options.coupled,
+          p.options.peephole,
+          static_cast<T>(p.options.h_zoneout),
+          static_cast<T>(p.options.c_zoneout)};
 }
 
 template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass) {
@@ -95,7 +101,7 @@ template <class T> void run_forward(ForwardCall<T>& call, const Interrupt& inter
   run_plan(plan, plan.threads, interrupt, [&](Thread& thread, const Plan& actual) {
     if (!call.rows->full())
       for (size_t l = 0; l < layers.size(); ++l)
-        clear_padding(*call.rows, p, call.y[l], p.num_directions * p.hidden_size, thread.rank, actual.threads,
+        clear_padding(*call.rows, p, call.y[l], p.num_directions * p.output_size(), thread.rank, actual.threads,
                       [&] { return thread.region->poll(thread.rank); });
     if (actual.scheme == Scheme::by_layer)
       return follow_layers(layers, units, progress, thread, cell_kernels<T>(p).forward);

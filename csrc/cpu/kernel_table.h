@@ -16,7 +16,7 @@ template <class T> struct CellKernels {
   bool (*backward)(const Sequence<T>&, const Share&);
   bool (*input_gradient)(const Sequence<T>&, const Share&);
   bool (*weight_gradient)(const Sequence<T>&, const Share&);
-  bool (*peephole_gradient)(const Sequence<T>&, const Share&);  // null: the cell has none
+  bool (*option_gradients)(const Sequence<T>&, const Share&);  // of peepholes and W_hr; null: the cell has none
 };
 
 template <class T> struct Kernels {

@@ -34,6 +34,8 @@ template <class T> void set_weights(Sequence<T>& seq, const PackedWeights<T>& w)
   seq.recurrent_scales = w.recurrent_scales.get();
   seq.input_excess = w.input_excess.get();
   seq.recurrent_excess = w.recurrent_excess.get();
+  seq.projection = w.projection.get();
+  seq.projection_t = w.projection_t.get();
 }
 
 template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t layer, int64_t direction) {
@@ -44,15 +46,17 @@ template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t l
   seq.I = p.layer_input(layer);
   seq.widest_input = p.widest_input();
   seq.H = p.hidden_size;
+  seq.P = p.output_size();
   seq.options = is_varied(p.cell) ? &call.options : nullptr;
   seq.reverse = p.is_reverse(direction);
   seq.ragged = &call.rows->ragged();
   seq.x = layer == 0 ? call.x : TimeMajorView<const T>{call.y[l - 1].data, call.y[l - 1].step, call.y[l - 1].batch};
-  seq.y = {call.y[l].data + direction * p.hidden_size, call.y[l].step, call.y[l].batch};
+  seq.y = {call.y[l].data + direction * p.output_size(), call.y[l].step, call.y[l].batch};
   seq.h0 = slab.h0;
   seq.hn = slab.hn;
   seq.c0 = slab.c0;
   seq.cn = slab.cn;
+  seq.noise = slab.noise;
   set_weights(seq, *slab.weights);
   seq.input_planes = p.input_planes(layer);
   seq.gates = slab.gates.get();

@@ -28,6 +28,9 @@ Gates gates_from(const CellLayout& layout, int begin, int count) {
   return some;
 }
 
+// A matrix that is no gate's.
+const Gates one_gate{{.gates = 1}, {0}};
+
 void proceed(Counted& counted, int64_t elements) {
   if (!counted.go_on_after(elements)) throw Interrupted();
 }
@@ -224,12 +227,16 @@ std::shared_ptr<PackedWeights<T>> WeightCache<T>::packed(const WeightArrays<T>& 
   if (layout_.two_products)
     pack_gates(w.weight_hh, layout_, blocks, H_, training, counted, *fresh);
   else
-    fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
+    fresh->recurrent = pack(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, P_, counted);
   if (w.peephole) fresh->peephole = pack_peepholes(w.peephole, H_);
+  const Blocks of_h(P_, 1, L, 1);
+  if (w.weight_hr) fresh->projection = pack(w.weight_hr, one_gate.layout, one_gate.order, of_h, P_, H_, counted);
+  if (w.weight_hr && training)
+    fresh->projection_t = pack_transposed(w.weight_hr, one_gate.layout, one_gate.order, of_h, P_, H_, counted);
   if (training) {
     fresh->input_t = pack_transposed(w.weight_ih, layout_, layout_.input_order, blocks, H_, I_, counted);
     if (!layout_.two_products)
-      fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, H_, counted);
+      fresh->recurrent_t = pack_transposed(w.weight_hh, layout_, layout_.recurrent_order, blocks, H_, P_, counted);
   }
   if (values_ == 2) {
     const int64_t width = layout_.gates * L, last_width = row_width(blocks, blocks.units - 1);
@@ -267,10 +274,11 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
     }
   };
   look_at(w.weight_ih, rows * I_ * weight_size);
-  look_at(w.weight_hh, rows * H_ * weight_size);
+  look_at(w.weight_hh, rows * P_ * weight_size);
   for (const T* per_row : {w.bias_ih, w.bias_hh, w.scale_ih, w.scale_hh})
     if (per_row) look_at(per_row, rows * size);
   if (w.peephole) look_at(w.peephole, 3 * H_ * size);
+  if (w.weight_hr) look_at(w.weight_hr, P_ * H_ * size);
   {
     const std::lock_guard<std::mutex> lock(weights_lock(this));
     if (serves(training) && std::equal(state, state + 32, fingerprint_)) {
@@ -310,6 +318,11 @@ void add_unpacked_gates(const T* packed, const CellLayout& layout, const Blocks&
   }
 }
 
+template <class T> void add_projection(const T* packed, int64_t P, int64_t H, T* grad) {
+  const Blocks of_h(P, 1, kernels<T>().lanes, 1);
+  add_unpacked<T>(packed, one_gate.layout, one_gate.order, of_h, P, H, 0, H, grad, nullptr);
+}
+
 template <class T> void add_peepholes(const T* packed, int64_t H, T* grad) {
   const int64_t lanes = kernels<T>().lanes, row = (H + lanes - 1) / lanes * lanes;
   for (int64_t gate = 0; gate < 3; ++gate)
@@ -343,6 +356,7 @@ void unpack_saved(const Problem& p, const Ragged& ragged, bool reverse, int64_t 
   template void add_unpacked(const T*, const CellLayout&, const int (&)[4], const Blocks&, int64_t, int64_t, int64_t, \
                              int64_t, T*, T*);                                                                        \
   template void add_unpacked_gates(const T*, const CellLayout&, const Blocks&, int64_t, int64_t, int64_t, T*, T*);    \
+  template void add_projection(const T*, int64_t, int64_t, T*);                                                       \
   template void add_peepholes(const T*, int64_t, T*);                                                                 \
   template void unpack_saved(const Problem&, const Ragged&, bool, int64_t, const T*, T*, const Interrupt&);
 FUSEDRNN_INSTANTIATE(float)

@@ -17,16 +17,18 @@
 
 namespace fusedrnn {
 
-// The arrays of one direction of one layer; biases and peepholes may be null.
+// The arrays of one direction of one layer; biases, peepholes and W_hr may be null.
 template <class T> struct WeightArrays {
   const T *weight_ih, *weight_hh, *bias_ih, *bias_hh, *peephole = nullptr;
   const T *scale_ih = nullptr, *scale_hh = nullptr;  // (G*H,): of weights in 8 bits, which then are int8_t
+  const T* weight_hr = nullptr;
 };
 
 template <class T> struct PackedWeights {
   Buffer<T> input, recurrent, input_bias, recurrent_bias;
-  Buffer<T> input_t, recurrent_t;  // for backward; empty until wanted
-  Buffer<T> peephole;              // (3, U, lanes); empty without
+  Buffer<T> input_t, recurrent_t;      // for backward; empty until wanted
+  Buffer<T> peephole;                  // (3, U, lanes); empty without
+  Buffer<T> projection, projection_t;  // W_hr; empty without
   // Of weights in 8 bits: Sequence::input_scales and so on.
   Buffer<T> input_scales, recurrent_scales;
   Buffer<int32_t> input_excess, recurrent_excess;
@@ -34,9 +36,12 @@ template <class T> struct PackedWeights {
 
 template <class T> class WeightCache {
  public:
-  // values: weights that share an operand of the products (Problem::values_per_operand).
-  WeightCache(const CellLayout& layout, int64_t input_size, int64_t hidden_size, int values)
-      : layout_(layout), I_(input_size), H_(hidden_size), values_(values) {}
+  WeightCache(const Problem& problem, int64_t layer)
+      : layout_(problem.layout),
+        I_(problem.layer_input(layer)),
+        H_(problem.hidden_size),
+        P_(problem.output_size()),
+        values_(problem.values_per_operand()) {}
 
   // The packed form of these weights; `training` asks for the transposed copies too. Weights that were given with the
   // same serial number before, not 0, are known to be the same; others are compared by their fingerprint. Safe to call
@@ -46,8 +51,8 @@ template <class T> class WeightCache {
 
  private:
   const CellLayout layout_;
-  const int64_t I_, H_;
-  const int values_;
+  const int64_t I_, H_, P_;
+  const int values_;  // weights that share an operand of the products
   std::shared_ptr<const PackedWeights<T>> packed_;
   uint64_t fingerprint_[32] = {};
   int64_t serial_ = 0;
@@ -66,6 +71,9 @@ void add_unpacked(const T* packed, const CellLayout& layout, const int (&order)[
 template <class T>
 void add_unpacked_gates(const T* packed, const CellLayout& layout, const Blocks& blocks, int64_t H, int64_t begin,
                         int64_t end, T* grad, T* bias);
+
+// (P / lanes, H + 1, lanes), as the kernels have dW_hr, added to (P, H).
+template <class T> void add_projection(const T* packed, int64_t P, int64_t H, T* grad);
 
 // (3, U, lanes), as the kernels have peepholes, added to (3*H,).
 template <class T> void add_peepholes(const T* packed, int64_t H, T* grad);

@@ -14,7 +14,11 @@ namespace fusedrnn {
 template <class T> class SegmentStates {
  public:
   explicit SegmentStates(const ForwardCall<T>& call)
-      : order_(*call.rows), B_(call.problem.B), H_(call.problem.hidden_size), count_(call.rows->ragged().batch) {}
+      : order_(*call.rows),
+        B_(call.problem.B),
+        H_(call.problem.hidden_size),
+        P_(call.problem.output_size()),
+        count_(call.rows->ragged().batch) {}
 
   // Sets the states of the sequences, a slab each.
   void attach(const ForwardCall<T>& call, std::span<Sequence<T>> slabs) {
@@ -22,10 +26,10 @@ template <class T> class SegmentStates {
     for (size_t i = 0; i < slabs.size(); ++i) {
       Sequence<T>& seq = slabs[i];
       const auto& slab = call.slabs[i];
-      seq.h0 = initial(slab.h0, slab.h_restart, seq.reverse);
-      seq.c0 = initial(slab.c0, slab.c_restart, seq.reverse);
-      seq.hn = fresh();
-      if (slab.cn.data) seq.cn = fresh();
+      seq.h0 = initial(slab.h0, slab.h_restart, seq.reverse, P_);
+      seq.c0 = initial(slab.c0, slab.c_restart, seq.reverse, H_);
+      seq.hn = fresh(P_);
+      if (slab.cn.data) seq.cn = fresh(H_);
     }
   }
 
@@ -41,10 +45,10 @@ template <class T> class SegmentStates {
     if (!order_.segmented()) return;
     for (size_t i = 0; i < slabs.size(); ++i) {
       Sequence<T>& seq = slabs[i];
-      seq.dhn = at_exit(grad.slabs[i].dhn, seq.reverse);
-      seq.dcn = at_exit(grad.slabs[i].dcn, seq.reverse);
-      seq.dh0 = fresh();
-      if (grad.slabs[i].dc0.data) seq.dc0 = fresh();
+      seq.dhn = at_exit(grad.slabs[i].dhn, seq.reverse, P_);
+      seq.dcn = at_exit(grad.slabs[i].dcn, seq.reverse, H_);
+      seq.dh0 = fresh(P_);
+      if (grad.slabs[i].dc0.data) seq.dc0 = fresh(H_);
     }
   }
 
@@ -65,23 +69,24 @@ template <class T> class SegmentStates {
   }
   bool enters_with_given(int64_t b, bool reverse) const { return reverse || !order_.restarts_at_once(b); }
 
-  StateView<T> fresh() {
-    storage_.emplace_back(count_ * H_);
-    return {storage_.back().get(), H_};
+  StateView<T> fresh(int64_t size) {
+    storage_.emplace_back(count_ * size);
+    return {storage_.back().get(), size};
   }
   T* row(const StateView<T>& states, int64_t i) const { return states.data + i * states.stride; }
 
-  StateView<const T> initial(const StateView<const T>& given, const StateView<const T>& restart, bool reverse) {
+  StateView<const T> initial(const StateView<const T>& given, const StateView<const T>& restart, bool reverse,
+                             int64_t size) {
     if (!given.data && !restart.data) return {};
-    const StateView<T> all = fresh();
+    const StateView<T> all = fresh(size);
     for (int64_t b = 0; b < B_; ++b) {
       const int64_t enters = enters_with_given(b, reverse) ? entry(b, reverse) : -1;
       for (int64_t i = order_.first_segment(b); i < order_.first_segment(b + 1); ++i) {
         const StateView<const T>& from = i == enters ? given : restart;
         if (from.data)
-          std::copy_n(from.data + b * from.stride, H_, row(all, i));
+          std::copy_n(from.data + b * from.stride, size, row(all, i));
         else
-          std::fill_n(row(all, i), H_, T(0));
+          std::fill_n(row(all, i), size, T(0));
       }
     }
     return {all.data, all.stride};
@@ -89,14 +94,14 @@ template <class T> class SegmentStates {
 
   void store_final(const StateView<T>& all, const StateView<T>& to, bool reverse) const {
     if (!to.data) return;
-    for (int64_t b = 0; b < B_; ++b) std::copy_n(row(all, exit(b, reverse)), H_, to.data + b * to.stride);
+    for (int64_t b = 0; b < B_; ++b) std::copy_n(row(all, exit(b, reverse)), all.stride, to.data + b * to.stride);
   }
 
-  StateView<const T> at_exit(const StateView<const T>& given, bool reverse) {
+  StateView<const T> at_exit(const StateView<const T>& given, bool reverse, int64_t size) {
     if (!given.data) return {};
-    const StateView<T> all = fresh();
-    std::fill_n(all.data, count_ * H_, T(0));
-    for (int64_t b = 0; b < B_; ++b) std::copy_n(given.data + b * given.stride, H_, row(all, exit(b, reverse)));
+    const StateView<T> all = fresh(size);
+    std::fill_n(all.data, count_ * size, T(0));
+    for (int64_t b = 0; b < B_; ++b) std::copy_n(given.data + b * given.stride, size, row(all, exit(b, reverse)));
     return {all.data, all.stride};
   }
 
@@ -105,17 +110,17 @@ template <class T> class SegmentStates {
     for (int64_t b = 0; b < B_ && given.data; ++b) {
       const int64_t enters = enters_with_given(b, reverse) ? entry(b, reverse) : -1;
       T* to = given.data + b * given.stride;
-      std::fill_n(to, H_, T(0));
-      if (restart.data) std::fill_n(restart.data + b * restart.stride, H_, T(0));
+      std::fill_n(to, all.stride, T(0));
+      if (restart.data) std::fill_n(restart.data + b * restart.stride, all.stride, T(0));
       for (int64_t i = order_.first_segment(b); i < order_.first_segment(b + 1); ++i) {
         T* sum = i == enters ? to : restart.data ? restart.data + b * restart.stride : nullptr;
-        for (int64_t h = 0; sum && h < H_; ++h) sum[h] += row(all, i)[h];
+        for (int64_t h = 0; sum && h < all.stride; ++h) sum[h] += row(all, i)[h];
       }
     }
   }
 
   const RowOrder& order_;
-  const int64_t B_, H_, count_;
+  const int64_t B_, H_, P_, count_;
   std::vector<Buffer<T>> storage_;
 };
 

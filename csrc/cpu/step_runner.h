@@ -16,7 +16,7 @@ template <class T> class StepRunner {
   void step(StateView<const T> x, StateView<T> out);  // (B, I) -> (B, H) of the last layer
   // The same for a step that takes long. Throws Interrupted if the user stopped it; the state is then what it was.
   void long_step(StateView<const T> x, StateView<T> out, const Interrupt& interrupt);
-  T* h() { return h_.get(); }  // (layers, B, H)
+  T* h() { return h_.get(); }  // (layers, B, P)
   T* c() { return c_.get(); }
 
  private:

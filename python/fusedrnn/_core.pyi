@@ -35,6 +35,7 @@ class Stack:
         compute_dtype: str = "",
         options: tuple[Any, ...] | None = None,
         int8_planes: int = 0,
+        proj_size: int = 0,
     ) -> None: ...
     def forward(
         self,
@@ -49,6 +50,7 @@ class Stack:
         resets: Any = None,
         h_restart: NDArray[Any] | None = None,
         c_restart: NDArray[Any] | None = None,
+        factors: tuple[NDArray[Any] | None, ...] | None = None,
     ) -> tuple[NDArray[Any], NDArray[Any], Any, Any]: ...
     def stream(self, weights: Sequence[NDArray[Any]], batch_size: int) -> Stream: ...
     def plan(self, time: int, batch: int) -> str: ...

@@ -228,6 +228,7 @@ def recurrent_parameters(
     dtype: np.dtype[Any],
     rng: np.random.Generator,
     init: Init = "default",
+    proj_size: int = 0,
 ) -> dict[str, NDArray[Any]]:
     """Return the parameters of one layer in one direction, with torch's names, shapes and gate order.
 
@@ -247,11 +248,13 @@ def recurrent_parameters(
         default: ``RecurrentInit()``: per gate Glorot for the input weights and orthogonal for the recurrent ones,
         biases 0 except the LSTM's forget gate, which starts at 1 in bias_ih. spectral: Glorot for the recurrent ones,
         too, with a spectral norm of at most 1. torch: everything from U(-1/sqrt(H), 1/sqrt(H)).
+    proj_size : int
+        P, less than H; 0: h is not projected. With a projection weight_hh and weight_hr are Glorot's but for torch.
 
     Returns
     -------
     dict
-        weight_ih (G*H, I), weight_hh (G*H, H), and with ``bias`` bias_ih and bias_hh (G*H,).
+        weight_ih (G*H, I), weight_hh (G*H, H or P), with ``bias`` bias_ih and bias_hh (G*H,), with P weight_hr (P, H).
 
     Raises
     ------
@@ -263,10 +266,13 @@ def recurrent_parameters(
     check_init(cell.upper(), init, recurrent=True)
     gates = GATES[cell]
     rows = gates * hidden_size
-    claim_parameters(cell.upper(), rows * (input_size + hidden_size + 2 * bias), dtype)
-    shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, input_size), "weight_hh": (rows, hidden_size)}
+    read = proj_size or hidden_size
+    claim_parameters(cell.upper(), rows * (input_size + read + 2 * bias) + proj_size * hidden_size, dtype)
+    shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, input_size), "weight_hh": (rows, read)}
     if bias:
         shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+    if proj_size:
+        shapes["weight_hr"] = (proj_size, hidden_size)
     if init == "torch":
         return {name: torch_uniform(shape, hidden_size, dtype, rng) for name, shape in shapes.items()}
 
@@ -275,7 +281,12 @@ def recurrent_parameters(
     blocks = [slice(gate * hidden_size, (gate + 1) * hidden_size) for gate in range(gates)]
     for block in blocks:
         params["weight_ih"][block] = glorot_uniform((hidden_size, input_size), dtype, rng)
-        params["weight_hh"][block] = recipe.recurrent_block(hidden_size, dtype, rng)
+        if proj_size:  # not square
+            params["weight_hh"][block] = glorot_uniform((hidden_size, proj_size), dtype, rng)
+        else:
+            params["weight_hh"][block] = recipe.recurrent_block(hidden_size, dtype, rng)
+    if proj_size:
+        params["weight_hr"][...] = glorot_uniform((proj_size, hidden_size), dtype, rng)
     if bias:
         for gate, values in recipe.gate_biases(cell, hidden_size, rng).items():
             params["bias_ih"][blocks[gate]] = values

@@ -118,11 +118,11 @@ UNIT_TEST(next_weights_are_fetched_once) {
   for (int64_t left = 7; left >= 0; --left) {
     const Place at{0, 0, 0, left, 2, 0};
     const float* w = weights.from(0, 0);
-    Ahead<float> ahead = weights.ahead<1>(at, w, K, 0, cached_bytes + 1);
+    Ahead<float> ahead = weights.ahead(1, at, w, K, 0, cached_bytes + 1);
     CHECK((ahead.step == 0) == (left >= vectors));
     for (int64_t k = 0; k < K && ahead.step; ++k, ahead.at += ahead.step)
       ++fetched[static_cast<size_t>(ahead.at - memory.data())];
-    CHECK(weights.ahead<1>(at, w, K, 0, cached_bytes).step == 0);
+    CHECK(weights.ahead(1, at, w, K, 0, cached_bytes).step == 0);
   }
   for (size_t i = 0; i < fetched.size(); ++i) CHECK(fetched[i] == (i >= 2 * K * vectors * L && i % L == 0 ? 1 : 0));
 }

@@ -24,7 +24,7 @@ template <class Shape, class T, class E> void parts_are_apart(int64_t H, int64_t
   constexpr int64_t L = Vec<T>::lanes, values = Operand<E>::values;
   const Ragged ragged{3, B, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   Sequence<T> seq{};
-  seq.I = I, seq.H = H, seq.widest_input = I, seq.ragged = &ragged;
+  seq.I = I, seq.H = seq.P = H, seq.widest_input = I, seq.ragged = &ragged;
   T here{};
   if (training) seq.gates = &here;
   std::vector<T> memory(static_cast<size_t>(Workspace<Shape, T, E>(seq, threads).total));

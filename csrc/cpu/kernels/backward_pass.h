@@ -1,6 +1,7 @@
 // The time loop of backward: one direction of one layer, all cells of one shape.
 #pragma once
 #include "cpu/kernels/gate_gradients.h"
+#include "cpu/kernels/hidden_projection.h"
 #include "cpu/kernels/panel_tile.h"
 #include "cpu/kernels/rows.h"
 #include "cpu/kernels/time_loop.h"
@@ -19,6 +20,8 @@ template <class C, class T, class E> struct BackwardPass {
   static constexpr int swept = C::two_products ? G - 1 : G;  // gates that read h
   static constexpr int64_t runs_per_piece = units_per_piece<T>(swept);
 
+  static constexpr bool may_project = C::has_cell_state && values == 1;
+
   using Panel = PanelTile<E>;
 
   // Cells [first, first + N) of a tile, whose dL/dh is dh.
@@ -29,9 +32,10 @@ template <class C, class T, class E> struct BackwardPass {
     const Sequence<T>* seq;
     const Blocks* blocks;
     int64_t row, total_rows;
-    T *carry, *dc;  // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc, or what is between two
-                    // products
-    int64_t step;   // -1: the initial state
+    T *carry, *dc;       // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc
+    T* between;          // (B, row): sums of the second product of a step
+    Share::Range units;  // the blocks of h that are this thread's
+    int64_t step;        // -1: the initial state
     int64_t j0;
     const Finish* finish_cells;  // by N
   };
@@ -54,19 +58,43 @@ template <class C, class T, class E> struct BackwardPass {
     const bool goes_on = (at.piece + 1) * a.runs_per_piece < a.run.runs;
     for (int r = 0; r < rows; ++r) {
       const T* dy = adds_dy ? row_of(seq.dy, seq, a.step, j0 + r) + at.unit * L : nullptr;
+      const T* factor = factor_row(seq, j0 + r);
       T* carry = a.carry + (j0 + r) * a.row + at.unit * L;
       for (int u = 0; u < units; ++u) {
-        V sum = dh[r * units + u] + V::load(carry + u * L);
-        if (adds_dy) sum = sum + load_within(dy, u * L, seq.H - at.unit * L);
+        V sum = dh[r * units + u];
+        if (factor) sum = sum * load_within(factor, (at.unit + u) * L, seq.P);
+        sum = sum + V::load(carry + u * L);
+        if (adds_dy) sum = sum + load_within(dy, u * L, seq.P - at.unit * L);
         dh[r * units + u] = sum;
         if (goes_on)
           sum.store(carry + u * L);
         else if (a.step < 0)
-          store_within(sum, seq.dh0.data + seq.ragged->state[j0 + r] * seq.dh0.stride, (at.unit + u) * L, seq.H);
+          store_within(sum, seq.dh0.data + seq.ragged->state[j0 + r] * seq.dh0.stride, (at.unit + u) * L, seq.P);
       }
     }
     if (goes_on || a.step < 0) return;
+    if constexpr (may_project)
+      if (seq.projection) return keep(a, at, dh, rows, units);
     for_groups(rows * units, [&](int N, int i) FUSEDRNN_BODY { a.finish_cells[N](a, dh + i, j0, at.unit, i, units); });
+  }
+
+  // With a projection: dh, which W_hr^T leads to the cells.
+  static void keep(const Args& a, const Place& at, const V* dh, int rows, int units) {
+    for (int64_t j = a.j0 + at.row; j < a.j0 + at.row + rows; ++j)
+      for (int64_t unit = at.unit; unit < at.unit + units; ++unit, ++dh)
+        dh->store(a.seq->dh + (unit * a.total_rows + a.seq->ragged->first[a.step] + j) * L);
+  }
+  static void finish_projected(const typename Panel::Args& panel, const Place& at, V* dh, int rows, int units) {
+    const Args& a = static_cast<const Args&>(panel);
+    const bool goes_on = (at.piece + 1) * a.runs_per_piece < a.run.runs;
+    for (int i = 0; i < rows * units; ++i) {
+      T* sum = a.between + (a.j0 + at.row + i / units) * a.row + (at.unit + i % units) * L;
+      if (at.piece) dh[i] = V::load(sum) + dh[i];
+      if (goes_on) dh[i].store(sum);
+    }
+    if (goes_on) return;
+    for_groups(rows * units,
+               [&](int N, int i) FUSEDRNN_BODY { a.finish_cells[N](a, dh + i, a.j0 + at.row, at.unit, i, units); });
   }
 
   // between: of a cell with two products, what follows that of the last gate.
@@ -90,6 +118,8 @@ template <class C, class T, class E> struct BackwardPass {
     a.total_rows = ragged.rows();
     a.carry = space.h(0);
     a.dc = space.c();
+    a.between = space.between();
+    a.units = blocks_of_h(seq, share);
     a.finish_cells = finish_cells;
     load_state(a, share);
     Args last = a;
@@ -101,12 +131,25 @@ template <class C, class T, class E> struct BackwardPass {
       last.prepare = nullptr;
       last.finish = between;
     }
+    if constexpr (may_project)
+      if (seq.projection) {
+        const int64_t of_h = ceil_div(seq.P, L);
+        Panel::set_weights(last, seq.projection_t, seq.P,
+                           (share.unit_end - share.unit_begin) * seq.P * L * int64_t(sizeof(T)));
+        last.row_stride = L;
+        last.run = {of_h, L, ragged.rows() * L, seq.P - (of_h - 1) * L, 0};
+        last.runs_per_piece = piece_length / L;
+        last.prepare = nullptr;
+        last.finish = finish_projected;
+        // A thread has other blocks of h than of c.
+        if (share.shares_steps && !share.barrier(share.context)) return false;
+      }
     int64_t later = 0;  // samples that have a later step
     for (a.step = ragged.steps - 1; a.step >= -1; --a.step) {
       const int64_t now = a.step >= 0 ? ragged.count(a.step) : ragged.batch;
       if (!sweep(a, share, 0, later, blocks.units) || !sweep(a, share, later, now, 0)) return false;
       if (share.shares_steps && !share.barrier(share.context)) return false;
-      if constexpr (C::two_products) {
+      if (C::two_products || (may_project && seq.projection)) {
         last.step = a.step;
         if (a.step >= 0 && !sweep_last(last, share, now)) return false;
         if (share.shares_steps && !share.barrier(share.context)) return false;
@@ -127,14 +170,18 @@ template <class C, class T, class E> struct BackwardPass {
     a.run.runs = runs;
     a.rows = operands<E>(a.seq->gates + (a.seq->ragged->first[a.step + 1] + low) * S * L) + rec * L / values;
     const int64_t pieces = runs ? ceil_div(runs, runs_per_piece) : 1;
-    return Panel::sweep(a, share, high - low, share.unit_begin, share.unit_end, pieces, a.step & 1);
+    return Panel::sweep(a, share, high - low, a.units.begin, a.units.end, pieces, a.step & 1);
   }
 
   // The second product, of all samples below `high` that are this thread's.
   static bool sweep_last(Args& a, const Share& share, int64_t high) {
     const int64_t n = smaller(high, share.sample_end) - share.sample_begin;
     a.j0 = share.sample_begin;
-    a.rows = operands<E>(a.seq->gates + (a.seq->ragged->first[a.step] + a.j0) * S * L) + (rec + swept) * L;
+    const int64_t row = a.seq->ragged->first[a.step] + a.j0;
+    if constexpr (C::two_products)
+      a.rows = operands<E>(a.seq->gates + row * S * L) + (rec + swept) * L;
+    else
+      a.rows = operands<E>(a.seq->dh + row * L);
     return Panel::sweep(a, share, n, share.unit_begin, share.unit_end, ceil_div(a.run.runs, a.runs_per_piece),
                         a.step & 1);
   }
@@ -142,15 +189,15 @@ template <class C, class T, class E> struct BackwardPass {
   static void load_state(const Args& a, const Share& share) {
     const Sequence<T>& seq = *a.seq;
     each_state<L>(share, a.row, [&](int64_t j, int64_t unit, int64_t at) FUSEDRNN_BODY {
-      read_state(seq, seq.dhn, j, unit).store(a.carry + at);
-      if (C::has_cell_state) read_state(seq, seq.dcn, j, unit).store(a.dc + at);
+      read_state(seq, seq.dhn, j, unit, seq.P).store(a.carry + at);
+      if (C::has_cell_state) read_state(seq, seq.dcn, j, unit, seq.H).store(a.dc + at);
     });
   }
 
   static void store_dc0(const Args& a, const Share& share) {
     const Sequence<T>& seq = *a.seq;
     each_state<L>(share, a.row, [&](int64_t j, int64_t unit, int64_t at) FUSEDRNN_BODY {
-      write_state(seq, seq.dc0, j, unit, V::load(a.dc + at));
+      write_state(seq, seq.dc0, j, unit, V::load(a.dc + at), seq.H);
     });
   }
 };

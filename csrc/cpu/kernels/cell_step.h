@@ -56,9 +56,10 @@ template <class C, class T, class E> struct ForwardCell {
     const Sequence<T>& seq = *a.seq;
     Slots<N> s{a, acc, piece, {}, {}, {}};
     W h0, c(T(0));
-    int64_t at[N];
+    int64_t at[N], sample[N];
     each<N>([&](auto n) FUSEDRNN_BODY {
       const int r = (first + n) >> shift, u = (first + n) & (units - 1);
+      sample[n] = j0 + r;
       s.z[n] = z + u * z_unit + r * S * L;
       s.unit[n] = unit0 + u;
       s.sample[n] = j0 + r;
@@ -68,22 +69,31 @@ template <class C, class T, class E> struct ForwardCell {
     });
     W h1;
     if constexpr (has_options<C>) {
-      h1 = C::forward(s, h0, c, VariedFunctions<T, N>(seq, s.unit));
+      const VariedFunctions<T, N> fn(seq, a.step, sample, s.unit);
+      const W c0 = c;
+      h1 = C::forward(s, h0, c, fn);
+      if (fn.zones_h()) h1 = fma(fn.h_zone(), h0 - h1, h1);
+      if (C::layout.has_cell_state && fn.zones_c()) c = fma(fn.c_zone(), c0 - c, c);
       // Units past H have no weights, but functions that are not 0 at 0: they must not grow from step to step.
       each<N>([&](auto n) FUSEDRNN_BODY {
         const int64_t left = seq.H - s.unit[n] * L;
         if (left < L) h1.v[n] = first_lanes(h1.v[n], left), c.v[n] = first_lanes(c.v[n], left);
       });
+      if (fn.reads_factored()) {
+        const W read = fn.as_read(h1);
+        each<N>([&](auto n) FUSEDRNN_BODY { read.v[n].store(a.space.operand(a.step + 1) + at[n]); });
+      }
     } else {
       h1 = C::forward(s, h0, c);
     }
     each<N>([&](auto n) FUSEDRNN_BODY {
       const int64_t j = j0 + ((first + n) >> shift), unit = s.unit[n];
       if (C::layout.has_cell_state) c.v[n].store(a.space.c() + at[n]);
-      h1.v[n].store(a.space.h(a.step + 1) + at[n]);
+      const bool projects = has_options<C> && seq.projection;  // then h1 is what W_hr reads
+      h1.v[n].store((projects ? a.space.between() : a.space.h(a.step + 1)) + at[n]);
       if constexpr (values == 2)
         store_rounded(h1.v[n], reinterpret_cast<uint16_t*>(a.space.operand(a.step + 1)) + at[n]);
-      store_within(h1.v[n], a.y_row[j], unit * L, seq.H);
+      if (!projects) store_within(h1.v[n], a.y_row[j], unit * L, seq.H);
       if (C::layout.has_cell_state && seq.gates) c.v[n].store(seq.cells + (unit * a.z_rows + a.z_first + j) * L);
     });
   }
@@ -108,11 +118,12 @@ template <class C, class T, class E> struct BackwardCell {
     const Sequence<T>& seq = *a.seq;
     const Ragged& ragged = *seq.ragged;
     W s[S], dh, h0(T(0)), c0(T(0)), c1(T(0)), dc(T(0));
-    int64_t at[N], blocks[N];
+    int64_t at[N], blocks[N], sample[N];
     T* saved[N];
     each<N>([&](auto n) FUSEDRNN_BODY {
       const int64_t j = j0 + ((first + n) >> shift), unit = unit0 + ((first + n) & (units - 1));
       blocks[n] = unit;
+      sample[n] = j;
       const int64_t b = ragged.state[j], here = unit * a.total_rows + ragged.first[a.step] + j;
       at[n] = j * a.row + unit * L;
       saved[n] = seq.gates + here * S * L;
@@ -130,10 +141,23 @@ template <class C, class T, class E> struct BackwardCell {
         if (const T* h = previous_h(seq, a.step, j)) h0.v[n] = load_within(h, unit * L, seq.H);
     });
     W bypass;
-    if constexpr (has_options<C>)
-      bypass = C::backward(s, h0, c0, c1, dh, dc, VariedFunctions<T, N>(seq, blocks));
-    else
+    if constexpr (has_options<C> && C::layout.has_cell_state)
+      if (seq.projection) {  // its weights read what c is not needed for any more
+        const W left = C::hidden(s[3], c1, VariedFunctions<T, N>(seq, a.step, sample, blocks));
+        each<N>([&](auto n) FUSEDRNN_BODY { left.v[n].store(seq.cells + (saved[n] - seq.gates) / S); });
+      }
+    if constexpr (has_options<C>) {
+      const VariedFunctions<T, N> fn(seq, a.step, sample, blocks);
+      const W dh1 = dh, dc1 = dc;
+      if (fn.zones_h()) dh = fnma(fn.h_zone(), dh, dh);
+      if constexpr (C::layout.has_cell_state)
+        if (fn.zones_c()) c1 = C::cell(s, c0, fn), dc = fnma(fn.c_zone(), dc, dc);
+      bypass = C::backward(s, h0, c0, c1, dh, dc, fn);
+      if (fn.zones_h()) bypass = fma(fn.h_zone(), dh1, bypass);
+      if (C::layout.has_cell_state && fn.zones_c()) dc = fma(fn.c_zone(), dc1, dc);
+    } else {
       bypass = C::backward(s, h0, c0, c1, dh, dc);
+    }
     each<N>([&](auto n) FUSEDRNN_BODY {
       const int64_t distance = a.blocks->distance(unit0 + ((first + n) & (units - 1)));
       // In this order: in a dense block each gate overwrites what the vector of the one before left behind its end.

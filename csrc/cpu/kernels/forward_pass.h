@@ -1,5 +1,6 @@
 // The time loop of forward: one direction of one layer, all cells of one shape.
 #pragma once
+#include "cpu/kernels/hidden_projection.h"
 #include "cpu/kernels/projection.h"
 #include "cpu/kernels/rows.h"
 #include "cpu/kernels/time_loop.h"
@@ -23,7 +24,7 @@ template <class C, class T, class E> struct ForwardPass {
     const Sequence<T>* seq;
     Blocks blocks;
     Workspace<C, T, E> space;
-    PackedMatrix<E, G> weights;  // W_hh; K: of H, in elements of E
+    PackedMatrix<E, G> weights;  // W_hh; K: of P, in elements of E
     const E* h;                  // (B, row) before the current step, as the product reads it
     Factors<E> factors;
     T* z;  // slots of row i of unit u at z + (u*z_rows + i)*S*L
@@ -140,21 +141,34 @@ template <class C, class T, class E> struct ForwardPass {
     }
   }
 
-  // How steps are taken: each is one sweep over W_hh, and its tiles finish their cells.
+  // How steps are taken: each is one sweep over W_hh, and its tiles finish their cells. Then W_hr, if there is one,
+  // makes h of what these have left.
   struct SweptSteps {
     using Ahead = Lookahead<E, G>;
-    SweptSteps(const Args& /*a*/, const Share& /*share*/) {}
-    FUSEDRNN_INLINE bool take(const Args& a, const Share& share, int64_t n, int64_t pieces) {
-      return sweep_blocks<Step, E, !is_quantized<E>>(a, share, a.blocks, n, share.unit_begin, share.unit_end, pieces,
-                                                     a.step & 1);
+    static constexpr bool may_project = C::has_cell_state && values == 1;
+    SweptSteps(const Args& a, const Share& share) : projects_(a.seq->projection) {
+      if constexpr (may_project)
+        if (projects_) projection_.set(a, share);
     }
+    FUSEDRNN_INLINE bool take(const Args& a, const Share& share, int64_t n, int64_t pieces) {
+      if (!sweep_blocks<Step, E, !is_quantized<E>>(a, share, a.blocks, n, share.unit_begin, share.unit_end, pieces,
+                                                   a.step & 1))
+        return false;
+      if constexpr (may_project)
+        if (__builtin_expect(projects_, false)) return projection_.take(a, share, n);
+      return true;
+    }
+
+   private:
+    const bool projects_;
+    HiddenProjection<Args, T> projection_;
   };
 
   template <class Steps = SweptSteps>
   static bool run(const Sequence<T>& seq, const Share& share, const Finish* finish) {
     const Ragged& ragged = *seq.ragged;
     const int64_t j0 = share.sample_begin, row_bytes = (share.unit_end - share.unit_begin) * G * L * int64_t(sizeof(T));
-    const int64_t K = ceil_div(seq.H, values), KI = ceil_div(seq.I, values);
+    const int64_t K = ceil_div(seq.P, values), KI = ceil_div(seq.I, values);
     Args a{
         .seq = &seq,
         .blocks = Blocks(seq.H, G, L, values),
@@ -172,7 +186,7 @@ template <class C, class T, class E> struct ForwardPass {
         .y_row = nullptr,
         .lookahead = nullptr,
     };
-    const int64_t recurrent_pieces = ceil_div(seq.H, longest_piece<E>),
+    const int64_t recurrent_pieces = ceil_div(seq.P, longest_piece<E>),
                   input_pieces = ceil_div(seq.I, longest_piece<E>);
     if (!seq.gates) a.z = a.space.z(share.rank);
     a.z_rows = seq.gates ? ragged.rows() : a.space.chunk_rows;
@@ -233,8 +247,7 @@ template <class C, class T, class E> struct ForwardPass {
       }
       if (end == begin) break;  // the samples of this thread have ended
       const int64_t at_once = looks_ahead ? 0 : rows * planes;
-      if (!sweep_blocks<Project<E, G>, E, !is_quantized<E>>(projection, share, a.blocks, at_once, share.unit_begin,
-                                                            share.unit_end, input_pieces))
+      if (!Project<E, G>::cover(projection, share, at_once, share.unit_begin, share.unit_end, input_pieces))
         return false;
       typename Steps::Ahead lookahead(projection, share, looks_ahead ? rows : 0);
       if constexpr (Steps::Ahead::exists) a.lookahead = looks_ahead ? &lookahead : nullptr;
@@ -279,10 +292,14 @@ template <class C, class T, class E> struct ForwardPass {
   static void load_state(const Args& a, const Share& share) {
     const Sequence<T>& seq = *a.seq;
     each_state<L>(share, a.space.row, [&](int64_t j, int64_t unit, int64_t at) FUSEDRNN_BODY {
-      const V h = read_state(seq, seq.h0, j, unit);
+      const V h = read_state(seq, seq.h0, j, unit, seq.P);
       h.store(a.space.h(0) + at);
-      if constexpr (values == 2) store_rounded(h, reinterpret_cast<uint16_t*>(a.space.operand(0)) + at);
-      if (C::has_cell_state) read_state(seq, seq.c0, j, unit).store(a.space.c() + at);
+      if constexpr (values == 2)
+        store_rounded(h, reinterpret_cast<uint16_t*>(a.space.operand(0)) + at);
+      else if constexpr (values == 1)
+        if (const T* factor = factor_row(seq, j))
+          (h * load_within(factor, unit * L, seq.P)).store(a.space.operand(0) + at);
+      if (C::has_cell_state) read_state(seq, seq.c0, j, unit, seq.H).store(a.space.c() + at);
     });
   }
 
@@ -290,8 +307,8 @@ template <class C, class T, class E> struct ForwardPass {
   static void store_state(const Args& a, const Share& share) {
     const Sequence<T>& seq = *a.seq;
     each_state<L>(share, a.space.row, [&](int64_t j, int64_t unit, int64_t at) FUSEDRNN_BODY {
-      write_state(seq, seq.hn, j, unit, V::load(a.space.h(seq.ragged->length[j]) + at));
-      if (C::has_cell_state) write_state(seq, seq.cn, j, unit, V::load(a.space.c() + at));
+      write_state(seq, seq.hn, j, unit, V::load(a.space.h(seq.ragged->length[j]) + at), seq.P);
+      if (C::has_cell_state) write_state(seq, seq.cn, j, unit, V::load(a.space.c() + at), seq.H);
     });
   }
 };

@@ -3,8 +3,8 @@
 #include "cpu/kernel_table.h"
 #include "cpu/kernels/cell_step.h"
 #include "cpu/kernels/fingerprint.h"
-#include "cpu/kernels/gate_weights.h"
 #include "cpu/kernels/input_gradient.h"
+#include "cpu/kernels/panel_gradients.h"
 #include "cpu/kernels/peephole_gradient.h"
 #include "cpu/kernels/product.h"
 #include "cpu/kernels/roof.h"
@@ -74,6 +74,10 @@ template <class C, class T, class Cell, auto... more> bool run(const Sequence<T>
   }
 }
 
+template <class Shape, class T> bool option_gradients(const Sequence<T>& seq, const Share& share) {
+  return PeepholeGradient<Shape, T>::run(seq, share) && ProjectionGradient<Shape, T>::run(seq, share);
+}
+
 template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
   using Shape = ShapeOf<C>;
   CellKernels<T> table{};
@@ -90,7 +94,7 @@ template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
     table.weight_gradient = WeightGradient<Shape, T, E>::run;
   }
   if constexpr (!is_quantized<E>) table.input_gradient = InputGradient<InputSide<Shape>, T, E>::run;
-  if constexpr (has_options<C> && Shape::has_cell_state) table.peephole_gradient = PeepholeGradient<Shape, T>::run;
+  if constexpr (has_options<C> && Shape::has_cell_state) table.option_gradients = option_gradients<Shape, T>;
   return table;
 }
 

@@ -66,6 +66,12 @@ template <class E, int G> struct Project {
     }
   }
 
+  // Rows [0, n) of blocks [u0, u1). One function: a call costs nothing beside it, and there are many.
+  static __attribute__((noinline)) bool cover(const Args& a, const Share& share, int64_t n, int64_t u0, int64_t u1,
+                                              int64_t pieces) {
+    return sweep_blocks<Project, E, !is_quantized<E>>(a, share, *a.blocks, n, u0, u1, pieces);
+  }
+
   static void dense(const Args& a, const Place& at, int rows) {
     DenseTile<E> t;
     const E* x[t.rows_max];
@@ -204,7 +210,7 @@ template <class E, int G> class Lookahead {
   // Short: whether to stop is asked again at the end of the chunk.
   __attribute__((noinline)) void sweep(const Args& a, int64_t n, int64_t u0, int64_t u1) const {
     if constexpr (exists)
-      if (u0 < u1) sweep_blocks<Projection, E>(a, share_, *a.blocks, n, u0, u1, 1);
+      if (u0 < u1) Projection::cover(a, share_, n, u0, u1, 1);
   }
 };
 

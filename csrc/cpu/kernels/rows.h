@@ -18,6 +18,12 @@ template <class T> FUSEDRNN_INLINE const T* previous_h(const Sequence<T>& seq, i
   return seq.h0.data ? seq.h0.data + seq.ragged->state[j] * seq.h0.stride : nullptr;
 }
 
+// What the h of a sample is multiplied by where W_hh reads it; null: by 1.
+template <class T> FUSEDRNN_INLINE const T* factor_row(const Sequence<T>& seq, int64_t j) {
+  if (!seq.noise || !seq.noise->h_factor.data) return nullptr;
+  return seq.noise->h_factor.data + seq.ragged->sample[j] * seq.noise->h_factor.stride;
+}
+
 // Passes over rows in their order: (step, j) of consecutive rows.
 struct RowCursor {
   const Ragged* ragged;

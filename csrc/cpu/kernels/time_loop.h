@@ -39,16 +39,18 @@ template <class Body> FUSEDRNN_INLINE void each_sample(int64_t begin, int64_t en
   for (int64_t j = begin; j < end; ++j) body(j);
 }
 
-// A block of units of sorted sample j in the caller's arrays.
+// A block of units of sorted sample j in the caller's arrays, of states of this size: seq.P of h, seq.H of c.
 template <class T>
-FUSEDRNN_INLINE Vec<T> read_state(const Sequence<T>& seq, const StateView<const T>& from, int64_t j, int64_t unit) {
-  if (!from.data) return Vec<T>(T(0));
-  return load_within(from.data + seq.ragged->state[j] * from.stride, unit * Vec<T>::lanes, seq.H);
+FUSEDRNN_INLINE Vec<T> read_state(const Sequence<T>& seq, const StateView<const T>& from, int64_t j, int64_t unit,
+                                  int64_t size) {
+  if (!from.data || unit * Vec<T>::lanes >= size) return Vec<T>(T(0));
+  return load_within(from.data + seq.ragged->state[j] * from.stride, unit * Vec<T>::lanes, size);
 }
 template <class T>
-FUSEDRNN_INLINE void write_state(const Sequence<T>& seq, const StateView<T>& to, int64_t j, int64_t unit,
-                                 Vec<T> state) {
-  store_within(state, to.data + seq.ragged->state[j] * to.stride, unit * Vec<T>::lanes, seq.H);
+FUSEDRNN_INLINE void write_state(const Sequence<T>& seq, const StateView<T>& to, int64_t j, int64_t unit, Vec<T> state,
+                                 int64_t size) {
+  if (unit * Vec<T>::lanes >= size) return;
+  store_within(state, to.data + seq.ragged->state[j] * to.stride, unit * Vec<T>::lanes, size);
 }
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

@@ -43,7 +43,7 @@ template <class C, class T> struct TwoProductSteps {
 
   bool take(const typename Pass::Args& a, const Share& share, int64_t n, int64_t pieces) {
     first_.pass = second_.pass = &a;
-    first_.rows = a.space.h(a.step) + a.j0 * a.space.row;
+    first_.rows = a.space.operand(a.step) + a.j0 * a.space.row;
     if (!sweep(first_, share, n, last, pieces)) return false;
     if (share.shares_steps && !share.barrier(share.context)) return false;
     return sweep(second_, share, n, 1, pieces);
@@ -54,8 +54,7 @@ template <class C, class T> struct TwoProductSteps {
     const typename Pass::Args* pass;
   };
 
-  static __attribute__((noinline)) bool sweep(const Args& a, const Share& share, int64_t n, int64_t panels,
-                                              int64_t pieces) {
+  static bool sweep(const Args& a, const Share& share, int64_t n, int64_t panels, int64_t pieces) {
     return Panel::sweep(a, share, n, share.unit_begin * panels, share.unit_end * panels, pieces, a.pass->step & 1);
   }
 
@@ -76,14 +75,18 @@ template <class C, class T> struct TwoProductSteps {
   template <int N> struct Cells {
     int64_t j[N], unit[N];
     T* z[N];
-    Group<T, N> h0;
+    Group<T, N> h0, read;  // h, and as the products read it
     FUSEDRNN_INLINE Cells(const typename Pass::Args& a, int64_t row, int64_t unit0, int first, int units) {
       each<N>([&](auto n) FUSEDRNN_BODY {
         j[n] = a.j0 + row + (first + n) / units;
         unit[n] = unit0 + (first + n) % units;
         z[n] = a.z + (unit[n] * a.z_rows + a.z_first + j[n]) * S * L;
         h0.v[n] = V::load(a.space.h(a.step) + j[n] * a.space.row + unit[n] * L);
+        read.v[n] = V::load(a.space.operand(a.step) + j[n] * a.space.row + unit[n] * L);
       });
+    }
+    FUSEDRNN_INLINE VariedFunctions<T, N> functions(const typename Pass::Args& a) const {
+      return {*a.seq, a.step, j, unit};
     }
     // Slot i, with the sums of a gate added that are `gates` vectors apart.
     FUSEDRNN_INLINE Group<T, N> slot(int i, const V* sums = nullptr, int gates = 0) const {
@@ -110,7 +113,7 @@ template <class C, class T> struct TwoProductSteps {
       Group<T, N> s[S];
       each<last>([&](auto g) FUSEDRNN_BODY { s[rec + g] = cells.slot(rec + g, sums + i * last + g, last); });
       if (!goes_on(args, at)) {
-        const Group<T, N> x = C::first(s, cells.h0, VariedFunctions<T, N>(*a.seq, cells.unit));
+        const Group<T, N> x = C::first(s, cells.read, cells.functions(a));
         each<N>([&](auto n) FUSEDRNN_BODY { x.v[n].store(operand(a, cells.j[n]) + cells.unit[n] * L); });
         if (a.seq->gates) cells.keep(0, x);
       }
@@ -127,13 +130,20 @@ template <class C, class T> struct TwoProductSteps {
       s[rec + last] = cells.slot(rec + last, sums + i, 1);
       if (goes_on(args, at)) return cells.keep(rec + last, s[rec + last]);
       each<last>([&](auto g) FUSEDRNN_BODY { s[rec + g] = cells.slot(rec + g); });
-      Group<T, N> h1 = C::second(s, cells.h0, VariedFunctions<T, N>(*a.seq, cells.unit));
+      const VariedFunctions<T, N> fn = cells.functions(a);
+      Group<T, N> h1 = C::second(s, cells.h0, fn);
+      if (fn.zones_h()) h1 = fma(fn.h_zone(), cells.h0 - h1, h1);
       if (a.seq->gates) cells.keep(rec + last, s[rec + last]);
       each<N>([&](auto n) FUSEDRNN_BODY {
         const int64_t j = cells.j[n], from = cells.unit[n] * L, left = a.seq->H - from;
         if (left < L) h1.v[n] = first_lanes(h1.v[n], left);  // the functions may not be 0 at 0
         h1.v[n].store(a.space.h(a.step + 1) + j * a.space.row + from);
         store_within(h1.v[n], a.y_row[j], from, a.seq->H);
+      });
+      if (!fn.reads_factored()) return;
+      const Group<T, N> read = fn.as_read(h1);
+      each<N>([&](auto n) FUSEDRNN_BODY {
+        read.v[n].store(a.space.operand(a.step + 1) + cells.j[n] * a.space.row + cells.unit[n] * L);
       });
     });
   }
@@ -152,23 +162,26 @@ template <class C, class T> struct TwoProductBackward {
     const Sequence<T>& seq = *a.seq;
     each_pair(rows * units, [&](auto N, int i) FUSEDRNN_BODY {
       Group<T, N> d, r, h0(T(0)), bypass;
-      int64_t place[N], unit[N];
+      int64_t place[N], unit[N], sample[N];
       T* saved[N];
       each<N>([&](auto n) FUSEDRNN_BODY {
         const int64_t j = a.j0 + at.row + (i + n) / units;
         unit[n] = at.unit + (i + n) % units;
+        sample[n] = j;
         place[n] = j * a.row + unit[n] * L;
         saved[n] = seq.gates + (unit[n] * a.total_rows + seq.ragged->first[a.step] + j) * S * L +
                    rec * a.blocks->distance(unit[n]);
         d.v[n] = sums[i + n];
-        if (at.piece) d.v[n] = d.v[n] + V::load(a.dc + place[n]);
+        if (at.piece) d.v[n] = d.v[n] + V::load(a.between + place[n]);
         r.v[n] = V::load(saved[n]);
         bypass.v[n] = V::load(a.carry + place[n]);
         if (const T* h = previous_h(seq, a.step, j)) h0.v[n] = load_within(h, unit[n] * L, seq.H);
       });
       if ((at.piece + 1) * a.runs_per_piece < a.run.runs)
-        return each<N>([&](auto n) FUSEDRNN_BODY { d.v[n].store(a.dc + place[n]); });
-      bypass = C::backward_first(r, h0, d, bypass, VariedFunctions<T, N>(seq, unit));
+        return each<N>([&](auto n) FUSEDRNN_BODY { d.v[n].store(a.between + place[n]); });
+      const VariedFunctions<T, N> fn(seq, a.step, sample, unit);
+      if (fn.reads_factored()) d = fn.as_read(d);  // the factor of h0 is one of its gradient, too
+      bypass = C::backward_first(r, h0, d, bypass, fn);
       each<N>([&](auto n) FUSEDRNN_BODY {
         bypass.v[n].store(a.carry + place[n]);
         const int64_t distance = a.blocks->distance(unit[n]);

@@ -1,7 +1,8 @@
 // The functions of a varied cell (cells/activation.h has those of the books): chosen by a number when they are called.
 // That costs a jump which the processor foresees, and no kernel for each of them.
 #pragma once
-#include "core/sequence.h"
+#include "cpu/kernels/rows.h"
+#include "cpu/kernels/tile.h"
 #include "cpu/kernels/vmath.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {
@@ -89,9 +90,9 @@ template <class T, class V> __attribute__((noinline)) V times_slope(const GateFu
 template <class T, int N> class VariedFunctions {
  public:
   using W = Group<T, N>;
-  // peephole: (3, U L), of gates i, f, o; unit: the blocks of units of the cells.
-  FUSEDRNN_INLINE VariedFunctions(const Sequence<T>& seq, const int64_t (&unit)[N])
-      : options_(*seq.options), peephole_(seq.peephole), unit_(unit), row_(ceil_div(seq.H, L) * L) {}
+  // Of a step, of samples j and blocks of units `unit`.
+  FUSEDRNN_INLINE VariedFunctions(const Sequence<T>& seq, int64_t step, const int64_t (&j)[N], const int64_t (&unit)[N])
+      : seq_(seq), options_(*seq.options), step_(step), j_(j), unit_(unit) {}
 
   FUSEDRNN_INLINE W gate(const W& z) const { return clipped(options_.gate, z); }
   FUSEDRNN_INLINE W candidate(const W& z) const { return clipped(options_.candidate, z); }
@@ -114,12 +115,39 @@ template <class T, int N> class VariedFunctions {
   }
   FUSEDRNN_INLINE bool coupled() const { return options_.coupled; }
 
+  FUSEDRNN_INLINE W kept(const W& g) const {
+    return seq_.noise && seq_.noise->g_factor.data ? g * at_rows(seq_.noise->g_factor) : g;
+  }
+
+  // Zoneout (Krueger et al. 2017): h1 = d h0 + (1 - d) h1 of the formula, d drawn, or in inference what it is in the
+  // mean; c alike. Backward the formula gets (1 - d) of the gradient, and what it returns d of it.
+  FUSEDRNN_INLINE bool zones_h() const { return options_.h_zoneout > 0; }
+  FUSEDRNN_INLINE bool zones_c() const { return options_.c_zoneout > 0; }
+  FUSEDRNN_INLINE W h_zone() const { return seq_.noise ? at_rows(seq_.noise->h_zone) : W(options_.h_zoneout); }
+  FUSEDRNN_INLINE W c_zone() const { return seq_.noise ? at_rows(seq_.noise->c_zone) : W(options_.c_zoneout); }
+
+  // Recurrent dropout on h (Gal & Ghahramani 2016): h as W_hh reads it.
+  FUSEDRNN_INLINE bool reads_factored() const { return seq_.noise && seq_.noise->h_factor.data; }
+  __attribute__((noinline)) W as_read(const W& h) const {
+    W read;
+    each<N>([&](auto n)
+                FUSEDRNN_BODY { read.v[n] = h.v[n] * load_within(factor_row(seq_, j_[n]), unit_[n] * L, seq_.P); });
+    return read;
+  }
+
  private:
   static constexpr int L = Vec<T>::lanes;
+  const Sequence<T>& seq_;
   const CellOptions<T>& options_;
-  const T* peephole_;
-  const int64_t (&unit_)[N];
-  int64_t row_;
+  const int64_t step_;
+  const int64_t (&j_)[N], (&unit_)[N];
+
+  __attribute__((noinline)) W at_rows(const TimeMajorView<const T>& view) const {
+    W x;
+    each<N>([&](auto n)
+                FUSEDRNN_BODY { x.v[n] = load_within(row_of(view, seq_, step_, j_[n]), unit_[n] * L, seq_.H); });
+    return x;
+  }
 
   FUSEDRNN_INLINE W clipped(const GateFunction<T>& f, const W& z) const {
     return apply(f, at_least(at_most(z, options_.clip), -options_.clip));
@@ -131,7 +159,8 @@ template <class T, int N> class VariedFunctions {
   }
   FUSEDRNN_INLINE W weights(int which) const {
     W p;
-    for (int n = 0; n < N; ++n) p.v[n] = Vec<T>::load(peephole_ + which * row_ + unit_[n] * L);
+    const T* of = seq_.peephole + which * ceil_div(seq_.H, L) * L;
+    for (int n = 0; n < N; ++n) p.v[n] = Vec<T>::load(of + unit_[n] * L);
     return p;
   }
   static constexpr T highest = sizeof(T) == 4 ? T(3.4028234663852886e38) : T(1.7976931348623157e308);

@@ -84,7 +84,7 @@ template <class C, class T, class E> struct WeightGradient {
                                                    E* buffer) {
     const int slot = recurrent ? C::recurrent_slot : C::input_slot;
     const Blocks blocks(seq.H, G, L, values);
-    const int64_t columns = (recurrent ? seq.H : seq.I) + 1;
+    const int64_t columns = (recurrent ? seq.P : seq.I) + 1;
     const int64_t total = seq.ragged->rows();
     const auto [c0, c1] = share.part_of(columns);
     typename WeightGradientTile<E, G>::Args a{};
@@ -100,11 +100,14 @@ template <class C, class T, class E> struct WeightGradient {
       const int64_t rows = smaller(chunk_rows, total - row0);
       a.n = ceil_div(rows, values);
       for (int64_t i = 0; i < a.n; ++i) {
+        const int64_t sample = i * values < rows ? cursor.sample() : 0;
         const T* source[values] = {};
         for (int v = 0; v < values && i * values + v < rows; ++v, cursor.advance())
           source[v] = recurrent ? previous_h(seq, cursor.step, cursor.sample())
                                 : row_of(seq.x, seq, cursor.step, cursor.sample());
         gather(buffer + i * a.width, source, c0, c1, columns - 1);
+        if constexpr (values == 1)
+          if (recurrent) scale(buffer + i * a.width, seq, sample, c0, c1);
       }
       const T* gates = seq.gates + row0 * S * L;
       if constexpr (values == 1) {
@@ -132,6 +135,12 @@ template <class C, class T, class E> struct WeightGradient {
   static FUSEDRNN_INLINE bool sweep(const typename WeightGradientTile<E, G>::Args& a, const Share& share,
                                     const Blocks& blocks, int64_t columns, int64_t u0, int64_t u1) {
     return sweep_blocks<WeightGradientTile<E, G>, E, false>(a, share, blocks, columns, u0, u1, 1);
+  }
+
+  // h as W_hh has read it, in columns [c0, c1).
+  static FUSEDRNN_INLINE void scale(T* h, const Sequence<T>& seq, int64_t j, int64_t c0, int64_t c1) {
+    if (const T* factor = factor_row(seq, j))
+      for (int64_t i = c0; i < smaller(c1, seq.P); ++i) h[i - c0] *= factor[i];
   }
 
   // Columns [c0, c1) of the row, followed by its constant 1 at column `ones`. A null row is zeros.

@@ -23,7 +23,9 @@ template <class C, class T, class E> class Workspace {
     if (chunk_rows < B) chunk_rows = B;
     state_ = B * row;
     c_ = 2 * state_;
-    z_ = c_ + state_;
+    between_ = c_ + (seq.projection ? state_ : 0);
+    const bool factored = seq.noise && seq.noise->h_factor.data;
+    z_ = between_ + state_ + (factored ? 2 * state_ : 0);
     z_size_ = seq.gates ? 0 : chunk_rows * units * C::slots * L;
     x_row = values > 1 ? ceil_div(seq.widest_input, L) * L / values : 0;
     x_size_ = chunk_rows * planes * (x_row + is_quantized<E>);
@@ -32,24 +34,21 @@ template <class C, class T, class E> class Workspace {
     rounded_x_ = rounded_h_ + (is_quantized<E> ? threads * h_size_ : values > 1 ? 2 * state_ / values : 0);
     rows_ = rounded_x_ + threads * x_size_;
     total = rows_ + threads * chunk_rows * int64_t(sizeof(Row) / sizeof(T));
+    if (!base_) return;  // asked for its size
+    operands_ = reinterpret_cast<E*>(base_ + (values > 1 ? rounded_h_ : factored ? between_ + state_ : 0));
   }
 
-  // h before a step, (B, row); two buffers take turns. And as the products read it: h itself or its Pairs. Each thread
-  // makes Quads of h on its own, because their scale depends on all units.
+  // h before a step, (B, row); two buffers take turns. And as the products read it: h itself, with factors of recurrent
+  // dropout, or as Pairs. Each thread makes Quads of h on its own, because their scale depends on all units.
   FUSEDRNN_INLINE T* h(int64_t step) const { return base_ + (step & 1) * state_; }
-  FUSEDRNN_INLINE E* operand(int64_t step) const {
-    if constexpr (values == 1)
-      return h(step);
-    else
-      return reinterpret_cast<E*>(base_ + rounded_h_) + (step & 1) * state_ / values;
-  }
+  FUSEDRNN_INLINE E* operand(int64_t step) const { return operands_ + (step & 1) * (state_ / values); }
   FUSEDRNN_INLINE E* quantized_h(int rank) const {
     return reinterpret_cast<E*>(h_scales(rank) + ceil_div(batch_, 2) * 2);
   }
   FUSEDRNN_INLINE T* h_scales(int rank) const { return base_ + rounded_h_ + rank * h_size_; }  // (B)
   FUSEDRNN_INLINE T* c() const { return base_ + c_; }                                          // (B, row)
-  // The same memory of a cell without c whose step has two products: what stands between them.
-  FUSEDRNN_INLINE T* between() const { return c(); }
+  // (B, row): what stands between the two products of a step, of a cell without c or with a projection.
+  FUSEDRNN_INLINE T* between() const { return base_ + between_; }
 
   // Each thread has its own: z of a chunk where it is not kept, x of a chunk as Pairs, where the rows of a chunk lie.
   FUSEDRNN_INLINE T* z(int rank) const { return base_ + z_ + rank * z_size_; }
@@ -74,10 +73,11 @@ template <class C, class T, class E> class Workspace {
   };
 
   T* base_;
+  E* operands_ = nullptr;
   int64_t batch_, h_size_;
-  int64_t state_;                                 // elements of the state of all samples
-  int64_t c_, z_, rounded_h_, rounded_x_, rows_;  // offsets in elements
-  int64_t z_size_, x_size_;                       // of one thread
+  int64_t state_;                                           // elements of the state of all samples
+  int64_t c_, between_, z_, rounded_h_, rounded_x_, rows_;  // offsets in elements
+  int64_t z_size_, x_size_;                                 // of one thread
 };
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

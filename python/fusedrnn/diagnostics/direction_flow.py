@@ -115,6 +115,8 @@ class GradientFlow(dict[str, DirectionFlow]):
 def flow_of_call(call: Call, samples: int, norm: str) -> GradientFlow:
     """Run one call of a recurrent layer again in float64, up through its layers and down again."""
     layer = call.layer
+    if layer.proj_size:
+        raise ValueError(f"gradient_flow: {layer.op} has proj_size={layer.proj_size}; expected the cell without")
     if not layer.variant.plain:
         raise ValueError(f"gradient_flow: {layer.op} has {layer.variant}; expected the cell without")
     x = call.input()

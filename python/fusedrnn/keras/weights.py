@@ -37,8 +37,11 @@ class Slot(NamedTuple):
 def slots_of(layers: Sequence[Layer]) -> Iterator[Slot]:
     """Yield the layers of Keras that layers here stand for; a stacked layer stands for several."""
     for layer in layers:
-        if isinstance(layer, Recurrent) and (layer.variant.peephole or layer.variant.coupled or layer.variant.clip):
-            raise ValueError(f"keras: {layer.op} has {layer.variant}; expected a cell that Keras has")
+        if isinstance(layer, Recurrent):
+            variant, proj_size = layer.variant, layer.proj_size
+            if variant.peephole or variant.coupled or variant.clip or any(variant.zoneout) or proj_size:
+                got = str(variant) or f"proj_size={proj_size}"
+                raise ValueError(f"keras: {layer.op} has {got}; expected a cell that Keras has")
         if isinstance(layer, (RNN, LSTM, GRU)):
             for index in range(layer.num_layers):
                 if layer.bidirectional:

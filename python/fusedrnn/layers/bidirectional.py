@@ -165,8 +165,8 @@ class Bidirectional(Layer):
         return True
 
     def final_features(self) -> int:
-        """Return 2 H, whatever the merge."""
-        return 2 * self.hidden_size
+        """Return 2 H, whatever the merge; 2 P with a projection."""
+        return 2 * self._forward_layer.output_size
 
     def final_output(self, y: Any, state: Any, lengths: Any) -> Array:
         """Return the last layer's final h of both directions, side by side (B, 2 H), whatever the merge."""

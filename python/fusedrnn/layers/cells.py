@@ -57,6 +57,12 @@ class RNN(Recurrent):
         (name, alpha, beta) with its parameters. On the cpu only, as is ``clip``.
     clip : float, optional
         What the function reads is clipped to [-clip, clip]; outside the derivative is 0.
+    recurrent_dropout : float
+        Probability with which, in training, a value of h is dropped where W_hh reads it, and the others scaled by
+        1 / (1 - p): one mask a sequence (Gal & Ghahramani 2016). On the cpu only, as is all that follows.
+    zoneout : float
+        Probability with which, in training, a value of h stays what it was in the step before; in inference the mean
+        of both is taken (Krueger et al. 2017).
 
     Attributes
     ----------
@@ -94,6 +100,8 @@ class RNN(Recurrent):
         compute_dtype: str | None = None,
         activations: Any = None,
         clip: float | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
     ) -> None:
         self.nonlinearity = nonlinearity
         rnn_cell(self.op, nonlinearity)
@@ -110,7 +118,14 @@ class RNN(Recurrent):
             seed=seed,
             init=init,
             compute_dtype=compute_dtype,
-            variant=read_variant(self.op, "rnn", activations, clip),
+            variant=read_variant(
+                self.op,
+                "rnn",
+                activations,
+                clip,
+                recurrent_dropout=recurrent_dropout,
+                zoneout=zoneout,
+            ),
         )
 
     @property
@@ -154,6 +169,18 @@ class LSTM(Recurrent):
     peephole : bool
         i and f see c(t-1), and o sees c(t), by the weights weight_peephole_l0 (3*H,) of i, f, o, which start at 0
         (Gers & Schmidhuber 2000).
+    proj_size : int
+        P, less than H: ``h(t) = W_hr (o * tanh(c(t)))``, with weight_hr_l0 (P, H), as in torch (Sak, Senior & Beaufays
+        2014). y, h and what W_hh reads then have P features, c has H. Neither with ``peephole`` nor with what
+        follows. 0: no projection.
+    recurrent_dropout : float
+        Probability with which, in training, a value of h is dropped where W_hh reads it, and the others scaled by
+        1 / (1 - p): one mask a sequence (Gal & Ghahramani 2016). On the cpu only, as is all that follows.
+    recurrent_dropout_on : {"h", "candidate"}
+        "candidate": drop values of g instead, anew at every step (Semeniuta, Severyn & Barth 2016).
+    zoneout : float or pair
+        Probability with which, in training, a value of h, or of c, stays what it was in the step before; in inference
+        the mean of both is taken (Krueger et al. 2017). A pair is for h and for c. Not with ``peephole``.
     """
 
     _cell = "lstm"
@@ -179,6 +206,10 @@ class LSTM(Recurrent):
         clip: float | None = None,
         coupled: bool = False,
         peephole: bool = False,
+        proj_size: int = 0,
+        recurrent_dropout: float = 0.0,
+        recurrent_dropout_on: str = "h",
+        zoneout: Any = 0.0,
     ) -> None:
         super().__init__(
             input_size,
@@ -193,7 +224,18 @@ class LSTM(Recurrent):
             seed=seed,
             init=init,
             compute_dtype=compute_dtype,
-            variant=read_variant(self.op, "lstm", activations, clip, coupled=coupled, peephole=peephole),
+            variant=read_variant(
+                self.op,
+                "lstm",
+                activations,
+                clip,
+                coupled=coupled,
+                peephole=peephole,
+                recurrent_dropout=recurrent_dropout,
+                recurrent_dropout_on=recurrent_dropout_on,
+                zoneout=zoneout,
+            ),
+            proj_size=proj_size,
         )
 
 
@@ -219,6 +261,14 @@ class GRU(Recurrent):
         False: r multiplies the h that W_hn reads, ``n = tanh(b_in + W_in x(t) + b_hn + W_hn (r * h(t-1)))``, as Cho et
         al. have it, and Keras by ``reset_after=False`` and ONNX by ``linear_before_reset=0``. A step then has two
         products, one behind the other. On the cpu only.
+    recurrent_dropout : float
+        Probability with which, in training, a value of h is dropped where W_hh reads it, and the others scaled by
+        1 / (1 - p): one mask a sequence (Gal & Ghahramani 2016).
+    recurrent_dropout_on : {"h", "candidate"}
+        "candidate": drop values of n instead, anew at every step (Semeniuta, Severyn & Barth 2016).
+    zoneout : float
+        Probability with which, in training, a value of h stays what it was in the step before; in inference the mean
+        of both is taken (Krueger et al. 2017).
     """
 
     _cell = "gru"
@@ -242,6 +292,9 @@ class GRU(Recurrent):
         activations: Any = None,
         clip: float | None = None,
         reset_after: bool = True,
+        recurrent_dropout: float = 0.0,
+        recurrent_dropout_on: str = "h",
+        zoneout: float = 0.0,
     ) -> None:
         super().__init__(
             input_size,
@@ -256,5 +309,14 @@ class GRU(Recurrent):
             seed=seed,
             init=init,
             compute_dtype=compute_dtype,
-            variant=read_variant(self.op, "gru", activations, clip, reset_after=reset_after),
+            variant=read_variant(
+                self.op,
+                "gru",
+                activations,
+                clip,
+                reset_after=reset_after,
+                recurrent_dropout=recurrent_dropout,
+                recurrent_dropout_on=recurrent_dropout_on,
+                zoneout=zoneout,
+            ),
         )

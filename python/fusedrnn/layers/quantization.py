@@ -111,6 +111,6 @@ def _check(layer: Recurrent, name: str) -> None:
         raise ValueError(f"quantize: {where} is {layer.quantized} already; expected float32{leave}")
     if layer.dtype != np.float32:
         raise TypeError(f"quantize: {where} is {layer.dtype.name}; expected float32{leave}")
-    if not layer.variant.plain:
-        options = ", ".join(layer.variant.config())
+    if not layer.variant.plain or layer.proj_size:
+        options = ", ".join([*layer.variant.config(), *(["proj_size"] if layer.proj_size else [])])
         raise ValueError(f"quantize: {where} has {options}; expected a cell without options{leave}")

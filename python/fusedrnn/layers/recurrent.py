@@ -41,6 +41,25 @@ def _compute_dtype(op: str, value: Any, dtype: np.dtype[Any]) -> str | None:
     return name
 
 
+def _proj_size(op: str, value: Any, hidden_size: int, variant: Variant) -> int:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value == 0:
+        return 0
+    size = positive_int(op, "proj_size", value)
+    if size >= hidden_size:
+        raise ValueError(f"{op}: proj_size is {size}; expected less than hidden_size = {hidden_size}")
+    if variant.peephole or variant.draws:
+        other = "peephole" if variant.peephole else "recurrent_dropout" if variant.recurrent_dropout else "zoneout"
+        raise ValueError(f"{op}: proj_size is {size} with {other}; expected one of them")
+    return size
+
+
+def _noise_of(factors: tuple[Array | None, ...] | None, slabs: slice) -> dict[str, Any]:
+    """Return the noise of some of the layers as an argument of the kernels."""
+    if factors is None:
+        return {}
+    return {"factors": tuple(each if each is None else each[slabs] for each in factors)}
+
+
 class Recurrent(Layer):
     """What RNN, LSTM and GRU share. See the subclasses for the parameters.
 
@@ -55,6 +74,7 @@ class Recurrent(Layer):
     _books: tuple[str, ...]  # names of its functions, where a variant has no others
     _fixed = frozenset(
         {"input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype", "compute_dtype", "variant"}
+        | {"proj_size"}
     )
     _not_pickled = frozenset({"_stack", "_per_layer"})
 
@@ -74,12 +94,14 @@ class Recurrent(Layer):
         init: Init = "default",
         compute_dtype: str | None = None,
         variant: Variant = Variant(),  # noqa: B008
+        proj_size: int = 0,
     ) -> None:
         super().__init__(dtype=dtype, device=device)
         self.variant = variant
         self.compute_dtype = _compute_dtype(self.op, compute_dtype, self.dtype)
         self.input_size = positive_int(self.op, "input_size", input_size)
         self.hidden_size = positive_int(self.op, "hidden_size", hidden_size)
+        self.proj_size = _proj_size(self.op, proj_size, self.hidden_size, variant)
         self.num_layers = positive_int(self.op, "num_layers", num_layers)
         if self.num_layers > _MOST_LAYERS:
             raise ValueError(f"{self.op}: num_layers is {num_layers}; expected at most {_MOST_LAYERS}")
@@ -91,6 +113,8 @@ class Recurrent(Layer):
         self._reverse = False
         weights, self._mask_seed = seed_sequence(self.op, seed).spawn(2)
         self.dropout = dropout
+        if variant.draws and self._rng is None:
+            self._rng = np.random.default_rng(self._mask_seed)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
                 f"{self.op}: dropout is {self.dropout} with num_layers 1, and does nothing: it is between layers. "
@@ -119,14 +143,20 @@ class Recurrent(Layer):
         """Return (B, T, I), or (T, B, I)."""
         return ("B", "T", self.input_size) if self.batch_first else ("T", "B", self.input_size)
 
+    @property
+    def output_size(self) -> int:
+        """Size of h: proj_size of an LSTM that has it, else hidden_size."""
+        return self.proj_size or self.hidden_size
+
     def output_shape(self, x: Shape) -> Any:
         """Return x's shape with num_directions*H features."""
-        return (*x[:-1], self.num_directions * self.hidden_size)
+        return (*x[:-1], self.num_directions * self.output_size)
 
     def state_sizes(self) -> StateSizes:
         """Return the size of h, or those of (h, c)."""
-        size = StateSize(self.num_layers * self.num_directions, self.hidden_size)
-        return (size, size) if self._has_cell_state else size
+        slabs = self.num_layers * self.num_directions
+        h = StateSize(slabs, self.output_size)
+        return (h, StateSize(slabs, self.hidden_size)) if self._has_cell_state else h
 
     def reads_future(self) -> bool:
         """Return whether there is a direction that begins at the end."""
@@ -141,8 +171,8 @@ class Recurrent(Layer):
     def final_output_backward(self, d: Array, y_shape: Any, lengths: Any) -> tuple[None, Any]:
         """Return (None, dstate) for the gradient d of ``final_output``."""
         directions = self.num_directions
-        dh = self.xp.zeros((self.num_layers * directions, len(d), self.hidden_size), dtype=d.dtype)
-        dh[-directions:] = d.reshape(len(d), directions, self.hidden_size).transpose(1, 0, 2)
+        dh = self.xp.zeros((self.num_layers * directions, len(d), self.output_size), dtype=d.dtype)
+        dh[-directions:] = d.reshape(len(d), directions, self.output_size).transpose(1, 0, 2)
         return None, (dh, None) if self._has_cell_state else dh
 
     @property
@@ -163,6 +193,7 @@ class Recurrent(Layer):
             "dtype": self.dtype.name,
             **({"compute_dtype": self.compute_dtype} if self.compute_dtype else {}),
             **self.variant.config(),
+            **({"proj_size": self.proj_size} if self.proj_size else {}),
             # Not arguments of the constructor: of a reversed copy, of an inference copy.
             **({"reverse": True} if self._reverse else {}),
             **({"quantized": self.quantization} if self.quantized else {}),
@@ -241,9 +272,19 @@ class Recurrent(Layer):
             h0, c0 = (None if each is None else each.copy() for each in (h0, c0))
         again = self._restarts(x, resets, reset_state, batched)
         serial = serial_of(self)
+        factors = self._factors(x)
         if not self.dropout or self.num_layers == 1:
             y, h, c, core = self._stack.forward(
-                self._weights, x, h0, c0, lengths, self.batch_first, True, serial, **again.of()
+                self._weights,
+                x,
+                h0,
+                c0,
+                lengths,
+                self.batch_first,
+                True,
+                serial,
+                **again.of(),
+                **_noise_of(factors, slice(None)),
             )
             outputs = self._outputs(y, h, c, batched)
             return outputs, Tape(self, ((core,), (), batched, outputs[0].shape))
@@ -270,6 +311,7 @@ class Recurrent(Layer):
                 True,
                 serial,
                 **again.of(slabs),
+                **_noise_of(factors, slabs),
             )
             tapes.append(core)
             states.append(state_l)
@@ -379,7 +421,7 @@ class Recurrent(Layer):
         if quantization is None:
             return
         made = [{"weights": "int8", "inputs": inputs} for inputs in ("int8", "int16")]
-        if quantization not in made or not self.variant.plain or self.dtype != np.float32:
+        if quantization not in made or not self.variant.plain or self.proj_size or self.dtype != np.float32:
             raise ValueError(
                 f"{self.op}: quantized is {brief(quantization)}; expected {made[0]} and a plain float32 cell"
             )
@@ -418,15 +460,17 @@ class Recurrent(Layer):
         make: Any
         if self.quantized and device != "cpu":
             raise RuntimeError(f"{self.op}: {self.quantized} weights are on the cpu only; expected device 'cpu'")
-        if not self.variant.plain and device != "cpu":
-            raise RuntimeError(f"{self.op}: {self.variant} is on the cpu only; expected device 'cpu'")
-        cell = self.variant.kernel(self._cell)
+        plain = self.variant.plain and not self.proj_size
+        if not plain and device != "cpu":
+            what = str(self.variant) or f"proj_size={self.proj_size}"
+            raise RuntimeError(f"{self.op}: {what} is on the cpu only; expected device 'cpu'")
+        cell = self._cell if plain else self.variant.kernel(self._cell)
         if device == "cpu":
             if self.compute_dtype == "float16":
                 raise RuntimeError(f"{self.op}: compute_dtype is 'float16'; expected None or 'bfloat16' on cpu")
-            options: dict[str, Any] = (
-                {} if self.variant.plain else {"options": self.variant.kernel_options(self._books)}
-            )
+            options: dict[str, Any] = {} if plain else {"options": self.variant.kernel_options(self._books)}
+            if self.proj_size:
+                options["proj_size"] = self.proj_size
             if self.quantized:  # which sets what the products multiply
                 options = {"int8_planes": 2 if self._quantized_inputs == "int16" else 1}
             elif self.compute_dtype:
@@ -451,25 +495,25 @@ class Recurrent(Layer):
             return made
 
         # Dropout acts between the layers, so in training each of them is a call of its own.
-        inner = self.num_directions * self.hidden_size
+        inner = self.num_directions * self.output_size
         layers = range(self.num_layers if self.num_layers > 1 and not self.quantized else 0)
         return stack(self.input_size, self.num_layers), [stack(inner if i else self.input_size, 1) for i in layers]
 
     def _initial_parameters(self, rng: np.random.Generator, init: Init) -> dict[str, Array]:
-        inner = self.num_directions * self.hidden_size
+        inner, units = self.num_directions * self.output_size, self.num_directions * self.hidden_size
         columns = self.input_size + (self.num_layers - 1) * inner
-        columns += self.num_layers * (self.hidden_size + 2 * self.bias)
+        columns += self.num_layers * (self.output_size + 2 * self.bias)
         cell = CELLS[self._cell]
-        peepholes = 3 * inner * self.num_layers * self.variant.peephole
-        check_parameters(self.op, len(cell.gates) * inner * columns + peepholes, self.dtype)
-        per_direction = 2 + 2 * self.bias + self.variant.peephole
+        more = (3 * self.variant.peephole + self.proj_size) * units * self.num_layers
+        check_parameters(self.op, len(cell.gates) * units * columns + more, self.dtype)
+        per_direction = 2 + 2 * self.bias + self.variant.peephole + bool(self.proj_size)
         check_extent(self.op, Extent(names=self.num_layers * self.num_directions * per_direction))
         params: dict[str, Array] = {}
         for layer in range(self.num_layers):
             size = inner if layer else self.input_size
             for suffix in ("", "_reverse")[: self.num_directions]:
                 made = recurrent_parameters(
-                    cell.op.lower(), size, self.hidden_size, self.bias, self.dtype, rng, init=init
+                    cell.op.lower(), size, self.hidden_size, self.bias, self.dtype, rng, init, self.proj_size
                 )
                 if self.variant.peephole:  # 0: the cell starts as one without
                     made["weight_peephole"] = np.zeros(3 * self.hidden_size, self.dtype)
@@ -491,6 +535,14 @@ class Recurrent(Layer):
         parts = zip(*states, strict=True)
         return [None if part[0] is None else self.xp.concatenate(part) for part in parts]
 
+    def _factors(self, x: Array) -> tuple[Array | None, ...] | None:
+        """Draw the noise inside the cells of all layers for a call in training."""
+        if not self.variant.draws or x.ndim != 3:
+            return None
+        batch, steps = x.shape[:2] if self.batch_first else x.shape[1::-1]
+        slabs = self.num_layers * self.num_directions
+        return self.variant.factors(slabs, steps, batch, self.hidden_size, self.dtype, self._rng)
+
     def _restarts(self, x: Array, resets: Any, reset_state: Any, batched: bool) -> Restarts:
         return restarts_of(self, x, resets, reset_state, batched)
 
@@ -499,10 +551,14 @@ class Recurrent(Layer):
 
     def _check_states(self, batch: int, **states: Array | None) -> None:
         """Raise the ValueError of the kernels for states of all layers, of which each layer gets its own."""
-        shape = (self.num_layers * self.num_directions, batch, self.hidden_size)
         for name, state in states.items():
+            is_c = name.removeprefix("d").startswith("c")
+            size, axis = (
+                (self.output_size, "proj_size") if self.proj_size and not is_c else (self.hidden_size, "hidden")
+            )
+            shape = (self.num_layers * self.num_directions, batch, size)
             if state is not None:
-                check_shape(self.op, name, state, "num_layers*num_directions, batch, hidden", shape)
+                check_shape(self.op, name, state, f"num_layers*num_directions, batch, {axis}", shape)
 
     def _slabs(self, layer: int) -> slice:
         return slice(layer * self.num_directions, (layer + 1) * self.num_directions)

@@ -99,15 +99,16 @@ def state_arrays(
             raise ValueError(f"{layer.op}: {name} is a {type(state).__name__} of arrays; expected one array")
         state = (state, None)
     h, c = (
-        None if value is None else _array(layer, part, value, batched) for part, value in zip(parts, state, strict=True)
+        None if value is None else _array(layer, part, value, batched, size)
+        for part, value, size in zip(parts, state, (layer.output_size, layer.hidden_size), strict=True)
     )
     return h, c
 
 
-def _array(layer: Recurrent, part: str, value: Any, batched: bool) -> Array:
+def _array(layer: Recurrent, part: str, value: Any, batched: bool, size: int) -> Array:
     array = as_real(layer.op, part, value, layer.dtype, layer.xp)
     if batched:
         return array
-    shape = (layer.num_layers * layer.num_directions, layer.hidden_size)
+    shape = (layer.num_layers * layer.num_directions, size)
     check_shape(layer.op, part, array, "num_layers*num_directions, hidden", shape)
     return array[:, np.newaxis]

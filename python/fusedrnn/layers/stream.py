@@ -38,12 +38,12 @@ class Stream:
         ----------
         x : array_like (batch_size, input_size)
             The input of this step.
-        out : ndarray (batch_size, hidden_size), optional
+        out : ndarray (batch_size, output_size), optional
             Where h goes; of the layer's dtype, C-contiguous, writable, not overlapping x. A new array by default.
 
         Returns
         -------
-        ndarray (batch_size, hidden_size)
+        ndarray (batch_size, output_size)
             h of the last layer; ``out`` if it was given.
         """
         if type(x) is not np.ndarray or x.dtype is not self._dtype:

@@ -1,4 +1,4 @@
-"""Cells with other gate functions, peepholes, a coupled forget gate, a clip or the other reset: what ONNX knows."""
+"""Cells with other gate functions, peepholes, a coupled forget gate, a clip, the other reset; noise inside of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..arrays.checks import brief, described, flag, number
+import numpy as np
+
+from ..arrays.checks import Array, brief, described, flag, number, probability
+from .dropout import dropout_mask
 
 # The gate functions of ONNX's recurrent operators by name, with their alpha and beta where none are given; None: there
 # is no such number. "hard_sigmoid" is Keras's first one; its present one has alpha = 1/6.
@@ -53,6 +56,12 @@ class Variant(NamedTuple):
         i and f see c(t-1), o sees c(t).
     reset_after : bool
         Of a GRU: r multiplies W_hn h, and not the h that W_hn reads.
+    recurrent_dropout : float
+        Probability with which, in training, a value is dropped inside.
+    recurrent_dropout_on : {"h", "candidate"}
+        Of h where W_hh reads it, one mask a sequence; or of the candidate (g, n), at every step.
+    zoneout : tuple of float
+        Probability with which h, and c of an LSTM, stay what they were.
     """
 
     activations: tuple[GateFunction, ...] | None = None
@@ -60,6 +69,14 @@ class Variant(NamedTuple):
     coupled: bool = False
     peephole: bool = False
     reset_after: bool = True
+    recurrent_dropout: float = 0.0
+    recurrent_dropout_on: str = "h"
+    zoneout: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is noise in training."""
+        return self.recurrent_dropout > 0 or any(self.zoneout)
 
     @property
     def plain(self) -> bool:
@@ -74,7 +91,9 @@ class Variant(NamedTuple):
         if self.clip is not None:
             config["clip"] = self.clip
         books = Variant()
-        flags = ("coupled", "peephole", "reset_after")
+        flags = ("coupled", "peephole", "reset_after", "recurrent_dropout", "recurrent_dropout_on")
+        if any(self.zoneout):
+            config["zoneout"] = list(self.zoneout)
         return config | {name: getattr(self, name) for name in flags if getattr(self, name) != getattr(books, name)}
 
     def __str__(self) -> str:
@@ -82,9 +101,7 @@ class Variant(NamedTuple):
         return " and ".join(named)
 
     def kernel(self, cell: str) -> str:
-        """Return the kernels' name of this variant of a cell, itself named as the kernels do."""
-        if self.plain:
-            return cell
+        """Return the name of the kernels of this variant of a cell, itself named as the kernels do."""
         return f"{cell.partition('_')[0]}_{'varied' if self.reset_after else 'before'}"
 
     def kernel_options(self, books: tuple[str, ...]) -> tuple[Any, ...]:
@@ -98,7 +115,21 @@ class Variant(NamedTuple):
         unused = GateFunction("tanh", 0.0, 0.0)
         gate, candidate, output = {1: (unused, *functions, unused), 2: (*functions, unused), 3: functions}[len(books)]
         clip = math.inf if self.clip is None else self.clip
-        return (tuple(gate), tuple(candidate), tuple(output)), clip, self.coupled, self.peephole
+        return (tuple(gate), tuple(candidate), tuple(output)), clip, self.coupled, self.peephole, *self.zoneout
+
+    def factors(
+        self, slabs: int, steps: int, batch: int, hidden: int, dtype: np.dtype[Any], rng: np.random.Generator | None
+    ) -> tuple[Array | None, ...]:
+        """Draw what the kernels are told in training: factors of h and of the candidate, where h and c stay."""
+        h_factor = g_factor = None
+        by_step = (slabs, steps, batch, hidden)
+        if self.recurrent_dropout > 0:
+            if self.recurrent_dropout_on == "h":
+                h_factor = dropout_mask((slabs, batch, hidden), self.recurrent_dropout, dtype, rng)
+            else:
+                g_factor = dropout_mask(by_step, self.recurrent_dropout, dtype, rng)
+        zones = (None if p == 0 or rng is None else _zone(by_step, p, dtype, rng) for p in self.zoneout)
+        return h_factor, g_factor, *zones
 
 
 def read_variant(
@@ -110,6 +141,9 @@ def read_variant(
     coupled: Any = False,
     peephole: Any = False,
     reset_after: Any = True,
+    recurrent_dropout: Any = 0.0,
+    recurrent_dropout_on: Any = "h",
+    zoneout: Any = 0.0,
 ) -> Variant:
     """Return the variant that these arguments describe; ``cell`` is "rnn", "lstm" or "gru".
 
@@ -126,7 +160,38 @@ def read_variant(
         flag(op, "coupled", coupled),
         flag(op, "peephole", peephole),
         flag(op, "reset_after", reset_after),
+        probability(op, "recurrent_dropout", recurrent_dropout),
+        _place(op, cell, recurrent_dropout_on),
+        _zoneout(op, cell, zoneout, bool(peephole)),
     )
+
+
+def _zone(shape: tuple[int, ...], p: float, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    zone: Array = (rng.random(shape, dtype=np.float32) < p).astype(dtype)
+    return zone
+
+
+def _place(op: str, cell: str, given: Any) -> str:
+    places = ("h",) if cell == "rnn" else ("h", "candidate")
+    if given not in places:
+        expected = " or ".join(map(repr, places))
+        raise ValueError(f"{op}: recurrent_dropout_on is {brief(given)}; expected {expected}")
+    return str(given)
+
+
+def _zoneout(op: str, cell: str, given: Any, peephole: bool) -> tuple[float, float]:
+    """Return the probabilities of h and c: one for both, or a pair."""
+    if isinstance(given, (tuple, list)):
+        if len(given) != 2 or (cell != "lstm" and given[1] != 0):
+            expected = "a number, or a pair of them for h and c" if cell == "lstm" else "a number"
+            raise ValueError(f"{op}: zoneout is {brief(given)}; expected {expected}")
+        h, c = given
+    else:
+        h, c = given, given if cell == "lstm" else 0.0
+    rates = probability(op, "zoneout", h), probability(op, "zoneout", c)
+    if any(rates) and peephole:
+        raise ValueError(f"{op}: zoneout is {brief(given)} with peephole; expected one of them")
+    return rates
 
 
 def _functions(op: str, cell: str, given: Any) -> tuple[GateFunction, ...]:

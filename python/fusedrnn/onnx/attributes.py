@@ -128,7 +128,16 @@ _CAMEL = {
     "hardsigmoid": "HardSigmoid",
 }
 # What says nothing of how a layer computes in inference, or is said elsewhere.
-_ASIDE = {"input_size", "num_layers", "bias", "batch_first", "dropout", "dtype", "recurrent_dropout"}
+_ASIDE = {
+    "input_size",
+    "num_layers",
+    "bias",
+    "batch_first",
+    "dropout",
+    "dtype",
+    "recurrent_dropout",
+    "recurrent_dropout_on",
+}
 _SAID = {
     "hidden_size",
     "bidirectional",

@@ -154,11 +154,18 @@ def _ranks(proto: onnx.ModelProto) -> dict[str, int]:
     except Exception:  # a graph that is not valid: whatever matters is judged node by node
         return {}
     named = [*inferred.value_info, *inferred.output]
-    return {
-        each.name: len(each.type.tensor_type.shape.dim)
+    shapes = {
+        each.name: [dim.dim_value for dim in each.type.tensor_type.shape.dim]
         for each in named
         if each.type.HasField("tensor_type") and each.type.tensor_type.HasField("shape")
     }
+    ranks = {name: len(shape) for name, shape in shapes.items()}
+    for node in inferred.node:  # the length of a computed shape is known even where ONNX infers no more
+        if node.op_type == "Reshape" and node.output[0] not in ranks:
+            length = shapes.get(node.input[1], [])
+            if len(length) == 1 and length[0] > 0:
+                ranks[node.output[0]] = length[0]
+    return ranks
 
 
 def _main_output(model: Model, env: dict[str, Known]) -> Value:
