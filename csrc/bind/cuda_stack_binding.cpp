@@ -228,8 +228,8 @@ std::string plan_for(const std::string& cell, const std::string& dtype, int64_t 
                      int64_t num_directions, int64_t multiprocessors, int64_t shared_bytes) {
   const ArrayRules rules{"", dtype, on_the_cpu};
   const Problem p = problem_of(cell, 1, hidden_size, 1, num_directions, false, true);
-  return plan_path(Path::resident, p.layout, hidden_size, rules.item_bytes(), batch, num_directions,
-                   {multiprocessors, shared_bytes})
+  return plan_path(Path::resident, Pass::forward, p.layout, hidden_size, rules.item_bytes(), false, batch,
+                   num_directions, {multiprocessors, shared_bytes})
       .describe();
 }
 

@@ -33,11 +33,13 @@ bool fits(const Residence& r, const Limits& limits) { return r.groups > 0 && r.s
 
 }  // namespace
 
-PathPlan plan_path(Path most, const CellLayout& layout, int64_t hidden_size, int64_t item_bytes, int64_t batch,
-                   int64_t num_directions, const Limits& limits) {
+PathPlan plan_path(Path most, Pass pass, const CellLayout& layout, int64_t hidden_size, int64_t item_bytes, bool tf32,
+                   int64_t batch, int64_t num_directions, const Limits& limits) {
   const int64_t rows = layout.gates * hidden_size;
   PathPlan plan{};
-  if (most >= Path::fused && batch <= most_fused_rows(item_bytes)) plan.path = Path::fused;
+  const FusedLimits fused = fused_limits(item_bytes, tf32);
+  const int64_t rows_in_one = pass == Pass::forward ? fused.forward_rows : fused.backward_rows;
+  if (most >= Path::fused && batch <= rows_in_one && hidden_size <= fused.hidden_size) plan.path = Path::fused;
   if (most < Path::resident) return plan;
   const auto with_samples = [&](int samples) {
     const Residence forward = place(rows, hidden_size, hidden_size, layout.slots * hidden_size, item_bytes, samples);

@@ -6,12 +6,13 @@
 //   stepwise   a product of a library and a pointwise launch per step
 //
 // Whether the resident path is taken, and its order of sums, depend on cell, dtype, H and device alone, never on the
-// batch, whose only effect is on the number of samples a block has. Between the other two the batch decides.
+// batch, whose only effect is on the number of samples a block has. Between the other two fused_limits() decides.
 #pragma once
 #include <cstdint>
 #include <string>
 
 #include "core/cell.h"
+#include "core/plan.h"
 
 namespace fusedrnn::cuda {
 
@@ -42,10 +43,25 @@ struct Limits {
   int64_t multiprocessors, shared_bytes;  // the latter of a block that opts in
 };
 
-// The most samples of the fused path: a thread has a sum of each in its registers, for each gate.
-constexpr int most_fused_rows(int64_t item_bytes) { return item_bytes > 4 ? 4 : 16; }
-
 enum class Path { stepwise, fused, resident };
+
+// Where the fused path ends and the stepwise one begins: more samples in a pass, or a larger hidden size. A sweep over
+// both paths on a device is to fill this table. Until then it holds estimates: tensor cores should win from about 1024
+// units on, and a fused step backward reads W_hh against its order, which few samples only make up for.
+struct FusedLimits {
+  int forward_rows, backward_rows;  // a thread has a sum of each sample in its registers, for each gate
+  int64_t hidden_size;
+};
+constexpr FusedLimits fused_limits(int64_t item_bytes, bool tf32) {
+  if (item_bytes == 8) return {4, 4, INT64_MAX};
+  if (item_bytes == 2 || tf32) return {16, 4, 1023};
+  return {16, 4, INT64_MAX};
+}
+// Of any call: what there are kernels for.
+constexpr int most_fused_rows(int64_t item_bytes, Pass pass) {
+  return pass == Pass::forward ? fused_limits(item_bytes, false).forward_rows
+                               : fused_limits(item_bytes, false).backward_rows;
+}
 
 struct PathPlan {
   Path path;
@@ -59,8 +75,8 @@ struct PathPlan {
   std::string describe() const;
 };
 
-// The fastest path that these sizes allow, of `most` and those before it in the enumeration.
-PathPlan plan_path(Path most, const CellLayout& layout, int64_t hidden_size, int64_t item_bytes, int64_t batch,
-                   int64_t num_directions, const Limits& limits);
+// The fastest path that these sizes allow, of `most` and those before it in the enumeration. tf32: products may use it.
+PathPlan plan_path(Path most, Pass pass, const CellLayout& layout, int64_t hidden_size, int64_t item_bytes, bool tf32,
+                   int64_t batch, int64_t num_directions, const Limits& limits);
 
 }  // namespace fusedrnn::cuda

@@ -57,9 +57,9 @@ UNIT_TEST(paths_on_a_gpu) {
   const Limits h100{132, 227 << 10};
   for (int64_t H = 1; H <= 600; H += 7)
     for (int64_t item : {2, 4, 8}) {
-      const PathPlan made = plan_path(Path::resident, lstm, H, item, 3, 1, h100);
+      const PathPlan made = plan_path(Path::resident, Pass::forward, lstm, H, item, false, 3, 1, h100);
       for (int64_t batch : {1, 64, 1000})  // never the batch's choice
-        CHECK((plan_path(Path::resident, lstm, H, item, batch, 1, h100).path == Path::resident) ==
+        CHECK((plan_path(Path::resident, Pass::forward, lstm, H, item, false, batch, 1, h100).path == Path::resident) ==
               (made.path == Path::resident));
       if (made.path != Path::resident) continue;
       for (const Residence& r : {made.forward, made.backward}) {
@@ -69,9 +69,12 @@ UNIT_TEST(paths_on_a_gpu) {
       }
       CHECK(made.samples * made.blocks >= 3);
     }
-  CHECK(plan_path(Path::resident, lstm, 4096, 4, 3, 1, h100).path == Path::fused);
-  CHECK(plan_path(Path::resident, lstm, 4096, 4, 64, 1, h100).path == Path::stepwise);
-  CHECK(plan_path(Path::stepwise, lstm, 16, 4, 1, 1, h100).path == Path::stepwise);
+  CHECK(plan_path(Path::resident, Pass::forward, lstm, 4096, 4, false, 3, 1, h100).path == Path::fused);
+  CHECK(plan_path(Path::resident, Pass::backward, lstm, 4096, 4, false, 4, 1, h100).path == Path::fused);
+  CHECK(plan_path(Path::resident, Pass::backward, lstm, 4096, 4, false, 5, 1, h100).path == Path::stepwise);
+  CHECK(plan_path(Path::resident, Pass::forward, lstm, 4096, 4, true, 3, 1, h100).path == Path::stepwise);
+  CHECK(plan_path(Path::resident, Pass::forward, lstm, 4096, 4, false, 64, 1, h100).path == Path::stepwise);
+  CHECK(plan_path(Path::stepwise, Pass::forward, lstm, 16, 4, false, 1, 1, h100).path == Path::stepwise);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <map>
 #include <random>
 
+#include "cuda/engine/check.h"
 #include "cuda/stack.h"
 #include "cuda/status.h"
 #include "emulator.h"
@@ -216,6 +217,34 @@ int differences(const Case& c, const Outputs& got, const Outputs& expected, int6
   return bad;
 }
 
+// Returns the number of errors after which a message fails to say what is lost, or says so wrongly.
+int lost_errors() {
+  int bad = 0;
+  for (const int status : {214, 220, 226, 700, 719, 810, 911, 1, 2, 101, 600, 900}) {
+    emulator_lose(status);
+    std::string message;
+    try {
+      check(cudaErrorInvalidValue, "a call");
+    } catch (const std::runtime_error& error) {
+      message = error.what();
+    }
+    emulator_lose(0);
+    const bool is_lost = (status > 200 && status < 600) || (status >= 700 && status < 900) || status == 911;
+    if ((message.find("restart it") != std::string::npos) == is_lost) continue;
+    std::printf("%d: %s\n", status, message.c_str());
+    ++bad;
+  }
+  return bad;
+}
+
+// Bytes that the device has less than at first, once the kernels have given back what they kept.
+int64_t kept_after_release() {
+  release_memory();
+  size_t unused = 0, total = 0;
+  cudaMemGetInfo(&unused, &total);
+  return static_cast<int64_t>(total - unused);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -225,7 +254,7 @@ int main(int count, char** arguments) {
   cudaStream_t streams[7] = {};  // more than there are contexts for
   for (int i = 1; i < 7; ++i) cudaStreamCreateWithFlags(&streams[i], cudaStreamNonBlocking);
   const auto any_stream = [&] { return static_cast<void*>(streams[between(0, 6)]); };
-  int bad = 0, refused = 0;
+  int bad = lost_errors(), refused = 0;
   int64_t compared = 0;
   std::map<std::string, int> paths;
   for (int i = 0; i < cases && bad == 0; ++i) {
@@ -240,19 +269,24 @@ int main(int count, char** arguments) {
     const bool at_once = chance(40);
     constexpr size_t calls = 7;
     std::vector<Inputs> inputs;
-    std::vector<Outputs> got(calls), failed(calls), expected(calls);
+    std::vector<Outputs> got(calls), failed, expected(calls);
     for (size_t call = 0; call < calls; ++call) inputs.push_back(c.inputs());
     for (size_t call = 0; call < calls; ++call) {
       void* const stream = at_once ? streams[call] : any_stream();
       void* const back = chance(50) ? stream : any_stream();
-      if (!at_once && chance(30)) emulator_refuse(between(0, 60));
-      try {
-        c.run(device, inputs[call], stream, back, failed[call]);
-        got[call].swap(failed[call]);
-      } catch (const OutOfMemory&) {
-        ++refused;
-        emulator_refuse(-1);
-        c.run(device, inputs[call], stream, back, got[call]);
+      if (!at_once && chance(5)) release_memory();                  // while others are under way
+      const bool each_piece = !at_once && call == 0 && chance(50);  // is refused in turn, until the call succeeds
+      int64_t granted = each_piece ? 0 : !at_once && chance(20) ? between(0, 60) : -1;
+      for (;; granted = each_piece ? granted + 1 : -1) {
+        emulator_refuse(granted);
+        try {
+          c.run(device, inputs[call], stream, back, got[call]);
+          break;
+        } catch (const OutOfMemory&) {
+          ++refused;
+          failed.push_back(std::move(got[call]));
+          got[call].clear();
+        }
       }
       emulator_refuse(-1);
       if (!at_once && chance(10)) cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
@@ -261,6 +295,10 @@ int main(int count, char** arguments) {
     for (size_t call = 0; call < calls; ++call) {
       c.run(twin, inputs[call], nullptr, nullptr, expected[call]);
       bad += differences(c, got[call], expected[call], compared);
+    }
+    if (chance(10) && kept_after_release() != 0) {
+      std::printf("memory is kept after release_memory()\n");
+      ++bad;
     }
     if (bad) std::printf("case %d of seed %lu, %s\n", i, static_cast<unsigned long>(seed), plan.c_str());
   }

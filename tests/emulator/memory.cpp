@@ -42,8 +42,11 @@ size_t used_memory() { return used; }
 
 void* take(size_t bytes, Stream& stream) {
   std::vector<char*> fitting;
-  for (const auto& [at, piece] : pieces())
-    if (piece.unused && piece.bytes == bytes) fitting.push_back(at);
+  for (const auto& [at, piece] : pieces()) {
+    if (!piece.unused || piece.bytes != bytes) continue;
+    // To wait for another stream would order what nothing else may.
+    if (piece.stream == &stream || piece.unused->passed || !lazy) fitting.push_back(at);
+  }
   char* at = nullptr;
   if (!fitting.empty() && chance(90)) {
     at = fitting[random()() % fitting.size()];

@@ -37,7 +37,7 @@ template <class D, class E> class Backward {
         back_(back),
         place_(place),
         order_(device, p_, *call_.rows),
-        plan_(path_of<D, E>(p_, place)),
+        plan_(path_of<D, E>(p_, place, Pass::backward)),
         runs_(input_runs(p_.layout)) {}
 
   void run() {
@@ -206,7 +206,7 @@ template <class D, class E> class Backward {
     const E* after = slab.operand + (s + 1) % 2 * place;
     E* here = s < 0 ? nullptr : slab.operand + s % 2 * place;
     with_cell(p_.cell, [&]<class C>() {
-      with_rows<E>(active, [&]<int rows>() {
+      with_rows<E, Pass::backward>(active, [&]<int rows>() {
         using Fused = FusedBackward<C, E, rows>;
         device_.run_phases(slab.lane, Fused::grid(H),
                            Fused{{slab.block_on_device, k, H, row(), slab.dh_product, slab.dh_bypass, slab.dc, here},

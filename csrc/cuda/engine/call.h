@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <stdexcept>
+#include <type_traits>
 
 #include "cuda/engine/device.h"
 #include "cuda/kernels/steps.h"
@@ -63,10 +64,11 @@ template <class A> int64_t chunk_steps(const Problem& p, const Order& order, con
   return std::min(chunk, steps);
 }
 
-template <class D, class E> PathPlan path_of(const Problem& p, const Place& place) {
+template <class D, class E> PathPlan path_of(const Problem& p, const Place& place, Pass pass) {
   const bool countable = p.T * p.B <= INT32_MAX;  // the resident path counts rows in 32 bits
-  return plan_path(countable ? place.most : std::min(place.most, Path::fused), p.layout, p.hidden_size,
-                   static_cast<int64_t>(sizeof(E)), p.B, p.num_directions, D::limits(place));
+  return plan_path(countable ? place.most : std::min(place.most, Path::fused), pass, p.layout, p.hidden_size,
+                   static_cast<int64_t>(sizeof(E)), std::is_same_v<E, float> && place.tf32, p.B, p.num_directions,
+                   D::limits(place));
 }
 
 // Calls body.operator()<samples>() for the samples that a block of the resident path has.
@@ -76,8 +78,8 @@ template <class E, class Body> void with_samples(int samples, Body body) {
 }
 
 // Calls body.operator()<rows>() with at least so many rows: those of a product of the fused path.
-template <class E, class Body> void with_rows(int64_t active, Body body) {
-  constexpr int few = 4, most = most_fused_rows(sizeof(E));
+template <class E, Pass pass, class Body> void with_rows(int64_t active, Body body) {
+  constexpr int few = 4, most = most_fused_rows(sizeof(E), pass);
   if (active <= few || few == most) return body.template operator()<few>();
   if constexpr (few < most) body.template operator()<most>();
 }
@@ -89,8 +91,8 @@ inline int64_t active_rows(int64_t batch, int64_t count) {
   return batch;
 }
 
-// Steps of the next segment when `left` are left: few lengths, so that few are recorded.
-inline int64_t segment_steps(int64_t left) { return left >= 64 ? 64 : left >= 16 ? 16 : left >= 4 ? 4 : 1; }
+// Steps of the next segment when `left` are left: as many as a recording has at most, or all of them.
+inline int64_t segment_steps(int64_t left) { return std::min<int64_t>(left, 64); }
 
 template <class E>
 LoopKey loop_key(const Problem& p, int64_t slab, bool backward, const void* weight_hh, bool tf32, Path path) {

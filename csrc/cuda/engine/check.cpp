@@ -22,6 +22,13 @@ bool has_context(int device) {
   return !state || state(device, &flags, &active) != 0 || active;
 }
 
+// By number: not every toolkit has a name for each.
+bool is_lost(int error) {
+  constexpr int ecc = 214, nvlink = 220, contained = 226, mps_client_terminated = 810, external_device = 911;
+  return (error >= cudaErrorIllegalAddress && error <= cudaErrorLaunchFailure) || error == ecc || error == nvlink ||
+         error == contained || error == mps_client_terminated || error == external_device;
+}
+
 }  // namespace
 
 void check(cudaError_t status, const char* function) {
@@ -38,9 +45,7 @@ std::string hint_if_lost() {
   // legacy stream is asked: that would spoil what others capture.
   cudaGetLastError();
   const cudaError_t now = cudaStreamQuery(cudaStreamPerThread);
-  const bool died =
-      (now >= cudaErrorIllegalAddress && now <= cudaErrorLaunchFailure) || now == cudaErrorECCUncorrectable;
-  if (!died) return "";
+  if (!is_lost(now)) return "";
   return "; the device state of this process is lost: restart it. Arrays and models on the CPU are unaffected";
 }
 

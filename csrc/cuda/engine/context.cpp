@@ -1,6 +1,7 @@
 #include "cuda/engine/context.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <mutex>
 
 #include "cuda/stack.h"
@@ -39,7 +40,7 @@ cudaMemPool_t pool_of(int device) {
     // for it; without a limit other users of the device would starve.
     size_t free_bytes = 0, total_bytes = 0;
     check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
-    uint64_t keep = total_bytes / 4;
+    uint64_t keep = std::min<uint64_t>(total_bytes / 4, uint64_t(2) << 30);
     check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
   }
   return pool;
@@ -57,8 +58,27 @@ std::shared_mutex& recordings() { return immortal<std::shared_mutex>(); }
 
 struct IdleContexts {
   std::mutex mutex;
+  std::condition_variable returned;
   std::vector<std::unique_ptr<Context>> contexts;
+  std::map<int, size_t> made;  // by device: the idle ones and those that serve a call
 };
+
+// With their recorded loops and workspaces.
+void forget_idle_contexts() {
+  IdleContexts& idle = immortal<IdleContexts>();
+  std::vector<std::unique_ptr<Context>> contexts;
+  {
+    const std::lock_guard<std::mutex> lock(idle.mutex);
+    contexts.swap(idle.contexts);
+    for (const auto& context : contexts) --idle.made[context->device()];
+  }
+  idle.returned.notify_all();
+  const std::unique_lock<std::shared_mutex> lock(recordings());  // as where handles of cuBLAS are made
+  for (auto& context : contexts) {
+    const UseDevice use(context->device());
+    context.reset();
+  }
+}
 
 // Until calls that have ended are done, and dead tapes have gone, what they gave back is not free. Not the whole
 // device: that would spoil every capture on it, whoever's it is.
@@ -109,6 +129,7 @@ void release(void* memory, cudaStream_t stream) noexcept {
 }
 
 void release_memory() {
+  forget_idle_contexts();
   std::map<int, cudaMemPool_t> by_device;
   {
     Pools& pools = immortal<Pools>();
@@ -221,6 +242,23 @@ Context::Context(int device) : device_(device) {
   check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreate");
 }
 
+// The streams of the last call may be gone by now: its memory goes back in another one.
+Context::~Context() {
+  try {
+    const cudaStream_t reaper = reaper_of(device_);
+    check(cudaStreamWaitEvent(reaper, done_, 0), "cudaStreamWaitEvent");
+    for (auto& [key, loop] : loops_) forget(loop, reaper);
+    for (size_t i = 0; i < lanes_.size(); ++i) {
+      release(lanes_[i]->workspace, reaper);
+      if (i > 0) cudaStreamDestroy(lanes_[i]->stream);  // the first is a caller's
+    }
+    for (const cudaEvent_t event : events_) cudaEventDestroy(event);
+    cudaEventDestroy(done_);
+    cudaStreamDestroy(capture_);
+  } catch (const std::exception&) {  // the device is lost, and all of this with it
+  }
+}
+
 void Context::begin(cudaStream_t stream) {
   check(cudaStreamWaitEvent(stream, done_, 0), "cudaStreamWaitEvent");  // at once, if it was never recorded
   last_stream_ = stream;
@@ -276,8 +314,14 @@ RecordedLoop& Context::loop(const LoopKey& key, int64_t bytes, cudaStream_t stre
   return loop;
 }
 
-// Work in flight may still use them: memory goes back in the order of the stream, and a graph that is destroyed while
-// it runs lives until it is done.
+// Work in flight may still use it: memory goes back in the order of the stream, and a graph that is destroyed while it
+// runs lives until it is done.
+void Context::forget(RecordedLoop& loop, cudaStream_t stream) noexcept {
+  for (auto& [shape, segment] : loop.segments)
+    if (segment.graph) cudaGraphExecDestroy(segment.graph);
+  release(loop.data, stream);
+}
+
 void Context::forget_old_loops() {
   constexpr size_t most_loops = 128;
   constexpr int64_t most_bytes = int64_t(256) << 20;
@@ -290,40 +334,47 @@ void Context::forget_old_loops() {
       if (oldest == loops_.end() || at->second.last_call < oldest->second.last_call) oldest = at;
     }
     if ((loops_.size() <= most_loops && bytes <= most_bytes) || oldest == loops_.end()) return;
-    for (auto& [shape, segment] : oldest->second.segments)
-      if (segment.graph) cudaGraphExecDestroy(segment.graph);
-    release(oldest->second.data, last_stream_);
+    forget(oldest->second, last_stream_);
     loops_.erase(oldest);
   }
 }
 
+// One that this stream had before, so that calls need not wait for each other; else one that is done, a new one, one
+// that is busy with other streams. Where as many calls are under way as there may be contexts, the next call waits for
+// one.
 std::unique_ptr<Context> borrow_context(int device, cudaStream_t stream) {
-  constexpr size_t most_idle = 4;
+  constexpr size_t few = 4, most = 8;
   IdleContexts& idle = immortal<IdleContexts>();
-  const std::lock_guard<std::mutex> lock(idle.mutex);
-  auto best = idle.contexts.end();
-  size_t here = 0;
-  for (auto at = idle.contexts.begin(); at != idle.contexts.end(); ++at) {
-    if ((*at)->device() != device) continue;
-    ++here;
-    if ((*at)->last_stream() == stream) {
-      best = at;
-      break;
+  std::unique_lock<std::mutex> lock(idle.mutex);
+  const auto at = [&](auto suits) {
+    return std::find_if(idle.contexts.begin(), idle.contexts.end(),
+                        [&](const auto& context) { return context->device() == device && suits(*context); });
+  };
+  size_t& made = idle.made[device];
+  for (;; idle.returned.wait(lock)) {
+    auto best = at([&](const Context& context) { return context.last_stream() == stream; });
+    if (best == idle.contexts.end()) best = at([](const Context& context) { return context.idle(); });
+    const bool others = at([](const Context&) { return true; }) != idle.contexts.end();
+    if (best == idle.contexts.end() && made < (others ? few : most)) {
+      auto context = std::make_unique<Context>(device);
+      ++made;
+      return context;
     }
-    if (best == idle.contexts.end() && (*at)->idle()) best = at;
+    if (best == idle.contexts.end()) best = at([](const Context&) { return true; });
+    if (best == idle.contexts.end()) continue;
+    std::unique_ptr<Context> context = std::move(*best);
+    idle.contexts.erase(best);
+    return context;
   }
-  if (best == idle.contexts.end() && here < most_idle) return std::make_unique<Context>(device);
-  if (best == idle.contexts.end())  // all are busy with other streams: wait for one
-    best = std::find_if(idle.contexts.begin(), idle.contexts.end(), [&](auto& c) { return c->device() == device; });
-  std::unique_ptr<Context> context = std::move(*best);
-  idle.contexts.erase(best);
-  return context;
 }
 
 void return_context(std::unique_ptr<Context> context) noexcept {
   IdleContexts& idle = immortal<IdleContexts>();
-  const std::lock_guard<std::mutex> lock(idle.mutex);
-  idle.contexts.push_back(std::move(context));
+  {
+    const std::lock_guard<std::mutex> lock(idle.mutex);
+    idle.contexts.push_back(std::move(context));
+  }
+  idle.returned.notify_all();
 }
 
 }  // namespace fusedrnn::cuda

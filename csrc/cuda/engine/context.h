@@ -51,6 +51,7 @@ struct RecordedLoop {
   void* data = nullptr;
   int64_t bytes = 0;
   uint64_t last_call = 0;
+  int graphs = 0;                                           // of the segments below
   std::map<std::pair<int64_t, int64_t>, Segment> segments;  // by (steps, variant)
 };
 
@@ -68,6 +69,9 @@ class Context {
   static constexpr int max_lanes = 4;
 
   explicit Context(int device);
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
   int device() const { return device_; }
   int64_t workspace_bytes() const { return workspace_bytes_; }
   int block_shared_bytes() const { return block_shared_bytes_; }  // the most that a block may ask for
@@ -84,6 +88,7 @@ class Context {
   RecordedLoop& loop(const LoopKey& key, int64_t bytes, cudaStream_t stream, const std::string& op);
 
  private:
+  static void forget(RecordedLoop& loop, cudaStream_t stream) noexcept;
   void forget_old_loops();
 
   int device_;

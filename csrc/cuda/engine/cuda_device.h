@@ -32,20 +32,21 @@ template <class F> __global__ void each_kernel(F f, int64_t rows, int64_t column
           f(row, column);
 }
 
-// See resident_forward.h and fused_step.h.
-template <class W> __global__ void __launch_bounds__(W::threads) phases_kernel(const W w) {
+// See resident_forward.h and fused_step.h. One block a multiprocessor is enough: told so, the compiler gives each
+// thread all of its registers, and so lets it have many loads on their way.
+template <class W> __global__ void __launch_bounds__(W::threads, 1) phases_kernel(const W w) {
   FUSEDRNN_SHARED_MEMORY(shared);
   const int block = static_cast<int>(blockIdx.x), end = w.end_step(block);
   int s = w.first_step(block);
   if ((end - s) * W::stride <= 0) return;
   typename W::Thread thread;
   w.begin(thread, shared, block, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x));
-  __syncthreads();
+  if constexpr (!W::is_one_step) __syncthreads();
   for (; s != end; s += W::stride) {
     w.first(thread, shared, s);
     __syncthreads();
     w.second(thread, shared, s);
-    __syncthreads();
+    if constexpr (!W::is_one_step) __syncthreads();
   }
   w.finish(thread, shared);
 }
@@ -121,7 +122,11 @@ class CudaDevice {
       segment.seen = true;
       return;
     }
-    if (!segment.graph) segment.graph = recorded(lane, body);
+    constexpr int most_graphs = 256;  // of a loop: sequences of any length have up to 64 ends, each batch its own
+    if (!segment.graph && loop.graphs < most_graphs) {
+      segment.graph = recorded(lane, body);
+      loop.graphs += segment.graph != nullptr;
+    }
     if (!segment.graph) return body();
     check(cudaGraphLaunch(segment.graph, lane_at(lane).stream), "cudaGraphLaunch");
   }

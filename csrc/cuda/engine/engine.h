@@ -30,7 +30,7 @@ template <class D, class E> class EngineOf : public Engine {
   }
 
   std::string plan(const Problem& problem, const Place& place) const override {
-    return path_of<D, E>(problem, place).describe();
+    return path_of<D, E>(problem, place, Pass::forward).describe();
   }
 
   void backward(Tape& tape, const BackwardCall& call, const Place& place) const override {

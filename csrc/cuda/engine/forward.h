@@ -20,7 +20,7 @@ template <class D, class E> class Forward {
         tape_(tape),
         place_(place),
         order_(device, p_, *call.rows),
-        plan_(path_of<D, E>(p_, place)) {}
+        plan_(path_of<D, E>(p_, place, Pass::forward)) {}
 
   void run() {
     const int64_t G = p_.layout.gates, H = p_.hidden_size, L = p_.num_layers;
@@ -218,7 +218,7 @@ template <class D, class E> class Forward {
     const E* before = slab.operand + s % 2 * place;
     E* after = slab.operand + (s + 1) % 2 * place;
     with_cell(p_.cell, [&]<class C>() {
-      with_rows<E>(active, [&]<int rows>() {
+      with_rows<E, Pass::forward>(active, [&]<int rows>() {
         using Fused = FusedForward<C, E, rows>;
         device_.run_phases(slab.lane, Fused::grid(H),
                            Fused{{slab.block_on_device, k, H, row(), nullptr, slab.h, slab.c, after},

@@ -39,7 +39,7 @@ template <class E, int outputs, int rows, int units, int slices> struct PartialS
   FUSEDRNN_PHASE A total(int output, int row, int unit) const {
     const A* part = at + (output * rows + row) * units + unit;
     A sum[4] = {};
-    FUSEDRNN_DO_NOT_UNROLL
+    FUSEDRNN_UNROLL
     for (int slice = 0; slice < slices; slice += 4) {
       FUSEDRNN_UNROLL
       for (int i = 0; i < 4; ++i) sum[i] += part[(slice + i) * stride];
@@ -87,6 +87,7 @@ template <class C, class E, int rows> struct FusedForward {
   };
 
   static constexpr int stride = 1;
+  static constexpr bool is_one_step = true;  // begin and second leave nothing in shared memory for others
   FUSEDRNN_PHASE int first_step(int) const { return 0; }
   FUSEDRNN_PHASE int end_step(int) const { return 1; }
 
@@ -155,6 +156,7 @@ template <class C, class E, int rows> struct FusedBackward {
   };
 
   static constexpr int stride = 1;
+  static constexpr bool is_one_step = true;  // begin and second leave nothing in shared memory for others
   FUSEDRNN_PHASE int first_step(int) const { return 0; }
   FUSEDRNN_PHASE int end_step(int) const { return 1; }
 

@@ -36,6 +36,7 @@ template <class C, class E, int samples> struct ResidentBackward {
 
   static constexpr int threads = most_threads;  // of a block, at most: that leaves each 128 registers
   static constexpr int stride = -1;
+  static constexpr bool is_one_step = false;
   FUSEDRNN_PHASE int first_step(int block_index) const {
     const int last = static_cast<int>(block.rows.length_of(block_index * samples)) - 1;
     return last < block.step ? last : static_cast<int>(block.step);

@@ -44,6 +44,7 @@ template <class C, class E, int samples> struct ResidentForward {
   // The steps of a block of threads: begin, begin + stride, ... before end.
   static constexpr int threads = most_threads;  // of a block, at most: that leaves each 128 registers
   static constexpr int stride = 1;
+  static constexpr bool is_one_step = false;
   FUSEDRNN_PHASE int first_step(int) const { return static_cast<int>(block.step); }
   FUSEDRNN_PHASE int end_step(int block_index) const {
     const int longest = static_cast<int>(block.rows.length_of(block_index * samples));
