@@ -106,7 +106,21 @@ def _lowered(*arrays: Any) -> list[Any]:
     return [None if a is None else a.get() for a in arrays]
 
 
-@pytest.fixture(autouse=True, params=["auto", "fused", "stepwise"])
+# These set the path of a stack themselves.
+OWN_PATH = {
+    "test_paths_agree",
+    "test_resident_bits_do_not_depend_on_the_batch",
+    "test_two_samples_of_a_block",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on each path."""
+    paths = ["auto"] if metafunc.function.__name__ in OWN_PATH else ["auto", "fused", "stepwise"]
+    metafunc.parametrize("on_device", paths, indirect=True)
+
+
+@pytest.fixture(autouse=True)
 def on_device(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Put the device in the place of the CPU kernels, with its tolerances, on each of its paths."""
     cupy()  # before the package imports it, which would let a warning be an error
@@ -276,6 +290,7 @@ def test_tf32() -> None:
     assert precise < rough <= 8 * TF32_ROUNDING
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("library", ["cupy", "torch"])
 def test_callers_stream(library: str) -> None:
     """Work of the caller's stream before the call is waited for, and work after it sees the results."""
@@ -373,8 +388,10 @@ def test_layers_on_the_device(cell: str) -> None:
         layer(x)
 
 
+@pytest.mark.alone
 def test_out_of_memory_is_an_error() -> None:
     """A call that does not fit raises MemoryError with the bytes; the device and the CPU then go on."""
+    cuda.release_memory()
     free = cupy().cuda.runtime.memGetInfo()[0]
     hidden, steps = 1024, 64
     batch = int(free // (steps * hidden * 4 * 4)) + 1  # the saved gates alone would take all of it
@@ -389,6 +406,7 @@ def test_out_of_memory_is_an_error() -> None:
     assert_forward(operands.outputs(stack, cupy().asarray)[0].get(), expected)
 
 
+@pytest.mark.alone
 def test_tapes_of_many_streams() -> None:
     """Calls on several streams, tapes that die in any order, a backward on another stream than its forward."""
     operands = Operands("gru", "float32", layers=2, directions=2, ragged=True, batch=9, steps=30, hidden=32)
@@ -406,6 +424,7 @@ def test_tapes_of_many_streams() -> None:
             assert_same_bits(out.get(), value)
 
 
+@pytest.mark.alone
 def test_two_threads_share_a_stack() -> None:
     """Two threads on one stack: each gets its own results."""
     from concurrent.futures import ThreadPoolExecutor
@@ -423,6 +442,7 @@ def test_two_threads_share_a_stack() -> None:
             assert_forward(y, expected)
 
 
+@pytest.mark.alone
 def test_others_may_synchronise_the_device() -> None:
     """A thread that waits for the device again and again spoils what is being recorded, but no call."""
     from concurrent.futures import ThreadPoolExecutor
@@ -454,6 +474,7 @@ def test_others_may_synchronise_the_device() -> None:
         other.result()
 
 
+@pytest.mark.alone
 def test_a_captured_stream_is_refused() -> None:
     """By forward and backward, which leave no mark in it: the tape and what was held before can still be given back."""
     operands = Operands("lstm", "float32")
@@ -479,6 +500,7 @@ def test_a_captured_stream_is_refused() -> None:
         assert_same_bits(out.get(), value.get())
 
 
+@pytest.mark.alone
 def test_captures_of_others_are_left_alone() -> None:
     """Foreign arrays are held and let go while a stream is being captured in the strictest mode."""
     operands = Operands("lstm", "float32")

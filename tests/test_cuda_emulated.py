@@ -1,6 +1,7 @@
 """The CUDA backend on an emulated device (tests/emulator): random calls, to the bit what the host twin computes.
 
-FUSEDRNN_EMULATED_CASES is how many calls each build makes; more and larger ones take longer.
+FUSEDRNN_EMULATED_CASES is how many calls each build makes, FUSEDRNN_EMULATED_TESTS what pytest -k chooses of the tests
+of a device in Python.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,10 @@ from mutants import Mutant, mutants, write
 
 ROOT = Path(__file__).parents[1]
 CASES = int(os.environ.get("FUSEDRNN_EMULATED_CASES", "40"))
+# Of the tests of a device, in Python; the others need torch on a GPU or take long here.
+DEVICE_TESTS = os.environ.get(
+    "FUSEDRNN_EMULATED_TESTS", "replays or captured_stream or out_of_memory or share_a_stack or may_synchronise"
+)
 PLANTED = mutants(ROOT / "csrc")
 
 pytestmark = pytest.mark.skipif(
@@ -30,8 +37,17 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with an executable for each build of the emulated device."""
     folder = tmp_path_factory.mktemp("emulator")
     write(ROOT / "csrc", folder / "mutants")
+    found = find_spec("pybind11")
+    pybind11 = Path(found.origin).parent / "share" / "cmake" / "pybind11" if found and found.origin else ""
     for command in (
-        ["cmake", "-G", "Ninja", "-S", ROOT / "tests" / "emulator", "-B", folder, f"-DMUTANTS={folder / 'mutants'}"],
+        [
+            *("cmake", "-G", "Ninja", "-S", ROOT / "tests" / "emulator", "-B", folder),
+            *(
+                f"-DMUTANTS={folder / 'mutants'}",
+                f"-Dpybind11_ROOT={pybind11}",
+                f"-DPython_EXECUTABLE={sys.executable}",
+            ),
+        ],
         ["cmake", "--build", folder],
     ):
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
@@ -86,6 +102,23 @@ def test_mutants(build: Path, number: int) -> None:
     """Each barrier and each wait is needed, and seen to be missing where it is left out."""
     done = run_cases(build, "tsan", 60, 1, CASES_DTYPE="float32", EMULATOR_MUTANT=number)
     assert done.returncode != 0, f"nothing differs without {PLANTED[number].name}"
+
+
+@pytest.mark.skipif(find_spec("pybind11") is None, reason="the Python module over the emulated device needs pybind11")
+def test_python(build: Path) -> None:
+    """Tests of the device in Python, over a stand-in for CuPy: replays, streams, threads, memory, captures."""
+    python = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "emulated_device"]
+    done = subprocess.run(
+        [*python, "tests/test_cuda_device.py", "-k", DEVICE_TESTS],
+        cwd=ROOT,
+        env=os.environ | {"FUSEDRNN_EMULATED": str(build), "PYTHONPATH": str(ROOT / "tests" / "emulator")},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    assert "skipped" not in done.stdout
 
 
 def test_every_barrier_is_a_mutant() -> None:
