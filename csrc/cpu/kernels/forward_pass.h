@@ -90,8 +90,8 @@ template <class C, class T, class E> struct ForwardPass {
       T* z = a.z + (at.unit * a.z_rows + a.z_first + j0) * S * L;
       if (!is_quantized<E> && k0 + k < a.weights.K) return add_to_z(a, at, acc, z, 0, rows, 1);
       if constexpr (is_quantized<E>) return finish_pairs(a, acc, z, 0, j0, at.unit, at.piece, rows, 1);
-      const int N = cells_at_once(rows);  // a divisor of up to six rows
-      for (int i = 0; i < rows; i += N) a.finish[N](a, acc + i * G, z, 0, j0, at.unit, at.piece, i, 1);
+      for_groups(rows,
+                 [&](int N, int i) FUSEDRNN_BODY { a.finish[N](a, acc + i * G, z, 0, j0, at.unit, at.piece, i, 1); });
     }
 
     static void joined(const Args& a, const Place& at) {

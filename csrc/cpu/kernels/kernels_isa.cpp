@@ -50,9 +50,11 @@ template <class Shape, class T, class E> int64_t workspace(const Sequence<T>& se
 }
 
 // The formulas of a cell for N cells side by side, which the time loop of its shape calls. With options they go in
-// pairs: up to five at a time they would make the library a tenth larger.
+// pairs: up to four at a time they would make the library a tenth larger.
 template <class C, class Cell, int N> constexpr typename Cell::Pass::Finish formulas() {
-  if constexpr (has_options<C> && N > 2)
+  if constexpr (N > most_cells)
+    return nullptr;
+  else if constexpr (has_options<C> && N > 2)
     return Cell::template in_pairs<N>;
   else
     return Cell::template step<N>;
@@ -64,12 +66,8 @@ template <class C, class T, class Cell, auto... more> bool run(const Sequence<T>
     static constexpr typename Cell::Pass::Finish by_count[] = {nullptr, formulas<C, Cell, 1>(), formulas<C, Cell, 2>()};
     return Cell::Pass::run(seq, share, by_count);
   } else {
-    static constexpr typename Cell::Pass::Finish by_count[] = {nullptr,
-                                                               formulas<C, Cell, 1>(),
-                                                               formulas<C, Cell, 2>(),
-                                                               formulas<C, Cell, 3>(),
-                                                               formulas<C, Cell, 4>(),
-                                                               formulas<C, Cell, 5>()};
+    static constexpr typename Cell::Pass::Finish by_count[] = {nullptr, formulas<C, Cell, 1>(), formulas<C, Cell, 2>(),
+                                                               formulas<C, Cell, 3>(), formulas<C, Cell, 4>()};
     return Cell::Pass::run(seq, share, by_count, more...);
   }
 }

@@ -2,12 +2,17 @@
 #pragma once
 #include "core/sequence.h"
 #include "core/share.h"
-#include "cpu/kernels/vec.h"
+#include "cpu/kernels/tile.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
-// How many cells of a tile go through the cell's formula side by side.
-constexpr int cells_at_once(int cells) { return cells <= 5 ? cells : cells % 3 == 0 ? 3 : 4; }
+// How many cells of a tile go through the cell's formula side by side. More of them would hide no more latency: with 16
+// registers the values of more than three are kept in memory between its operations.
+constexpr int most_cells = max_accumulators > 12 ? 4 : 3;
+constexpr int cells_at_once(int cells) {
+  if (cells <= most_cells) return cells;
+  return cells == 4 ? 2 : cells % 3 == 0 || most_cells == 3 || cells == 5 ? 3 : 4;
+}
 
 // Calls body(N, i) for groups of N cells, the first of which is cell i of the tile.
 template <int cells, class Body> FUSEDRNN_INLINE void each_group(const Body& body) {
