@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import fusedrnn as fr
 import reference
+from fusedrnn.layers import recurrent_parts
 from problems import flat
 from tolerance import assert_forward, assert_gradient, assert_same_bits
 
@@ -302,7 +303,7 @@ def test_what_a_variant_cannot_do_is_said() -> None:
     with pytest.raises(ValueError, match="GRU: compute_dtype is bfloat16; expected float32 for a cell with options"):
         fr.GRU(2, 3, reset_after=False, compute_dtype="bfloat16")
     with pytest.raises(RuntimeError, match="GRU: reset_after=False is on the cpu only; expected device 'cpu'"):
-        fr.GRU(2, 3, reset_after=False)._kernels("cuda")
+        recurrent_parts.kernels(fr.GRU(2, 3, reset_after=False), "cuda")
     with pytest.raises(TypeError, match="GRU: reset_after is "):
         fr.GRU(2, 3, reset_after=0)  # type: ignore[arg-type]
 

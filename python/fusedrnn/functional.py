@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from . import _core
 from .arrays.checks import described
 from .arrays.devices import is_device_array, require_device
-from .gates import CELLS
+from .cell_table import CELLS
 
 __all__ = ["Gradients", "KernelTape", "gru", "gru_backward", "lstm", "lstm_backward", "rnn", "rnn_backward"]
 

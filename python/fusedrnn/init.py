@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .allocation import claim_parameters, initialisation_is_skipped
 from .arrays.answering import answering
 from .arrays.products import row_products
-from .gates import CELLS
+from .cell_table import CELLS
 
 __all__ = [
     "Init",

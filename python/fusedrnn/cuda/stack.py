@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _cuda
 from ..arrays.devices import require_device
-from ..gates import CELLS
+from ..cell_table import CELLS
 from . import get_tf32
 from .array_libraries import Library, by_protocol, library_of
 from .cublas import prepare_cublas

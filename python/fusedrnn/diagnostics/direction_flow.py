@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays.checks import Array
 from ..arrays.lengths import valid_steps
-from ..gates import CELLS
+from ..cell_table import CELLS
 from .flow_plot import plot_gradient_flow
 from .powers import matrix_norms, power_norms, spectral_norm, spectral_radius, vector_norms
 from .recording import Call, direction_name

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arrays.checks import Array
 from ..arrays.lengths import valid_steps
-from ..gates import CELLS, SIGMOID
+from ..cell_table import CELLS, SIGMOID
 from ..layers.base import Layer
 from .recording import Call, batch_major, direction_name, recorded, run_forward
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays.checks import Array
+from ..cell_table import SIGMOID
 from ..figure import INK, new_figure, whole_numbers
-from ..gates import SIGMOID
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

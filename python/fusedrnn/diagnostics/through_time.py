@@ -20,7 +20,7 @@ import numpy as np
 from .. import functional
 from ..arrays.checks import Array
 from ..arrays.lengths import in_reverse, valid_steps
-from ..gates import CELLS
+from ..cell_table import CELLS
 from ..layers.recurrent import Recurrent
 
 _CHUNK_ELEMENTS = 2**22  # of the largest array in a Jacobian's backward, 32 MiB

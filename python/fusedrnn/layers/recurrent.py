@@ -4,53 +4,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from functools import partial
-from importlib import import_module
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from ..allocation import Extent, check_extent, check_parameters
 from ..arrays.checks import Array, as_real, brief, check_shape, flag, positive_int, probability, seed_sequence
 from ..arrays.lengths import unragged
-from ..gates import CELLS
-from ..init import Init, check_init, recurrent_parameters
+from ..init import Init, check_init
 from .base import Layer, Tape
 from .dropout import dropout_mask
 from .integers import quantized
 from .parameters import Parameters, serial_of
 from .protocol import Shape
-from .restarts import Restarts, restarts_of
+from .recurrent_parts import compute_dtype_of, initial_parameters, kernels, proj_size_of
+from .restarts import NO_RESTARTS, Restarts, restarts_of
 from .states import StateSize, StateSizes, state_arrays
 from .stream import Stream
 from .variants import Variant
 
 _MOST_LAYERS = 10_000  # more are a mistake, and making their parameters one by one would take minutes
-
-
-def _compute_dtype(op: str, value: Any, dtype: np.dtype[Any]) -> str | None:
-    """Return what the products multiply if that is not dtype."""
-    name = value if isinstance(value, (str, type(None))) else getattr(value, "name", value)  # a dtype says its name
-    if name is None or (isinstance(name, str) and name == dtype.name):
-        return None
-    if not isinstance(name, str) or name not in ("bfloat16", "float16") or dtype != np.float32:
-        expected = "None, or 'bfloat16' (on cuda also 'float16') with dtype float32"
-        raise ValueError(f"{op}: compute_dtype is {brief(value)} with dtype {dtype.name}; expected {expected}")
-    return name
-
-
-def _proj_size(op: str, value: Any, hidden_size: int, variant: Variant) -> int:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value == 0:
-        return 0
-    size = positive_int(op, "proj_size", value)
-    if size >= hidden_size:
-        raise ValueError(f"{op}: proj_size is {size}; expected less than hidden_size = {hidden_size}")
-    if variant.peephole or variant.draws:
-        other = "peephole" if variant.peephole else "recurrent_dropout" if variant.recurrent_dropout else "zoneout"
-        raise ValueError(f"{op}: proj_size is {size} with {other}; expected one of them")
-    return size
 
 
 def _noise_of(factors: tuple[Array | None, ...] | None, slabs: slice) -> dict[str, Any]:
@@ -68,9 +42,10 @@ class Recurrent(Layer):
     """
 
     takes = frozenset({"lengths", "resets"})
-    _cell: str  # name of the cell in gates.CELLS, which is the kernels' too
+    _cell: str  # name of the cell in cell_table.CELLS, which is the kernels' too
     _has_cell_state = False
     _quantized_inputs: str | None = None  # what x becomes in a layer whose weights are int8; set by _set_quantized
+    _draws = False  # whether there is noise inside the cells in training
     _books: tuple[str, ...]  # names of its functions, where a variant has no others
     _fixed = frozenset(
         {"input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype", "compute_dtype", "variant"}
@@ -98,10 +73,10 @@ class Recurrent(Layer):
     ) -> None:
         super().__init__(dtype=dtype, device=device)
         self.variant = variant
-        self.compute_dtype = _compute_dtype(self.op, compute_dtype, self.dtype)
+        self.compute_dtype = compute_dtype_of(self.op, compute_dtype, self.dtype)
         self.input_size = positive_int(self.op, "input_size", input_size)
         self.hidden_size = positive_int(self.op, "hidden_size", hidden_size)
-        self.proj_size = _proj_size(self.op, proj_size, self.hidden_size, variant)
+        self.proj_size = proj_size_of(self.op, proj_size, self.hidden_size, variant)
         self.num_layers = positive_int(self.op, "num_layers", num_layers)
         if self.num_layers > _MOST_LAYERS:
             raise ValueError(f"{self.op}: num_layers is {num_layers}; expected at most {_MOST_LAYERS}")
@@ -121,12 +96,14 @@ class Recurrent(Layer):
                 "A fusedrnn.Dropout behind the layer drops its outputs",
                 stacklevel=3 if "__init__" in vars(type(self)) else 2,
             )
-        self._set_parameters(self._initial_parameters(np.random.default_rng(weights), init))
-        self._stack, self._per_layer = self._kernels(self.device)
+        params = initial_parameters(self, np.random.default_rng(weights), init)
+        self._in_order = itemgetter(*params)
+        self._set_parameters(params)
+        self._stack, self._per_layer = kernels(self, self.device)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stack, self._per_layer = self._kernels(self.device)
+        self._stack, self._per_layer = kernels(self, self.device)
 
     @property
     def dropout(self) -> float:
@@ -263,28 +240,21 @@ class Recurrent(Layer):
         state and of the weights. A tape may be used again: it then computes the forward once more and gives the same
         bits.
         """
-        if self.quantized:
+        if self._quantized_inputs:
             self._refuse_training("forward")
         if type(x) is not np.ndarray or x.dtype is not self.dtype or self.xp is not np:
             x, lengths = self._converted(x, lengths)
         x, h0, c0, batched = self._inputs(x, state, lengths)
         if self.device != "cpu":  # there the kernels copy it
             h0, c0 = (None if each is None else each.copy() for each in (h0, c0))
-        again = self._restarts(x, resets, reset_state, batched)
+        plain = resets is None and reset_state is None
+        again = NO_RESTARTS if plain else self._restarts(x, resets, reset_state, batched)
         serial = serial_of(self)
-        factors = self._factors(x)
+        factors = self._factors(x) if self._draws else None
         if not self.dropout or self.num_layers == 1:
+            more = {} if again is NO_RESTARTS and factors is None else again.of() | _noise_of(factors, slice(None))
             y, h, c, core = self._stack.forward(
-                self._weights,
-                x,
-                h0,
-                c0,
-                lengths,
-                self.batch_first,
-                True,
-                serial,
-                **again.of(),
-                **_noise_of(factors, slice(None)),
+                self._weights, x, h0, c0, lengths, self.batch_first, True, serial, **more
             )
             outputs = self._outputs(y, h, c, batched)
             return outputs, Tape(self, ((core,), (), batched, outputs[0].shape))
@@ -340,7 +310,7 @@ class Recurrent(Layer):
         dreset_state : ndarray or tuple
             The same of ``reset_state``; only if the forward call had one.
         """
-        if self.quantized:
+        if self._quantized_inputs:
             self._refuse_training("backward")
         cores, masks, batched, y_shape = self._saved(tape)
         if dy is None and dstate is None:
@@ -403,7 +373,7 @@ class Recurrent(Layer):
     def _set_reverse(self) -> Recurrent:
         """Let this layer walk backwards from now on; return it."""
         self._reverse = True
-        self._stack, self._per_layer = self._kernels(self.device)
+        self._stack, self._per_layer = kernels(self, self.device)
         return self
 
     @property
@@ -435,7 +405,7 @@ class Recurrent(Layer):
         self._grads = {}
         self._in_order = itemgetter(*params)
         self._trainable = False
-        self._stack, self._per_layer = self._kernels(self.device)
+        self._stack, self._per_layer = kernels(self, self.device)
         return self
 
     def _refuse_training(self, what: str) -> None:
@@ -452,74 +422,8 @@ class Recurrent(Layer):
         return self._stack.plan(time, batch)
 
     def _attributes_on(self, device: str) -> dict[str, Any]:
-        stack, per_layer = self._kernels(device)
+        stack, per_layer = kernels(self, device)
         return {**super()._attributes_on(device), "_stack": stack, "_per_layer": per_layer}
-
-    def _kernels(self, device: str) -> tuple[_core.Stack, list[_core.Stack]]:
-        """Return the kernels for a device: those of all layers, and of each for when dropout parts them."""
-        make: Any
-        if self.quantized and device != "cpu":
-            raise RuntimeError(f"{self.op}: {self.quantized} weights are on the cpu only; expected device 'cpu'")
-        plain = self.variant.plain and not self.proj_size
-        if not plain and device != "cpu":
-            what = str(self.variant) or f"proj_size={self.proj_size}"
-            raise RuntimeError(f"{self.op}: {what} is on the cpu only; expected device 'cpu'")
-        cell = self._cell if plain else self.variant.kernel(self._cell)
-        if device == "cpu":
-            if self.compute_dtype == "float16":
-                raise RuntimeError(f"{self.op}: compute_dtype is 'float16'; expected None or 'bfloat16' on cpu")
-            options: dict[str, Any] = {} if plain else {"options": self.variant.kernel_options(self._books)}
-            if self.proj_size:
-                options["proj_size"] = self.proj_size
-            if self.quantized:  # which sets what the products multiply
-                options = {"int8_planes": 2 if self._quantized_inputs == "int16" else 1}
-            elif self.compute_dtype:
-                options["compute_dtype"] = self.compute_dtype
-            make = partial(_core.Stack, **options)
-        elif self.compute_dtype:
-            make = partial(import_module("fusedrnn.cuda.mixed").MixedStack, compute_dtype=self.compute_dtype)
-        else:
-            make = import_module("fusedrnn.cuda.stack").Stack
-
-        def stack(input_size: int, num_layers: int) -> _core.Stack:
-            made: _core.Stack = make(
-                cell,
-                self.dtype.name,
-                input_size=input_size,
-                hidden_size=self.hidden_size,
-                num_layers=num_layers,
-                num_directions=self.num_directions,
-                reverse=self._reverse,
-                bias=self.bias,
-            )
-            return made
-
-        # Dropout acts between the layers, so in training each of them is a call of its own.
-        inner = self.num_directions * self.output_size
-        layers = range(self.num_layers if self.num_layers > 1 and not self.quantized else 0)
-        return stack(self.input_size, self.num_layers), [stack(inner if i else self.input_size, 1) for i in layers]
-
-    def _initial_parameters(self, rng: np.random.Generator, init: Init) -> dict[str, Array]:
-        inner, units = self.num_directions * self.output_size, self.num_directions * self.hidden_size
-        columns = self.input_size + (self.num_layers - 1) * inner
-        columns += self.num_layers * (self.output_size + 2 * self.bias)
-        cell = CELLS[self._cell]
-        more = (3 * self.variant.peephole + self.proj_size) * units * self.num_layers
-        check_parameters(self.op, len(cell.gates) * units * columns + more, self.dtype)
-        per_direction = 2 + 2 * self.bias + self.variant.peephole + bool(self.proj_size)
-        check_extent(self.op, Extent(names=self.num_layers * self.num_directions * per_direction))
-        params: dict[str, Array] = {}
-        for layer in range(self.num_layers):
-            size = inner if layer else self.input_size
-            for suffix in ("", "_reverse")[: self.num_directions]:
-                made = recurrent_parameters(
-                    cell.op.lower(), size, self.hidden_size, self.bias, self.dtype, rng, init, self.proj_size
-                )
-                if self.variant.peephole:  # 0: the cell starts as one without
-                    made["weight_peephole"] = np.zeros(3 * self.hidden_size, self.dtype)
-                params |= {f"{name}_l{layer}{suffix}": array for name, array in made.items()}
-        self._in_order = itemgetter(*params)
-        return params
 
     @property
     def _weights(self) -> tuple[Array, ...]:
@@ -537,7 +441,7 @@ class Recurrent(Layer):
 
     def _factors(self, x: Array) -> tuple[Array | None, ...] | None:
         """Draw the noise inside the cells of all layers for a call in training."""
-        if not self.variant.draws or x.ndim != 3:
+        if x.ndim != 3:  # which the kernels refuse
             return None
         batch, steps = x.shape[:2] if self.batch_first else x.shape[1::-1]
         slabs = self.num_layers * self.num_directions
