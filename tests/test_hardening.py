@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+import fusedrnn
 from fusedrnn import _core
 
 pytestmark = pytest.mark.skipif(not shutil.which("readelf"), reason="needs readelf, of binutils")
@@ -47,3 +50,10 @@ def test_little_is_exported() -> None:
     exported = [fields[-1] for fields in symbols]
     assert "PyInit__core" in exported
     assert all(name == "PyInit__core" or name.startswith("fusedrnn_") for name in exported), exported
+
+
+@pytest.mark.skipif("arm" in platform.machine() or "aarch" in platform.machine(), reason="the bound is of x86-64")
+def test_the_package_is_small() -> None:
+    """The sources and the extension of a CPU build: under 5 MB, without Python's bytecode."""
+    sources = [path.stat().st_size for path in Path(fusedrnn.__file__).parent.rglob("*.py*") if path.suffix != ".pyc"]
+    assert sum(sources) + Path(_core.__file__).stat().st_size < 5e6
