@@ -29,7 +29,7 @@ Gates gates_from(const CellLayout& layout, int begin, int count) {
 }
 
 // A matrix that is no gate's.
-const Gates one_gate{{.gates = 1}, {0}};
+const Gates one_gate{{1, 1, 0, 0, {0}, {0}, false}, {0}};
 
 void proceed(Counted& counted, int64_t elements) {
   if (!counted.go_on_after(elements)) throw Interrupted();
