@@ -315,3 +315,23 @@ def test_a_checkpoint_makes_the_folders_its_path_names(tmp_path: Path) -> None:
         learn(tmp_path / "missing" / "{epoch}" / "model.st")
     with pytest.raises(IsADirectoryError, match="a folder; expected a file in it"):
         learn(tmp_path)
+
+
+def test_functions_are_judged_before_training() -> None:
+    """A schedule, a metric, an optimizer and a source that cannot be called as they will be."""
+    training = fr.training
+    with pytest.raises(TypeError, match=r"LearningRate: schedule takes \(a, b\); expected schedule\(epoch\)"):
+        training.LearningRate(lambda a, b: 0.1)  # type: ignore[misc, arg-type]
+    with pytest.raises(TypeError, match=r"BatchSource: source takes \(\); expected source\(epoch\)"):
+        training.BatchSource(lambda: [])  # type: ignore[misc, arg-type]
+    layer = fr.Linear(2, 1, seed=0)
+    before = layer.params["weight"].copy()
+    given: dict[str, Any]
+    for given, message in (
+        ({"metrics": [lambda pred: 1.0]}, r"metric <lambda> takes \(pred\); expected <lambda>\(pred, target, mask\)"),
+        ({"optimizer": lambda: 1}, r"optimizer takes \(\); expected optimizer\(layer\)"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            fr.fit(layer, np.ones((2, 2)), np.ones((2, 1)), loss="mse", epochs=1, batch_size=2, **given)
+    assert np.array_equal(layer.params["weight"], before)
+    assert training.LearningRate(min).schedule is min  # has no signature to judge by

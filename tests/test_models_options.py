@@ -233,6 +233,7 @@ def test_options_are_judged_before_anything_is_computed(monkeypatch: pytest.Monk
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; expected a positive number"),
         ({"repetition_penalty": np.inf}, "repetition_penalty is inf"),
         ({"constraint": [1, 2]}, "constraint is .*; expected a function"),
+        ({"constraint": lambda tokens: None}, r"constraint takes \(tokens\); expected constraint\(sample, tokens\)"),
     ):
         with pytest.raises((ValueError, TypeError), match=f"^EncoderDecoder: {message}"):
             model.generate(SOURCE, 6, **options)

@@ -33,7 +33,7 @@ struct Layer {
     unsigned state = 1;
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       const int64_t layer = slab / directions;
-      caches.push_back(std::make_unique<WeightCache<float>>(p.layout, p.layer_input(layer), H, false));
+      caches.push_back(std::make_unique<WeightCache<float>>(p, layer));
       for (int which = 0; which < 4; ++which) {
         int64_t size = 1;
         for (int64_t n : p.weight_shape(layer, which)) size *= n;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from contextlib import suppress
 from reprlib import Repr
@@ -82,6 +83,18 @@ def described(value: Any) -> str:
     spelt = name.isupper() or name == "ndarray"
     vowel = name[0].upper() in ("AEFHILMNORSX" if spelt else "AEIO")
     return f"{'an' if vowel else 'a'} {name}"
+
+
+def check_takes(op: str, name: str, function: Any, form: str) -> None:
+    """Raise a TypeError if a user's function cannot be called as in ``form``, such as "schedule(epoch)"."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return
+    try:
+        signature.bind(*[None] * (form.count(",") + 1))
+    except TypeError:
+        raise TypeError(f"{op}: {name} takes {signature}; expected {form}") from None
 
 
 def positive_int(op: str, name: str, value: Any) -> int:

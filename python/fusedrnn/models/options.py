@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..arrays.checks import Array, described, number, positive_int
+from ..arrays.checks import Array, check_takes, described, number, positive_int
 
 METHODS = ("greedy", "sample", "beam")
 _LARGEST_EXPONENT = 700  # exp(710) is above the largest float
@@ -81,6 +81,8 @@ def checked_options(op: str, max_length: Any, given: dict[str, Any]) -> Options:
     if constraint is not None and not callable(constraint):
         got = described(constraint)
         raise TypeError(f"{op}: constraint is {got}; expected a function (sample, tokens) -> allowed tokens")
+    if constraint is not None:
+        check_takes(op, "constraint", constraint, "constraint(sample, tokens)")
     return options
 
 

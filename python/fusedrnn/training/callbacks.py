@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..arrays.checks import check_takes
 from ..layers.base import Layer
 from .history import History
 from .optimizers import Optimizer
@@ -82,6 +83,7 @@ class LearningRate(Callback):
                 f"LearningRate: schedule is {schedule!r}; expected a function from an epoch or step to a rate, such "
                 "as fusedrnn.training.schedules.constant(0.1)"
             )
+        check_takes("LearningRate", "schedule", schedule, "schedule(epoch)")
         if every not in ("epoch", "step"):
             raise ValueError(f"LearningRate: every is {every!r}; expected 'epoch' or 'step'")
         self.schedule = schedule

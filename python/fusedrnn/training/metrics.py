@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..arrays.checks import Array, as_real, number
+from ..arrays.checks import Array, as_real, check_takes, number
 from ..arrays.namespace import namespace_of
 from .losses import IGNORE_INDEX, class_numbers, common_namespace, cross_entropy, element_weights, mae, valid_elements
 
@@ -84,6 +84,8 @@ class RunningMetrics:
                 raise ValueError(f"{op}: metric is {metric!r}; expected a callable or one of {known}")
             if name in self._metrics:
                 raise ValueError(f"{op}: metric {name!r} is given twice; expected distinct names")
+            if not isinstance(metric, str):
+                check_takes(op, f"metric {name}", metric, f"{name}(pred, target, mask)")
             self._metrics[name] = METRICS[metric] if isinstance(metric, str) else metric
         self._weighted = {name for name, metric in self._metrics.items() if _takes_weights(metric)}
         self._totals = dict.fromkeys(self._metrics, 0.0)

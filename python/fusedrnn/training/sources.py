@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..arrays.checks import described, positive_int
+from ..arrays.checks import check_takes, described, positive_int
 
 _END = object()  # not None: a source may give that, by mistake
 _FORMS = "(x, y), (x, y, lengths), (x, y, lengths, sample_weight) or these and resets"
@@ -42,6 +42,8 @@ class BatchSource:
         self._source, self._op = source, op
         if not callable(source) and not isinstance(source, Iterable):
             raise TypeError(f"BatchSource: source is {described(source)}; expected an iterable or a callable")
+        if callable(source) and not isinstance(source, Iterable):
+            check_takes("BatchSource", "source", source, "source(epoch)")
 
     @property
     def goes_on(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ...arrays.checks import described
+from ...arrays.checks import check_takes, described
 from ...layers.base import Layer
 from .base import Optimizer
 from .rules import SGD, Adam, AdamW, RMSprop
@@ -36,6 +36,8 @@ def get_optimizer(optimizer: str | Optimizer | MakeOptimizer, layer: Layer, op: 
             f"{op}: optimizer is {described(optimizer)}; expected an Optimizer, a callable that makes one, or "
             f"one of {', '.join(OPTIMIZERS)}"
         )
+    if not isinstance(optimizer, Optimizer):
+        check_takes(op, "optimizer", optimizer, "optimizer(layer)")
     result: Any = optimizer if isinstance(optimizer, Optimizer) else optimizer(layer)
     if not isinstance(result, Optimizer) or result.layer is not layer:
         raise ValueError(f"{op}: optimizer belongs to another layer; expected one made for this model")
