@@ -41,7 +41,7 @@ def quantize(model: _Model, dtype: str = "int8", *, inputs: str = "int16", keep:
         What x of each recurrent layer becomes; h, and the input of all layers of a stack but the first, are always
         int8. int16 takes two products for x instead of one, and gives half the error where x is not bounded.
     keep : str or sequence of str
-        Names of layers that stay float32, as shell patterns: "encoder", "0", "*.reverse". A name includes what is
+        Names of layers that stay float32, as shell patterns: "encoder", "0", ``"*.reverse"``. A name includes what is
         inside.
 
     Returns
