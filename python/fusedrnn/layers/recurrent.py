@@ -88,7 +88,8 @@ class Recurrent(Layer):
         self._reverse = False
         weights, self._mask_seed = seed_sequence(self.op, seed).spawn(2)
         self.dropout = dropout
-        if variant.draws and self._rng is None:
+        self._draws = variant.draws
+        if self._draws and self._rng is None:
             self._rng = np.random.default_rng(self._mask_seed)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
