@@ -20,7 +20,6 @@ import fusedrnn.torch as ft
 
 INPUTS, H = 4, 6
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),  # by forward_ad itself
     pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning"),
 ]
 PAIRS = [(nn.RNN, ft.RNN), (nn.LSTM, ft.LSTM), (nn.GRU, ft.GRU)]
@@ -424,7 +423,6 @@ def test_replace_and_restore() -> None:
     assert isinstance(parametrized, nn.GRU)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning")
 def test_replace_names_what_is_torchscript() -> None:
     model = nn.Sequential(nn.Linear(INPUTS, INPUTS), torch.jit.script(nn.LSTM(INPUTS, H)))
     report = ft.replace(model)

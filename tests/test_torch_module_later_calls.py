@@ -19,8 +19,6 @@ from fusedrnn.torch import layer
 
 INPUTS, H = 4, 6
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),  # by forward_ad itself
-    pytest.mark.filterwarnings("ignore:`torch.jit.trace.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),  # of torch's own checks
     pytest.mark.filterwarnings("ignore:The tensor attributes self._flat_weights:UserWarning"),  # where torch exports

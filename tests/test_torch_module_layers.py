@@ -16,7 +16,6 @@ from fusedrnn.torch import cells
 from fusedrnn.torch.kernel import Kernel
 
 NAMES = ["RNN", "LSTM", "GRU"]
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by forward_ad
 B, T, INPUTS, H = 4, 6, 5, 7
 
 

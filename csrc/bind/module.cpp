@@ -7,7 +7,7 @@
 
 namespace py = pybind11;
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_core, m) {
   m.doc() = "Fused recurrent kernels. Use them through fusedrnn.functional or the layers.";
   py::register_exception_translator([](std::exception_ptr error) { fusedrnn::set_python_error(error); });
   fusedrnn::isa();  // an unusable FUSEDRNN_ISA is reported by the import

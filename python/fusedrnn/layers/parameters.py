@@ -18,7 +18,7 @@ from ..arrays.namespace import assign, take_host
 
 _LISTED_NAMES = 20  # an error message lists so many names and counts the rest
 _serials = itertools.count(1)
-_COUNTS = getattr(sys, "_is_gil_enabled", lambda: True)()  # whether reference counts say who holds what
+_COUNTS = "t" not in sys.abiflags  # whether reference counts say who holds what: not in a free-threaded build
 
 
 class Parameters(dict[str, Array]):
