@@ -39,9 +39,11 @@ PREPARE = """
         d = layer.backward(tape, y)
         return [y, *(d if isinstance(d, tuple) else (d,))[:1], *layer.grads.values()]
 
+    wide = rng.standard_normal((3, 2000, 48)).astype(np.float32)  # states larger than what malloc keeps
+
     def steps(layer):
-        stream = layer.stream(24)
-        return [stream.step(x[:, t]) for t in range(3)]
+        stream = layer.stream(2000)
+        return [stream.step(x) for x in wide]
 
     def fitted():
         model = fr.Sequential(fr.LSTM(48, 32, seed=1), fr.Linear(32, 2, seed=2))

@@ -18,6 +18,21 @@ FILES = ["test_kernels.py", "test_gradients.py", "test_bitwise.py", "test_produc
 EIGHT_BITS = fr._core.available_isas(True)  # those with and without products of 8 bits by name
 
 
+def run_tests(isa: str, *files: str) -> str:
+    """Run what is marked for every instruction set on one of them; return what pytest printed."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-m", "every_isa", "-p", "no:cacheprovider", *files],
+        cwd=HERE,
+        env={**os.environ, "FUSEDRNN_ISA": isa},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    return result.stdout
+
+
 def test_isa_in_use_is_available() -> None:
     """The configuration is consistent, and these tests run on the ISA that was asked for."""
     assert IN_USE in AVAILABLE
@@ -27,32 +42,13 @@ def test_isa_in_use_is_available() -> None:
 @pytest.mark.parametrize("isa", [isa for isa in AVAILABLE if isa != IN_USE])
 def test_kernels(isa: str) -> None:
     """What this process tests on its own ISA holds on the others."""
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-m", "every_isa", "-p", "no:cacheprovider", *FILES],
-        cwd=HERE,
-        env={**os.environ, "FUSEDRNN_ISA": isa},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
-    assert f"isa {isa} of" in result.stdout
+    assert f"isa {isa} of" in run_tests(isa, *FILES)
 
 
 @pytest.mark.parametrize("isa", [isa for isa in EIGHT_BITS if isa != fr.config()["int8"]])
 def test_quantized(isa: str) -> None:
     """And what it tests of weights in 8 bits, on every kind of products of them."""
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-m", "every_isa", "-p", "no:cacheprovider", "test_quantize.py"],
-        cwd=HERE,
-        env={**os.environ, "FUSEDRNN_ISA": isa},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    run_tests(isa, "test_quantize.py")
     code = "import fusedrnn; print(fusedrnn.config()['int8'])"
     assert run_python(code, FUSEDRNN_ISA=isa).stdout.strip() == isa
 
