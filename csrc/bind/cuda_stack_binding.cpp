@@ -254,6 +254,7 @@ void register_stack(py::module_& m) {
   m.def("host_stack", &make_stack<true>, py::arg("cell"), py::arg("dtype"), py::arg("input_size"),
         py::arg("hidden_size"), py::arg("num_layers"), py::arg("num_directions"), py::arg("reverse"), py::arg("bias"));
   m.def("refuse_on_host", &refuse_on_host, py::arg("after"));
+  m.def("forget_loops_on_host", &forget_loops_on_host);
   m.def("plan_for", &plan_for, py::arg("cell"), py::arg("dtype"), py::arg("hidden_size"), py::arg("batch"),
         py::arg("num_directions"), py::arg("multiprocessors"), py::arg("shared_bytes"));
 }

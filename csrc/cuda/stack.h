@@ -79,6 +79,7 @@ class Engine {
 const Engine* device_engine(const std::string& dtype);
 const Engine* host_engine(const std::string& dtype);  // the same code in plain loops, for tests
 void refuse_on_host(int64_t after);                   // that of memory after so many more, once; for tests as well
+void forget_loops_on_host();                          // all that were recorded; the same
 
 // Marks this point of a caller's stream: what is returned says whether the device has come so far, and no where that
 // cannot be known. Null where the stream is being captured: calls refuse it, so that nothing of theirs is on its way.

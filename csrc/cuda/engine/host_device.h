@@ -171,6 +171,12 @@ class HostDevice {
   // Memory is refused once, after so many more pieces; a recording counts as one.
   static void refuse(int64_t after) { granted() = after; }
 
+  // No call finds a loop that another has recorded, as if its weights stood where none have stood before.
+  static void forget_loops() {
+    const std::lock_guard<std::mutex> turn(mutex());
+    loops().clear();
+  }
+
  private:
   // The twin has no streams; this handle stands for one that is being captured.
   static bool is_captured(const Place& place) { return reinterpret_cast<uintptr_t>(place.stream) == 0xCA; }

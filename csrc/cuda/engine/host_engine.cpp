@@ -18,4 +18,6 @@ const Engine* host_engine(const std::string& dtype) {
 
 void refuse_on_host(int64_t after) { HostDevice::refuse(after); }
 
+void forget_loops_on_host() { HostDevice::forget_loops(); }
+
 }  // namespace fusedrnn::cuda
