@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..arrays.checks import Array, as_real, brief, check_shape, flag, positive_int, probability, seed_sequence
+from ..arrays.checks import Array, as_real, check_shape, flag, positive_int, probability, seed_sequence
 from ..arrays.lengths import unragged
 from ..init import Init, check_init
 from .base import Layer, Tape
 from .dropout import dropout_mask
-from .integers import quantized
-from .parameters import Parameters, serial_of
+from .integers import IntegerWeights
+from .parameters import serial_of
 from .protocol import Shape
 from .recurrent_parts import compute_dtype_of, initial_parameters, kernels, proj_size_of
 from .restarts import NO_RESTARTS, Restarts, restarts_of
@@ -34,7 +34,7 @@ def _noise_of(factors: tuple[Array | None, ...] | None, slabs: slice) -> dict[st
     return {"factors": tuple(each if each is None else each[slabs] for each in factors)}
 
 
-class Recurrent(Layer):
+class Recurrent(IntegerWeights):
     """What RNN, LSTM and GRU share. See the subclasses for the parameters.
 
     Parameters are named as torch's: weight_ih_l0 (G*H, I), weight_hh_l0 (G*H, H), bias_ih_l0 and bias_hh_l0 (G*H,),
@@ -44,7 +44,6 @@ class Recurrent(Layer):
     takes = frozenset({"lengths", "resets"})
     _cell: str  # name of the cell in cell_table.CELLS, which is the kernels' too
     _has_cell_state = False
-    _quantized_inputs: str | None = None  # what x becomes in a layer whose weights are int8; set by _set_quantized
     _draws = False  # whether there is noise inside the cells in training
     _books: tuple[str, ...]  # names of its functions, where a variant has no others
     _fixed = frozenset(
@@ -100,11 +99,11 @@ class Recurrent(Layer):
         params = initial_parameters(self, np.random.default_rng(weights), init)
         self._in_order = itemgetter(*params)
         self._set_parameters(params)
-        self._stack, self._per_layer = kernels(self, self.device)
+        self._make_kernels()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stack, self._per_layer = kernels(self, self.device)
+        self._make_kernels()
 
     @property
     def dropout(self) -> float:
@@ -368,52 +367,18 @@ class Recurrent(Layer):
         arguments = self.config()
         arguments.pop("reverse", None)
         arguments.pop("quantized", None)
-        layer = type(self)(**arguments, device=self.device, seed=seed, init=self._init)._set_reverse()
-        return layer._set_quantized(self._quantized_inputs) if self._quantized_inputs else layer
+        layer = type(self)(**arguments, device=self.device, seed=seed, init=self._init)
+        layer._set_reverse()
+        layer._set_quantization(self.quantization)
+        return layer
 
-    def _set_reverse(self) -> Recurrent:
-        """Let this layer walk backwards from now on; return it."""
+    def _set_reverse(self) -> None:
+        """Let this layer walk backwards from now on."""
         self._reverse = True
+        self._make_kernels()
+
+    def _make_kernels(self) -> None:
         self._stack, self._per_layer = kernels(self, self.device)
-        return self
-
-    @property
-    def quantized(self) -> str | None:
-        """What the weights are in a copy that ``fusedrnn.quantize`` made, "int8"; else None."""
-        return "int8" if self._quantized_inputs else None
-
-    @property
-    def quantization(self) -> dict[str, str] | None:
-        """How: {"weights": "int8", "inputs": what x becomes}, or None."""
-        return {"weights": "int8", "inputs": self._quantized_inputs} if self._quantized_inputs else None
-
-    def _set_quantization(self, quantization: Any) -> None:
-        """Do to this layer what ``quantization`` says of another."""
-        if quantization is None:
-            return
-        made = [{"weights": "int8", "inputs": inputs} for inputs in ("int8", "int16")]
-        if quantization not in made or not self.variant.plain or self.proj_size or self.dtype != np.float32:
-            raise ValueError(
-                f"{self.op}: quantized is {brief(quantization)}; expected {made[0]} and a plain float32 cell"
-            )
-        self._set_quantized(quantization["inputs"])
-
-    def _set_quantized(self, inputs: str) -> Recurrent:
-        """Turn the weights into integers, for inference from now on; return this layer."""
-        params = quantized(self.op, self._params)
-        self._quantized_inputs = inputs
-        self._params = Parameters(params)
-        self._grads = {}
-        self._in_order = itemgetter(*params)
-        self._trainable = False
-        self._stack, self._per_layer = kernels(self, self.device)
-        return self
-
-    def _refuse_training(self, what: str) -> None:
-        raise RuntimeError(
-            f"{self.op}: {what} is for training, and these weights are {self.quantized}; expected the float32 layer "
-            "that fusedrnn.quantize was given"
-        )
 
     def plan(self, time: int, batch: int) -> str:
         """Return how an inference call of (batch, time) runs: "by_sample x2" on two threads; on cuda, which path.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABCMeta, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +28,7 @@ _Self = TypeVar("_Self", bound="SequenceEstimator")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
+class SequenceEstimator(SequenceReader, BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
     """Base of the estimators: the options that all have; see :class:`RecurrentRegressor` for what they mean."""
 
     bidirectional: bool = False
@@ -74,13 +75,13 @@ class SequenceEstimator(SequenceReader, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "model_")
         save(self, path)
 
+    @abstractmethod
     def _make(self, samples: Any, seeds: list[int]) -> Layer:
         """Return a new model for such samples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _targets(self, inputs: Sequences, target: Any, weight: Array | None, fresh: bool) -> Any:
         """Return what the model should give; of a fresh target, learn its scale or labels."""
-        raise NotImplementedError
 
     def _loss(self) -> str | Loss:
         return "mse"
