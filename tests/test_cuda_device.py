@@ -388,6 +388,16 @@ def test_layers_on_the_device(cell: str) -> None:
         layer(x)
 
 
+def test_what_the_kernels_lack_is_named() -> None:
+    """The raw functions refuse arrays of the device with options that only the CPU kernels have."""
+    arguments = Case("gru").arguments("float32")
+    lifted = {n: cupy().asarray(a) if isinstance(a, np.ndarray) and n != "lengths" else a for n, a in arguments.items()}
+    with pytest.raises(RuntimeError, match="gru: resets is given for an array on a device; expected one on the cpu"):
+        fr.functional.gru(**lifted, resets=np.zeros(arguments["x"].shape[:2], bool))
+    with pytest.raises(RuntimeError, match="gru: reset_after is False for an array on a device; expected one on"):
+        fr.functional.gru(**lifted, reset_after=False)
+
+
 @pytest.mark.alone
 def test_out_of_memory_is_an_error() -> None:
     """A call that does not fit raises MemoryError with the bytes; the device and the CPU then go on."""

@@ -219,6 +219,55 @@ def test_what_is_on_the_cpu_only_says_so(xp: standin.Namespace) -> None:
     assert layer.to("cpu").stream().step(np.zeros((1, 3))).shape == (1, 4)
 
 
+ON_THE_CPU_ONLY: dict[str, Callable[..., Any]] = {
+    "recurrent_dropout": lambda **more: fr.LSTM(3, 4, recurrent_dropout=0.5, **more),
+    "recurrent_dropout and recurrent_dropout_on": lambda **more: fr.GRU(
+        3, 4, recurrent_dropout=0.5, recurrent_dropout_on="candidate", **more
+    ),
+    "zoneout": lambda **more: fr.LSTM(3, 4, zoneout=(0.1, 0.2), **more),
+    "proj_size=2": lambda **more: fr.LSTM(3, 4, proj_size=2, **more),
+    "reset_after=False": lambda **more: fr.GRU(3, 4, reset_after=False, **more),
+    "peephole": lambda **more: fr.LSTM(3, 4, peephole=True, **more),
+    "coupled": lambda **more: fr.LSTM(3, 4, coupled=True, **more),
+    "clip": lambda **more: fr.RNN(3, 4, clip=2.0, **more),
+    "activations": lambda **more: fr.RNN(3, 4, activations=["affine"], **more),
+}
+
+
+@pytest.mark.parametrize("what", ON_THE_CPU_ONLY)
+def test_cells_that_the_device_lacks_are_named(xp: standin.Namespace, what: str) -> None:
+    """When a layer is made and when it is moved, which leaves it where it was, also inside of others."""
+    make = ON_THE_CPU_ONLY[what]
+    message = rf"^(RNN|LSTM|GRU): {what} is on the cpu only; expected device 'cpu'$"
+    with pytest.raises(RuntimeError, match=message):
+        make(device="cuda")
+    layer = make(seed=1)
+    before = layer(np.ones((1, 2, 3)))[0]
+    composite = fr.Sequential(fr.RNN(3, 3, seed=2), layer)
+    for moved in (layer, composite):
+        with pytest.raises(RuntimeError, match=message):
+            moved.to("cuda")
+        assert all(inner.device == "cpu" for inner in moved.layers())
+    assert np.array_equal(layer(np.ones((1, 2, 3)))[0], before)
+
+
+def test_weights_in_8_bits_stay_on_the_cpu(xp: standin.Namespace) -> None:
+    model = fr.quantize(fr.Sequential(fr.LSTM(3, 4, seed=1), fr.Linear(4, 2, seed=2)))
+    with pytest.raises(RuntimeError, match=r"LSTM: int8 weights are on the cpu only; expected device 'cpu'"):
+        model.to("cuda")
+    with pytest.raises(RuntimeError, match=r"quantize: model is on cuda; expected cpu: model\.to\('cpu'\)"):
+        fr.quantize(fr.LSTM(3, 4, device="cuda"))
+
+
+def test_restarts_are_refused_on_the_device(xp: standin.Namespace) -> None:
+    """By layers in inference and training, before anything has run."""
+    x, resets = to_device(np.zeros((2, 3, 3))), np.zeros((2, 3), bool)
+    for layer in (fr.GRU(3, 4, device="cuda", seed=1), fr.Bidirectional(fr.LSTM(3, 4, device="cuda", seed=1))):
+        for call in (layer, layer.forward):
+            with pytest.raises(RuntimeError, match=r"(GRU|LSTM): resets is on the cpu only; .* layer.to\('cpu'\)"):
+                call(x, resets=resets)
+
+
 def test_losses_name_the_two_devices(xp: standin.Namespace) -> None:
     values = np.zeros((2, 3))
     with pytest.raises(RuntimeError, match="mse: target is on cpu; expected cuda, where pred is"):
