@@ -150,6 +150,23 @@ def test_bits_do_not_depend_on_threads_batch_or_strides(
 
 
 @every_isa
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("sizes", [(203, 200), (310, 260)], ids=str)
+@pytest.mark.usefixtures("restore_threads")
+def test_one_sequence_has_the_bits_of_several(cell: str, sizes: tuple[int, int], inputs: str) -> None:
+    """Its input products may be made beside the recurrent ones; W_hh here does not fit the first-level cache."""
+    layer = fr.quantize(layer_of(cell, *sizes), inputs=inputs)
+    x, time = normal(2, 67, sizes[0]) * np.logspace(-1, 1, 67, dtype=np.float32)[:, None], 67
+    for threads in (1, 2):
+        fr.set_num_threads(threads)
+        expected = layer(x)[0]
+        assert_same(layer(x[:1])[0], expected[:1])
+        y, _ = layer(x, lengths=[31, time])  # one is left in the middle
+        assert_same(y[0, :31], expected[0, :31])
+        assert_same(y[1], expected[1])
+
+
+@every_isa
 def test_steps_of_a_call_are_calls_of_a_step(cell: str) -> None:
     """Also those of a stream, of the layers of a stack one by one, and with time first."""
     layer = layer_of(cell, 20, 36, num_layers=2)

@@ -12,11 +12,33 @@ template <class E, int Gates> struct AnyTile {
 
   FUSEDRNN_INLINE void multiply(int rows, int log2_units, const E* const* row, int64_t length, const E* w,
                                 int64_t w_step, int64_t w_unit, Ahead<E> ahead) {
+    if (one_after_the_other && rows == 1) return multiply_row(acc, row[0], length, w, w_step, w_unit, 1 << log2_units);
     static constexpr Table table = make();
     table.at[rows][log2_units](acc, row, length, w, w_step, w_unit, ahead);
   }
 
  private:
+  // One row waits for its weights, and one stream of them comes in faster than several. Even and odd k have sums of
+  // their own, because a few alone would wait for the latency of each addition.
+  static constexpr bool one_after_the_other = Gates > 1;
+  static __attribute__((noinline)) void multiply_row(Sum* acc, const E* row, int64_t length, const E* w, int64_t w_step,
+                                                     int64_t w_unit, int units) {
+    using Shape = Tile<E, 1, 1, Gates>;
+    const E* const p[1] = {row};
+    for (; units-- > 0; w += w_unit, acc += Gates) {
+      Sum even[Gates], odd[Gates];
+      each<Gates>([&](auto g) FUSEDRNN_BODY { even[g] = odd[g] = Sum(typename Sum::Scalar(0)); });
+      const E* at = w;
+      int64_t k = 0;
+      for (; k + 2 <= length; k += 2, at += 2 * w_step) {
+        Shape::add_product(even, p, k, at, 0);
+        Shape::add_product(odd, p, k + 1, at + w_step, 0);
+      }
+      if (k < length) Shape::add_product(even, p, k, at, 0);
+      each<Gates>([&](auto g) FUSEDRNN_BODY { acc[g] = even[g] + odd[g]; });
+    }
+  }
+
   using Product = void (*)(Sum* acc, const E* const* row, int64_t length, const E* w, int64_t w_step, int64_t w_unit,
                            Ahead<E> ahead);
   template <int Rows, int Units>
@@ -39,6 +61,7 @@ template <class E, int Gates> struct AnyTile {
   template <int Rows> static constexpr void fill(Table& table) {
     if constexpr (Rows >= 1) {
       constexpr int units = max_units(Rows, Gates);
+      if constexpr (Rows == 1 && one_after_the_other) return;
       table.at[Rows][0] = product<Rows, 1>;
       if constexpr (units >= 2) table.at[Rows][1] = product<Rows, 2>;
       if constexpr (units >= 4) table.at[Rows][2] = product<Rows, 4>;

@@ -73,7 +73,12 @@ template <class C, class T, class E> struct ForwardPass {
       for (int r = 0; r < rows; ++r) h[r] = a.h + (j0 + r) * (a.space.row / values);
       const E* w = a.weights.from(at.unit, 0);
       const int units = 1 << log2_units;
-      t.multiply(rows, log2_units, h, K, w, G * L, K * G * L, a.weights.ahead(units, at, w, K, 0, a.swept_bytes));
+      bool done = false;
+      if constexpr (Lookahead<E, G>::exists)
+        if ((done = rows == 1 && units == Lookahead<E, G>::units && a.lookahead && a.lookahead->pending()))
+          a.lookahead->multiply(t.acc, h[0], K, w);
+      if (!done)
+        t.multiply(rows, log2_units, h, K, w, G * L, K * G * L, a.weights.ahead(units, at, w, K, 0, a.swept_bytes));
       T* z = a.z + (at.unit * a.z_rows + a.z_first + j0) * S * L;
       finish_pairs(a, t.acc, z, z_unit, j0, at.unit, 0, rows * units, units);
     }
@@ -249,7 +254,7 @@ template <class C, class T, class E> struct ForwardPass {
       const int64_t at_once = looks_ahead ? 0 : rows * planes;
       if (!Project<E, G>::cover(projection, share, at_once, share.unit_begin, share.unit_end, input_pieces))
         return false;
-      typename Steps::Ahead lookahead(projection, share, looks_ahead ? rows : 0);
+      typename Steps::Ahead lookahead(projection, share, looks_ahead ? rows * planes : 0);
       if constexpr (Steps::Ahead::exists) a.lookahead = looks_ahead ? &lookahead : nullptr;
       int64_t done = 0;
       for (a.step = begin; a.step < end; ++a.step) {

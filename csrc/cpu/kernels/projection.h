@@ -136,14 +136,16 @@ template <class E, int G> class Lookahead {
   using Args = typename Projection::Args;
   using V = typename Projection::Sum;
   static constexpr int L = V::lanes, units = 2;               // of W_hh h
-  static constexpr int group = max_accumulators / G - units;  // steps
-  static constexpr bool exists = G > 1 && group >= 4 && !is_quantized<E>;
+  static constexpr int group = max_accumulators / G - units;  // rows of the product, `planes` for each step
+  static constexpr bool exists = G > 1 && group >= 4 && multiplies_at_once<E>;
 
   // `recurrent`: the columns of W_hh; swept_bytes: of it, per step. It pays where W_hh does not fit the first-level
-  // cache, but both weights fit the second: beyond it W_ih, read once per group of steps, would push W_hh out.
+  // cache, but both weights fit the second: beyond it W_ih, read once per group of steps, would push W_hh out. Of Quads
+  // most of what exceeds the first level by little is still there from the step before.
   static bool pays(const Args& a, int64_t recurrent, int64_t swept_bytes) {
     constexpr int64_t one_piece = longest_piece<E> / Operand<E>::values;
-    return exists && swept_bytes > first_level_bytes && swept_bytes + a.swept_bytes <= second_level_bytes &&
+    constexpr int64_t near = (is_quantized<E> ? 2 : 1) * first_level_bytes;
+    return exists && swept_bytes > near && swept_bytes + a.swept_bytes <= second_level_bytes &&
            recurrent <= one_piece && a.weights.K <= smaller(one_piece, 2 * recurrent);
   }
 
@@ -165,12 +167,13 @@ template <class E, int G> class Lookahead {
   void begin_step(int64_t s) {
     if constexpr (!exists)
       return;
-    else if (s % group)
+    else if (s * chunk_.planes % group)
       return;
     sweep(next_, group, unit_, u1_);
-    const int64_t first = s + group, left = n_ - first;
+    const int64_t first = s * chunk_.planes + group, left = n_ - first;
     next_.x_row = chunk_.x_row + first;
     next_.z_row = chunk_.z_row + first;
+    if constexpr (is_quantized<E>) next_.factors.rows = chunk_.factors.rows + first;
     unit_ = left < group ? u1_ : u0_;
     if (left < group) sweep(next_, left, u0_, u1_);
   }
@@ -193,10 +196,20 @@ template <class E, int G> class Lookahead {
     for (int64_t k = both; k < K; ++k) Recurrent::add_product(recurrent, row, k, w + k * G * L, K * G * L);
     for (int64_t k = both; k < inputs; ++k) Input::add_product(input, x, k, in + k * G * L, 0);
     each<units * G>([&](auto i) FUSEDRNN_BODY { sums[i] = recurrent[i]; });
-    each<group>([&](auto r) FUSEDRNN_BODY {
-      const typename Projection::Sums to(next_, {0, unit_, 0, 0, 0, 0}, r);
-      each<G>([&](auto g) FUSEDRNN_BODY { to.add(g, input[r * G + g]); });
-    });
+    if constexpr (is_quantized<E>) {  // which takes more instructions: one copy of them
+      V kept[group * G];
+      each<group * G>([&](auto i) FUSEDRNN_BODY { kept[i] = input[i]; });
+#pragma GCC unroll 1
+      for (int r = 0; r < group; ++r) {
+        const typename Projection::Sums to(next_, {0, unit_, 0, 0, 0, 0}, r);
+        each<G>([&](auto g) FUSEDRNN_BODY { to.add(g, kept[r * G + g]); });
+      }
+    } else {
+      each<group>([&](auto r) FUSEDRNN_BODY {
+        const typename Projection::Sums to(next_, {0, unit_, 0, 0, 0, 0}, r);
+        each<G>([&](auto g) FUSEDRNN_BODY { to.add(g, input[r * G + g]); });
+      });
+    }
     ++unit_;
   }
 

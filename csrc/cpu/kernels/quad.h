@@ -10,6 +10,7 @@ constexpr int row_offset = 128;
 #else
 constexpr int row_offset = 0;
 #endif
+template <> constexpr bool multiplies_at_once<Quad> = row_offset != 0;
 
 #if defined(__AVX512VNNI__)
 FUSEDRNN_INLINE Vec<int32_t> fma(Vec<Quad> row, Vec<Quad> weights, Vec<int32_t> c) {

@@ -75,6 +75,7 @@ template <> struct Operand<Quad> {
   static FUSEDRNN_INLINE uint32_t broadcast(Quad x) { return x.bits; }
 };
 template <class E> constexpr bool is_quantized = Operand<E>::values == 4;
+template <class E> constexpr bool multiplies_at_once = true;  // its product takes no registers beside the operands
 
 // What the caller keeps in the storage of T, weights or gate gradients, as the operands of a product.
 template <class E, class T> FUSEDRNN_INLINE const E* operands(const T* storage) {
