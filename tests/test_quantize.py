@@ -311,6 +311,19 @@ def test_a_direction_is_kept_by_name(tmp_path: Path) -> None:
         assert_same(fr.load(tmp_path / keep)(x), quantized(x))
 
 
+def test_copies_are_called_as_quickly() -> None:
+    """A dtype that was copied is equal, but not the object that a call looks for before it converts x."""
+    layer = fr.LSTM(2, 3)
+    for copied in (fr.quantize(layer), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert copied.dtype is np.dtype("float32")
+    assert fr.LSTM(2, 3, dtype=copy.deepcopy(np.dtype("float64"))).dtype is np.dtype("float64")
+
+
+def test_summary_names_what_is_quantized() -> None:
+    layer = fr.quantize(fr.Bidirectional(fr.LSTM(5, 6)), keep="reverse")
+    assert "forward (LSTM int8)" in str(layer.summary()) and "reverse (LSTM) " in str(layer.summary())
+
+
 def test_summary_shows_bytes() -> None:
     layer = fr.quantize(fr.LSTM(5, 6))
     size = 4 * 6 * (5 + 6) + 4 * 4 * 6 * 4

@@ -47,7 +47,7 @@ def parse_dtype(op: str, dtype: Any) -> np.dtype[Any]:
             parsed = np.dtype(dtype)
     if parsed is None or parsed not in DTYPES:  # None is equal to float64
         raise TypeError(f"{op}: dtype is {brief(dtype)}; expected float32 or float64")
-    return parsed
+    return np.dtype(parsed.type)  # not a copy, which would only be equal
 
 
 def parse_device(op: str, device: Any) -> str:

@@ -99,6 +99,8 @@ class Layer(LayerProtocol):
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             super().__setattr__(name, value)
+        # Calls ask whether the dtype of x is this object: a copy, which is only equal, would cost half a microsecond.
+        super().__setattr__("dtype", np.dtype(self.dtype.type))
         if self.device != "cpu":
             self.xp = namespace(parse_device(self.op, self.device))
 

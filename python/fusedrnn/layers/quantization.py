@@ -98,7 +98,8 @@ def _kept(model: Layer, patterns: tuple[str, ...]) -> set[int]:
     for pattern in patterns:
         fitting = [layer for name, layer in named.items() if fnmatchcase(name, pattern)]
         if not fitting:
-            raise ValueError(f"quantize: no layer is named {pattern!r}; expected one of {', '.join(named)}")
+            names = ", ".join(named) or "none: it is one layer"
+            raise ValueError(f"quantize: no layer is named {pattern!r}; expected one of {names}")
         kept |= {id(inside) for layer in fitting for inside in layer.layers()}
     return kept
 

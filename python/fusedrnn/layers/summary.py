@@ -95,7 +95,9 @@ def summarize(layer: Any) -> Summary:
 
 def _rows(name: str, depth: int, layer: Any, x: Any) -> Iterator[Row]:
     """Yield the rows of a layer that reads an input of shape x: its own, then those of what is inside."""
-    yield Row(name, depth, layer.op, output_of(layer, x), layer.num_parameters)
+    quantized = getattr(layer, "quantized", None)
+    kind = f"{layer.op} {quantized}" if quantized else layer.op
+    yield Row(name, depth, kind, output_of(layer, x), layer.num_parameters)
     children = layer.children()
     for child_name, shape in layer.child_inputs(known_input(layer, x)).items():
         yield from _rows(child_name, depth + 1, children[child_name], shape)
