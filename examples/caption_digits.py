@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from num2words import num2words
 from numpy.typing import NDArray
-from shared import FAINT, INK, ORANGE, make_parser, print_kernels, save_figure
+from shared import FAINT, INK, ORANGE, hold_in_8_bits, make_parser, print_kernels, save_figure
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -132,9 +132,15 @@ def main() -> None:
     )
     print(f"Loss     {history['loss'][0]:.3f} -> {history['loss'][-1]:.4f} in {sum(history['seconds']):.0f} s")
 
-    found = model.generate(unseen, STEPS)
-    said = [" ".join(WORDS[token] for token in row if token != END) for row in found.tokens]
-    exact = np.array([words == " ".join(SPELLED[number]) for words, number in zip(said, numbers, strict=True)])
+    def caption(model: fr.models.VectorToSequence) -> list[str]:
+        tokens = model.generate(unseen, STEPS).tokens
+        return [" ".join(WORDS[token] for token in row if token != END) for row in tokens]
+
+    def judged(said: list[str]) -> Array:
+        return np.array([words == " ".join(SPELLED[number]) for words, number in zip(said, numbers, strict=True)])
+
+    said = caption(model)
+    exact = judged(said)
     print(f"Exact    {exact.mean():.1%} of the captions of unseen images; digit by digit, and given the words:")
     best = 0.0
     for name, classifier in (
@@ -146,6 +152,7 @@ def main() -> None:
         baseline = np.mean(10 * tens + units == numbers)
         best = max(best, baseline)
         print(f"         {baseline:.1%} by {name}")
+    hold_in_8_bits(lambda model: judged(caption(model)).mean(), exact.mean(), model)
     print()
     wrong = list({(numbers[i], said[i]): i for i in np.flatnonzero(~exact)}.values())[:6]
     shown = np.concatenate((wrong, np.flatnonzero(exact)[: 30 - len(wrong)]))

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from shared import INK, ORANGE, make_parser, print_kernels, save_figure
+from shared import INK, ORANGE, hold_in_8_bits, make_parser, print_kernels, save_figure
 
 import fusedrnn as fr
 from fusedrnn.layers.activation import softmax
@@ -136,6 +136,7 @@ def main() -> None:
     bits |= {name: ngram_bits(learn, judge, len(alphabet), n) for name, n in (("5-gram", 5), ("bigram", 2))}
     lstm, five, bigram = (values.mean() for values in bits.values())
     print(f"Bits per character of the unseen text: LSTM {lstm:.3f}, 5-gram {five:.3f}, bigram {bigram:.3f}")
+    hold_in_8_bits(lambda model: network_bits(model, judge).mean(), lstm, model, form=".3f")
     prompt = "The "
     start = np.array([[alphabet.index(character) for character in prompt]])
     for temperature in (0.5, 0.8):

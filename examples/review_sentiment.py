@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from shared import BLUE, INK, ORANGE, make_parser, print_kernels, save_figure
+from shared import BLUE, INK, ORANGE, hold_in_8_bits, make_parser, print_kernels, save_figure
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -150,14 +150,20 @@ def main() -> None:
     longest = max(map(len, test_x))
     lengths = np.array([len(tokens) for tokens in test_x])
     padded = np.array([np.pad(tokens, (0, longest - len(tokens))) for tokens in test_x])
-    guess = (praise(models, padded, lengths) > 0.5).astype(np.int64)
+
+    def guesses(*models: Any) -> Array:
+        return (praise(list(models), padded, lengths) > 0.5).astype(np.int64)
+
+    guess = guesses(*models)
     bag = baseline(train, y, valid, valid_y)(test)
     ours, theirs, chance = (np.mean(each == test_y) for each in (guess, bag, np.zeros_like(test_y)))
     print(
         f"Accuracy GRUs {ours:.1%}, logistic regression on bags of words {theirs:.1%}, always 'complaint' {chance:.1%}"
     )
     spread = np.sqrt(np.mean(guess != bag) / len(test_y))
-    print(f"         the difference is {100 * (ours - theirs):+.1f} points, give or take {200 * spread:.1f}\n")
+    print(f"         the difference is {100 * (ours - theirs):+.1f} points, give or take {200 * spread:.1f}")
+    hold_in_8_bits(lambda *models: float(np.mean(guesses(*models) == test_y)), ours, *models)
+    print()
 
     right = (guess == test_y) & (lengths >= 6) & (lengths <= 15)
     for title, chosen in (("Right by the GRUs, wrong by the bag", right & (bag != test_y)), ("Wrong", guess != test_y)):

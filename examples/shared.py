@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,14 @@ def print_kernels() -> None:
     """Print what computes."""
     config = fr.config()
     print(f"Kernels  fusedrnn {config['version']}, {config['isa']}, threads: {config['threads']}")
+
+
+def hold_in_8_bits(metric: Callable[..., float], value: float, *models: Any, form: str = ".1%") -> None:
+    """Print the metric of the models' copies with weights in 8 bits; leave if it is more than 0.5 % from the value."""
+    found = metric(*map(fr.quantize, models))
+    print(f"8 bits   {found:{form}} with weights in 8 bits")
+    if not abs(found - value) <= 0.005 * value:
+        sys.exit(f"FAILED: weights in 8 bits should not change {value:{form}} by more than 0.5 % of it")
 
 
 def save_figure(figure: Any, path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from num2words import num2words
 from numpy.typing import NDArray
-from shared import BLUE, FAINT, INK, make_parser, print_kernels, save_figure
+from shared import BLUE, FAINT, INK, hold_in_8_bits, make_parser, print_kernels, save_figure
 
 import fusedrnn as fr
 
@@ -132,13 +132,20 @@ def main() -> None:
 
     unseen, ends, truth = source[learn:], source_lengths[learn:], [join(words) for words in french[learn:]]
     words = list(tables[1])
-    share = {}
-    for method in ("greedy", "beam"):
+
+    def translate(model: fr.models.EncoderDecoder, method: str) -> list[str]:
         found = model.generate(unseen, 2 * target.shape[1], lengths=ends, method=method)
-        written = [join([words[t] for t in row[: n - 1]]) for row, n in zip(found.tokens, found.lengths, strict=True)]
-        share[method] = np.mean([ours == right for ours, right in zip(written, truth, strict=True)])
+        return [join([words[t] for t in row[: n - 1]]) for row, n in zip(found.tokens, found.lengths, strict=True)]
+
+    def exact(written: list[str]) -> float:
+        return float(np.mean([ours == right for ours, right in zip(written, truth, strict=True)]))
+
+    written = translate(model, "beam")
+    share = {"greedy": exact(translate(model, "greedy")), "beam": exact(written)}
     naive = np.mean([word_for_word(words) == right for words, right in zip(english[learn:], truth, strict=True)])
-    print(f"Exact    beam search {share['beam']:.1%}, greedy {share['greedy']:.1%}, word for word {naive:.1%}\n")
+    print(f"Exact    beam search {share['beam']:.1%}, greedy {share['greedy']:.1%}, word for word {naive:.1%}")
+    hold_in_8_bits(lambda model: exact(translate(model, "greedy")), share["greedy"], model)
+    print()
     for index in range(6):
         print(f"  {numbers[learn + index]:>9,}  {join(english[learn + index])}\n{'':11}  {written[index]}")
     for index in [i for i, ours in enumerate(written) if ours != truth[i]][:3]:
