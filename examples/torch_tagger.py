@@ -130,9 +130,9 @@ def main() -> None:
         figure = Figure(figsize=(8, 3.6), layout="constrained")
         axes = figure.subplots()
         axes.plot(
-            curves["torch.nn"], color=ORANGE, linewidth=4, alpha=0.5, label=f"torch.nn, {times['torch.nn']:.0f} s"
+            curves["torch.nn"], color=ORANGE, linewidth=4, alpha=0.5, label=f"torch.nn, {times['torch.nn']:.1f} s"
         )
-        axes.plot(curves["fusedrnn"], color=BLUE, linewidth=1, label=f"fusedrnn, {times['fusedrnn']:.0f} s")
+        axes.plot(curves["fusedrnn"], color=BLUE, linewidth=1, label=f"fusedrnn, {times['fusedrnn']:.1f} s")
         axes.set(title="The same losses, sooner", xlabel="batch", ylabel="loss", yscale="log")
         axes.legend()
         save_figure(figure, options.out)
