@@ -335,3 +335,18 @@ def test_every_public_name_is_there() -> None:
         assert fr.models.GaussianNoise is fr.layers.GaussianNoise
     """
     run_python(code)
+
+
+def test_completion_offers_what_is_public() -> None:
+    """dir() of a module lists its public names, those that are imported when they are first asked for included."""
+    code = """
+        import fusedrnn as fr
+        from importlib.util import find_spec
+        needs = {"keras": "h5py", "onnx": "onnx", "sklearn": "sklearn", "torch": "torch"}
+        there = [name for name, package in needs.items() if find_spec(package)]
+        assert set(dir(fr)) == {*fr.__all__, *there}
+        for name in ("data", "diagnostics", "functional", "init", "layers", "models", "training", *there):
+            module = getattr(fr, name)
+            assert dir(module) == sorted(module.__all__), name
+    """
+    run_python(code)

@@ -92,14 +92,22 @@ __all__ = [
     "training",
 ]
 
+_NEEDS = {"keras": "h5py", "onnx": "onnx", "sklearn": "sklearn", "torch": "torch"}  # modules, and what they import
+
 
 def __getattr__(name: str) -> Any:
     """Import what not every program needs when it is first asked for: data, looking at a model, others' files."""
-    if name in ("data", "diagnostics", "keras", "onnx"):
+    if name in ("data", "diagnostics", *_NEEDS):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    from importlib.util import find_spec
+
+    return [*__all__, *(name for name, package in _NEEDS.items() if find_spec(package))]
 
 
 read_environment()

@@ -28,6 +28,11 @@ from .cell_table import CELLS
 
 __all__ = ["Gradients", "KernelTape", "gru", "gru_backward", "lstm", "lstm_backward", "rnn", "rnn_backward"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Array: TypeAlias = NDArray[Any]  # or an array of a device, which has the same shape, ndim and indices
 
 

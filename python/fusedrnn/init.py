@@ -27,6 +27,11 @@ __all__ = [
     "uniform",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 GATES = {cell.op.lower(): len(cell.gates) for cell in CELLS.values()}
 LSTM_INPUT_GATE, LSTM_FORGET_GATE = map(CELLS["lstm"].gates.index, "if")
 GRU_UPDATE_GATE = CELLS["gru"].gates.index("z")

@@ -12,3 +12,7 @@ from .vocabulary import Vocabulary
 from .windows import windows
 
 __all__ = ["Labels", "Preprocessor", "Scaler", "Vocabulary", "pad_sequences", "windows"]
+
+
+def __dir__() -> list[str]:
+    return __all__

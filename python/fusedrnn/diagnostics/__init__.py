@@ -22,3 +22,7 @@ __all__ = [
     "spectral_norm",
     "spectral_radius",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,3 +12,7 @@ from .reading import load
 from .writing import save_weights
 
 __all__ = ["load", "save_weights"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -40,3 +40,7 @@ __all__ = [
     "quantize",
     "register_layer",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

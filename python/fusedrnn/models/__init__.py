@@ -36,3 +36,7 @@ __all__ = [
     "VectorToSequence",
     "shift_right",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

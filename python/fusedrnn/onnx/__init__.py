@@ -13,3 +13,7 @@ from .export import export
 from .recurrent import layers
 
 __all__ = ["export", "layers", "load"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -24,6 +24,10 @@ from .regressor import RecurrentRegressor
 __all__ = ["RecurrentClassifier", "RecurrentRegressor", "SequenceAutoencoderTransformer", "load"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def load(path: str | os.PathLike[str]) -> Any:
     """Read an estimator that its ``save`` wrote. Nothing in the file is trusted, nothing is unpickled.
 

@@ -65,3 +65,7 @@ __all__ = [
     "schedules",
     "sequence_mask",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
