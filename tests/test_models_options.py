@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,27 @@ def test_attention_of_what_was_written(n_best: int | None, lengths: list[int] | 
             assert not found.attention[at][length:].any() and not found.attention[at][:, end:].any()
     with pytest.raises(ValueError, match="return_attention is True; expected a model with attention"):
         translator(attention=None).generate(SOURCE, 6, return_attention=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reader"),
+    [
+        ("temperature", 0.5, "sample"),
+        ("top_k", 2, "sample"),
+        ("top_p", 0.5, "sample"),
+        ("beam_width", 2, "beam"),
+        ("length_penalty", 1.0, "beam"),
+    ],
+)
+def test_an_option_that_the_method_does_not_read_is_told(name: str, value: Any, reader: str) -> None:
+    model: Any = translator()
+    for method in ("greedy", "sample", "beam"):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            model.generate(SOURCE, 3, method=method, **{name: value})
+        expected = [] if method == reader else [f"EncoderDecoder: {name} has no effect with method {method!r}; "]
+        assert [str(each.message).partition("method=")[0] for each in told] == expected
+        assert all(each.filename == __file__ for each in told)
 
 
 def test_options_are_judged_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ import numpy as np
 from ..arrays.checks import Array, check_takes, described, number, positive_int
 
 METHODS = ("greedy", "sample", "beam")
+_READ_BY = {"sample": ("temperature", "top_k", "top_p"), "beam": ("beam_width", "length_penalty")}
 _LARGEST_EXPONENT = 700  # exp(710) is above the largest float
 
 Constraint: TypeAlias = Callable[[int, Array], Any]
@@ -49,6 +51,11 @@ def checked_options(op: str, max_length: Any, given: dict[str, Any]) -> Options:
         If a name is unknown, or a value of the wrong type.
     ValueError
         If a value is outside its range, or two do not go together.
+
+    Warns
+    -----
+    UserWarning
+        For an option that the method does not read.
     """
     known = [each.name for each in fields(Options) if each.name != "max_length"]
     for name in given:
@@ -83,6 +90,11 @@ def checked_options(op: str, max_length: Any, given: dict[str, Any]) -> Options:
         raise TypeError(f"{op}: constraint is {got}; expected a function (sample, tokens) -> allowed tokens")
     if constraint is not None:
         check_takes(op, "constraint", constraint, "constraint(sample, tokens)")
+    for reader, names in _READ_BY.items():
+        unread = [name for name in names if reader != method and getattr(options, name) != getattr(Options, name)]
+        if unread:
+            note = f"{op}: {unread[0]} has no effect with method {method!r}; method={reader!r} reads it"
+            warnings.warn(note, UserWarning, stacklevel=3)
     return options
 
 
