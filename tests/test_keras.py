@@ -290,6 +290,18 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         fr.keras.load(tmp_path / "m.weights.h5")
 
 
+def test_weights_into_a_model(tmp_path: Path) -> None:
+    """What ``save_weights`` wrote goes back into a model as a whole."""
+    path = tmp_path / "m.weights.h5"
+    model, fresh = (SequenceToVector(fr.LSTM(3, 4, 2, seed=k), 2, seed=k) for k in (0, 1))
+    fr.keras.save_weights(model, path)
+    assert fr.keras.load(path, fresh) is fresh
+    x = np.random.default_rng(2).normal(size=(2, 5, 3))
+    assert_close(fresh(x), model(x))
+    with pytest.raises(TypeError, match="layers has an int; expected layers"):
+        fr.keras.load(path, [3])  # type: ignore[list-item]
+
+
 def test_npz_is_refused(tmp_path: Path) -> None:
     """Keras's other format inside ``.keras`` is a pickle of its own objects: nothing is unpickled here."""
     from keras.src.saving import saving_lib

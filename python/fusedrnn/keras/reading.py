@@ -7,7 +7,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import h5py
 
@@ -21,6 +21,7 @@ from .stores import Hdf5, Legacy, Store, archive_store, folder_of
 from .weights import fill
 
 _Path = str | os.PathLike[str]
+_Model = TypeVar("_Model", bound=Layer)
 
 
 @overload
@@ -32,10 +33,14 @@ def load(path: _Path, layers: Sequence[Layer]) -> Sequential: ...
 
 
 @overload
+def load(path: _Path, layers: _Model) -> _Model: ...
+
+
+@overload
 def load(path: _Path, layers: Mapping[str, Layer]) -> dict[str, Layer]: ...
 
 
-def load(path: _Path, layers: Sequence[Layer] | Mapping[str, Layer] | None = None) -> Layer | dict[str, Layer]:
+def load(path: _Path, layers: Layer | Sequence[Layer] | Mapping[str, Layer] | None = None) -> Layer | dict[str, Layer]:
     """Read a model that Keras saved; or only weights, into layers.
 
     Parameters
@@ -43,16 +48,16 @@ def load(path: _Path, layers: Sequence[Layer] | Mapping[str, Layer] | None = Non
     path : path
         A ``.keras`` file, or an h5 file of Keras 1 or 2 with its model in it. With ``layers`` also a file of weights
         alone: ``.weights.h5``, ``.weights.json`` beside its shards, or an h5 file of Keras 1 or 2.
-    layers : sequence of Layer, or mapping of str to Layer, optional
-        Layers that take the weights, in place. A sequence: all layers that have some, from the first to the last, a
-        stacked layer for several of Keras. A mapping: by Keras's names of the layers, those alone.
+    layers : Layer, sequence of Layer, or mapping of str to Layer, optional
+        Layers that take the weights, in place. A model or a sequence: all layers that have some, from the first to the
+        last, a stacked layer for several of Keras. A mapping: by Keras's names of the layers, those alone.
 
     Returns
     -------
     Layer
         The model: a layer, a Sequential, or with a SequenceToVector where a layer has return_sequences=False. It reads
-        x (B, T, I), or tokens (B, T). With ``layers``, a Sequential of them, or the mapping. Masks are computed from x,
-        as in Keras: see ``fusedrnn.models.Masked``.
+        x (B, T, I), or tokens (B, T). With ``layers`` the model, a Sequential of them, or the mapping. Masks are
+        computed from x, as in Keras: see ``fusedrnn.models.Masked``.
 
     Raises
     ------
@@ -62,11 +67,15 @@ def load(path: _Path, layers: Sequence[Layer] | Mapping[str, Layer] | None = Non
         If the file cannot be read.
     """
     name = os.fspath(path)
+    model = layers if isinstance(layers, Layer) else None
+    if isinstance(layers, Layer):
+        layers = [layers]
     for layer in layers.values() if isinstance(layers, Mapping) else layers or ():
         if not isinstance(layer, Layer):
             raise TypeError(f"{OP}: layers has {described(layer)}; expected layers")
     try:
-        return _loaded(name, layers)
+        loaded = _loaded(name, layers)
+        return loaded if model is None else model
     except (OSError, MemoryError):
         raise
     except Exception as error:  # the file chooses the types and sizes of everything, so anything may be raised
@@ -81,7 +90,7 @@ def _loaded(name: str, layers: Sequence[Layer] | Mapping[str, Layer] | None) -> 
         fill(store, layers)
         return dict(layers) if isinstance(layers, Mapping) else Sequential(*layers)
     if config is None:
-        raise ValueError(f"{OP}: {name}: has weights alone; expected layers= that take them")
+        raise ValueError(f"{OP}: {name}: has weights alone; expected layers= that take them, a model or a list")
     return _model(entries_of(config, version), store)
 
 
