@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fusedrnn as fr
 from fusedrnn.training import (
     BatchSource,
     RunningMetrics,
@@ -84,6 +85,8 @@ def test_wrong_sources() -> None:
         list(BatchSource([(1, 2), None, (3, 4)]).epoch(0))  # type: ignore[list-item]
     with pytest.raises(ValueError, match="ended after 0 batches"):
         list(BatchSource([]).epoch(0))
+    with pytest.raises(ValueError, match=r"the source gave a ndarray; .* Without y, x is such a source"):
+        fr.fit(fr.LSTM(2, 2), list(np.ones((4, 3, 2))), epochs=1, batch_size=2, progress=False)
 
 
 # ------------------------------------------------------------------------------------------------- weights and metrics

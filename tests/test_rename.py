@@ -57,6 +57,8 @@ def test_errors_change_nothing() -> None:
         layer.load_state_dict(state, rename={"c": "x", "d": None})
     with pytest.raises(TypeError, match="state is a list"):
         layer.load_state_dict([], rename={})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Linear: rename is a str; expected a mapping"):
+        layer.load_state_dict(state, rename="a")  # type: ignore[arg-type]
     for name, value in before.items():
         np.testing.assert_array_equal(layer.params[name], value)
 

@@ -103,6 +103,24 @@ def test_texts(form: Any, tmp_path: Path) -> None:
         model.predict(np.zeros((2, 3)))
 
 
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ([], "X is empty; expected at least one sample"),
+        (["good"], "X has texts; expected windows or sequences of numbers, as in fit"),
+        ("good", "X is a str; expected windows or sequences of numbers, as in fit"),
+        (np.ones((5, 3)), r"X has 1 features; expected 3, as in fit; a single sequence is \[X\]"),
+    ],
+)
+def test_what_is_no_list_of_sequences_is_named(x: Any, message: str) -> None:
+    sequences = [np.random.default_rng(n).normal(size=(n, 3)) for n in (2, 3, 5, 4)]
+    for model in (RecurrentClassifier(epochs=1, **SMALL), RecurrentRegressor(epochs=1, **SMALL)):
+        with pytest.raises(ValueError, match=f"{type(model).__name__}: {message}"):
+            model.fit(sequences, [0, 1, 1, 0]).predict(x)
+    with pytest.raises(ValueError, match="y has 1 class, 'only'; expected"):
+        RecurrentClassifier(epochs=1).fit(sequences, ["only"] * 4)
+
+
 def test_texts_are_cut_as_is_wished() -> None:
     cut = [["so", "bad"], ["good"], [], ["bad"]] * 4
     opinions = RecurrentClassifier("gru", epochs=20, **SMALL).fit(cut, [0, 1, 1, 0] * 4)

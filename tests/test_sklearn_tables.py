@@ -225,6 +225,9 @@ def test_a_file_keeps_a_table_of_polars(tmp_path: Path) -> None:
         assert model.forecast()["day"].dtype == each["day"].dtype
 
 
+MONTHS = TABLE[:120].set_axis(pd.date_range("2000", periods=120, freq="MS"))
+
+
 def options(**changed: Any) -> RecurrentRegressor:
     return RecurrentRegressor(**{"window": 24, "horizon": 6, "target": "load", "epochs": 1, **SMALL, **changed})
 
@@ -245,6 +248,9 @@ def options(**changed: Any) -> RecurrentRegressor:
         (lambda: options(known="load").fit(TABLE), "expected a target that is not known ahead"),
         (lambda: options().fit(TABLE.iloc[:29]), r"X has 29 rows; expected at least window \+ horizon = 24 \+ 6"),
         (lambda: options().fit(TABLE.drop(index=TABLE.index[7])), "2024-01-01 06:00:00 is followed by 2024-01-01 08"),
+        (lambda: options().fit(MONTHS.drop(index=MONTHS.index[100])), r"2008-04-01 .* followed by 2008-06-01 .*'MS'"),
+        (lambda: options().fit(MONTHS.drop(index=MONTHS.index[2])), r"2000-02-01 .* followed by 2000-04-01 .*'MS'"),
+        (lambda: options().fit(TABLE.sample(frac=1, random_state=0)), "goes back in time"),
         (lambda: options().fit(TABLE.assign(load=np.nan)), "X has nan in row 0 of column 'load'"),
         (lambda: options().fit(TABLE.assign(sky="blue")), "the column 'sky' of dtype"),
         (lambda: options().fit(np.ones((40, 2, 2))), r"X has shape \(40, 2, 2\); expected a series"),

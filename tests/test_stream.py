@@ -82,6 +82,18 @@ def test_a_long_step_lets_others_run() -> None:
         assert_same_bits(y, expected)
 
 
+def test_a_stream_of_several_layers_names_them_and_checks_x() -> None:
+    model = fr.models.SequenceToSequence(fr.GRU(4, 4, seed=0), 5, embedding=fr.Embedding(5, 4, seed=1), seed=2)
+    stream = model.stream(batch_size=2)
+    assert repr(stream) == "Stream of Embedding, GRU, Linear, batch_size=2"
+    before = stream.state
+    for x in (1, "a", [1], [1, 2, 3], np.zeros((0,), int)):
+        with pytest.raises(ValueError, match=r"stream: x has shape .*; expected \(batch, features\) or tokens"):
+            stream.step(x)
+    assert_same_bits(stream.state, before)
+    assert stream.step([1, 2]).shape == (2, 5)
+
+
 def test_out_may_not_overlap_x() -> None:
     """Nor where the rows of x run backwards."""
     stream = fr.LSTM(4, 4, seed=0).stream(batch_size=2)

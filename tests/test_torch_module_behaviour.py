@@ -413,6 +413,9 @@ def test_replace_and_restore() -> None:
     assert type(model.lstm) is nn.LSTM and "_kernels" not in vars(model.lstm)
     assert_alike([model(x)], [changed])
     assert len(seen) == 5
+    for change in (ft.replace, ft.restore):
+        with pytest.raises(TypeError, match=r"model is of type int; expected a torch\.nn.Module"):
+            change(3)  # type: ignore[arg-type]
     assert ft.replace(model.head).replaced == {} and ft.replace(model.cell).replaced == {"": "GRUCell"}
     parametrized = nn.GRU(INPUTS, H)
     parametrizations.weight_norm(parametrized, "weight_hh_l0")

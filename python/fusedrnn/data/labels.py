@@ -77,7 +77,8 @@ class Labels(Preprocessor):
             return [self.inverse_transform(each) for each in data]
         classes, numbers = self._learnt(), as_integer("Labels", "data", data)
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(classes):
-            raise ValueError(f"Labels: data goes from {numbers.min()} to {numbers.max()}; expected [0, {len(classes)})")
+            got = f"Labels: data goes from {numbers.min()} to {numbers.max()}"
+            raise ValueError(f"{got}; expected 0 <= class < {len(classes)}")
         return classes[numbers]
 
     def config(self) -> dict[str, Any]:

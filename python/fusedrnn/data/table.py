@@ -253,9 +253,7 @@ def _pandas_following(rows: str, index: Any, steps: int) -> Any:
         _check_steps(rows, index, index.asi8 if hasattr(index, "asi8") else np.asarray(index.astype("int64")))
         return pandas.period_range(index[-1], periods=steps + 1, freq=index.freq, name=index.name)[1:]
     if isinstance(index, (pandas.DatetimeIndex, pandas.TimedeltaIndex)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pandas 3 tells of a change of a return type, of which both will do
-            frequency = index.freq or (pandas.infer_freq(index) if len(index) > 2 else None)
+        frequency = index.freq or _inferred(index)
         if frequency is None or not index.is_monotonic_increasing:
             _check_steps(rows, index, np.asarray(index.astype("int64")))
             frequency = index[-1] - index[-2]
@@ -292,23 +290,43 @@ def _times_after(rows: str, times: Any, steps: int) -> Array:
     return np.asarray(when[-1] + np.asarray(step * following, "timedelta64[us]"))
 
 
+def _frequency(index: Any, gap: int) -> str:
+    """Return what asfreq of pandas is to be told where the row after ``gap`` is missing."""
+    if kind_of(index) != "pandas" or not hasattr(index, "freqstr"):
+        return "..."
+    found = index.freqstr or _inferred(max(index[: gap + 1], index[gap + 1 :], key=len)) or "D"
+    return repr(getattr(found, "freqstr", found))
+
+
+def _inferred(index: Any) -> Any:
+    """Return the frequency of times of pandas, text or an offset; None if they have none."""
+    import pandas
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas 3 tells of a change of the return type
+        return pandas.infer_freq(index) if len(index) > 2 else None
+
+
 def _check_steps(rows: str, index: Any, numbers: Array) -> int | float:
     """Return the step of evenly spaced numbers; ValueError where the first other one is."""
     if len(numbers) < 2:
         raise ValueError(f"{rows} has {len(numbers)} row; expected at least 2, from which its time goes on")
     steps = np.diff(numbers)
+    if (steps < 0).any():
+        at = int(np.argmax(steps < 0))
+        raise ValueError(
+            f"{rows} goes back in time: {index[at]} is followed by {index[at + 1]}; expected the oldest row first: "
+            "sort it"
+        )
     usual = np.sort(steps)[len(steps) // 2]
     odd = ~np.isclose(steps, usual, rtol=1e-9, atol=0)
     if odd.any() or usual == 0:
-        at = int(np.argmax(odd))
+        gaps = ~np.isclose(steps, usual, rtol=0.2, atol=0)  # more than months and years differ from each other
+        at = int(np.argmax(gaps if gaps.any() else odd))
         raise ValueError(
             f"{rows} goes on unevenly: {index[at]} is followed by {index[at + 1]}; expected rows at equal distances, "
-            "or windows would join what is apart: fill the gap, as with asfreq('D').interpolate() of pandas, or count "
-            "rows instead of time with reset_index(drop=True)"
-        )
-    if usual < 0:
-        raise ValueError(
-            f"{rows} goes back in time: {index[0]} is followed by {index[1]}; expected the oldest row first: sort it"
+            f"or windows would join what is apart: fill the gap, as with asfreq({_frequency(index, at)}).interpolate() "
+            "of pandas, or count rows instead of time with reset_index(drop=True)"
         )
     step: int | float = usual.item()
     return step

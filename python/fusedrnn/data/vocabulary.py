@@ -155,7 +155,8 @@ class Vocabulary(Preprocessor):
         numbers = as_integer("Vocabulary", f"data[{index}]", row)
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise ValueError(
-                f"Vocabulary: data[{index}] goes from {numbers.min()} to {numbers.max()}; expected [0, {len(self)})"
+                f"Vocabulary: data[{index}] goes from {numbers.min()} to {numbers.max()}; "
+                f"expected 0 <= token < {len(self)}"
             )
         listed: list[int] = numbers.ravel().tolist()
         return listed

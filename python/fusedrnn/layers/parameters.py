@@ -120,6 +120,8 @@ def renamed(op: str, state: Any, rename: Mapping[str, str | None]) -> Any:
     """Return a state under other names; see ``Layer.load_state_dict``."""
     if not isinstance(state, Mapping):
         return state  # which load_values refuses
+    if not isinstance(rename, Mapping):
+        raise TypeError(f"{op}: rename is {described(rename)}; expected a mapping from names to names")
     unused = set(rename)
     result: dict[str, Any] = {}
     for name, value in state.items():

@@ -123,7 +123,7 @@ class LayerProtocol(ABC):
             If it also reads the future.
         """
         if self.state_sizes() is None:
-            raise TypeError(f"{self.op}: stream needs a layer with a state; this one has none")
+            raise TypeError(f"{self.op}: stream needs a state carried from step to step; there is none")
         if self.reads_future():
             raise ValueError(f"{self.op}: stream needs one forward direction; this layer also reads the future")
         return CallStream(self, batch_size)

@@ -98,13 +98,20 @@ class ChainStream:
         self._streams = [None if layer.carried_sizes() is None else stepper(layer, batch_size) for layer in layers]
         self._layers = list(layers)
 
+    def __repr__(self) -> str:
+        return f"Stream of {', '.join(layer.op for layer in self._layers)}, batch_size={self.batch_size}"
+
     def step(self, x: Any) -> Array:
         """Advance by one time step: x (batch_size, I), or tokens (batch_size,), to y (batch_size, features)."""
         for layer, stream in zip(self._layers, self._streams, strict=True):
             if stream is not None:
                 x = stream.step(x)
             else:
-                x = layer(np.asarray(x)[:, None] if layer.device == "cpu" else x[:, None])[:, 0]
+                x = np.asarray(x) if layer.device == "cpu" else x
+                if x.shape[:1] != (self.batch_size,):
+                    expected = f"(batch, features) or tokens (batch,) with batch = {self.batch_size}"
+                    raise ValueError(f"stream: x has shape {x.shape}; expected {expected}")
+                x = layer(x[:, None])[:, 0]
         y: Array = x
         return y
 

@@ -75,8 +75,12 @@ def decode(file: BinaryIO, size: int) -> tuple[dict[str, str], dict[str, Array]]
     start = file.read(8)
     header_size = int.from_bytes(start, "little")
     if len(start) < 8 or header_size > size - 8:
-        hint = " (.npz and pickle files are not read)" if start[:1] in (b"P", b"\x80") else ""
-        raise ValueError(f"has {size} bytes, its header claims {header_size}; expected a whole safetensors file{hint}")
+        if header_size > _LARGEST_HEADER and size > 8:
+            raise ValueError(
+                "is not a safetensors file; expected one that save wrote (.npz and pickle files are not read; "
+                "fusedrnn.onnx.load and fusedrnn.keras.load read those formats)"
+            )
+        raise ValueError(f"has {size} bytes, its header claims {header_size}; expected a whole safetensors file")
     if header_size > _LARGEST_HEADER:
         raise ValueError(f"has a header of {header_size} bytes; expected at most {_LARGEST_HEADER}")
     header = parse(file.read(header_size))

@@ -148,7 +148,7 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
             self.classes_ = every if self._several else every[0]
         for labels in self._labels:
             if len(labels) < 2:
-                only = labels.inverse_transform([0])[0]
+                (only,) = np.asarray(labels.classes).tolist()
                 raise ValueError(f"{type(self).__name__}: y has 1 class, {only!r}; expected at least 2 classes")
         codes = [labels.transform(column) for labels, column in zip(self._labels, columns, strict=True)]
         return np.stack(codes, axis=1) if self._several else codes[0]

@@ -55,8 +55,14 @@ class SequenceReader:
         op = type(self).__name__
         if self._reads_texts and (missing := missing_text(x)) is not None:
             raise ValueError(f"{op}: X[{missing}] is {list(x)[missing]!r} among texts; expected a str")
+        if isinstance(x, (list, tuple, str)) and not x:
+            raise ValueError(f"{op}: X is empty; expected at least one sample")
         if not reset and self.vocabulary_ is not None:
             raise ValueError(f"{op}: X has no texts; expected a list of str, as in fit")
+        if isinstance(x, str) or (isinstance(x, (list, tuple)) and isinstance(x[0], str)):
+            what = "is a str" if isinstance(x, str) else "has texts"
+            as_before = "" if reset else ", as in fit"
+            raise ValueError(f"{op}: X {what}; expected windows or sequences of numbers{as_before}")
         check_windows(op, x, self._advice)
         sequences = as_sequences(op, x)
         if sequences is None or (reset and len({len(each) for each in sequences}) == 1):
@@ -85,8 +91,10 @@ class SequenceReader:
             self.window_shape_, self.vocabulary_ = windows.shape[1:], None
         else:
             self._check_window(op, windows.shape)
-        windows = windows if windows.ndim == 3 else windows[..., np.newaxis]
-        self._check_features(op, windows)
+        flat = windows.ndim == 2
+        one = "; a single sequence is [X]" if flat and windows.shape[1:] == self.window_shape_[1:] else ""
+        windows = windows[..., np.newaxis] if flat else windows
+        self._check_features(op, windows, one)
         return windows, target
 
     def _check_window(self, op: str, shape: tuple[int, ...]) -> None:
@@ -114,10 +122,10 @@ class SequenceReader:
         if hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
 
-    def _check_features(self, op: str, x: Array) -> None:
+    def _check_features(self, op: str, x: Array, hint: str = "") -> None:
         expected = self.window_shape_[1] if len(self.window_shape_) == 2 else 1
         if x.shape[-1] != expected:
-            raise ValueError(f"{op}: X has {x.shape[-1]} features; expected {expected}, as in fit")
+            raise ValueError(f"{op}: X has {x.shape[-1]} features; expected {expected}, as in fit{hint}")
 
     def _learn_scale(self, sequences: Sequences) -> None:
         """Note mean and deviation of each feature over all samples and steps; ids have none."""

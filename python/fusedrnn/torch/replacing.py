@@ -63,6 +63,7 @@ def replace(model: nn.Module, *, compute_dtype: str | None = None) -> Report:
     """
     if compute_dtype not in (None, "bfloat16"):
         raise ValueError(f"replace: compute_dtype is {compute_dtype!r}; expected None or 'bfloat16'")
+    _check_module("replace", model)
     report = Report("replaced")
     for name, module in model.named_modules():
         if isinstance(module, Convertible):
@@ -94,6 +95,7 @@ def restore(model: nn.Module) -> Report:
     Report
         Printable.
     """
+    _check_module("restore", model)
     report = Report("restored")
     for name, module in model.named_modules():
         if isinstance(module, Convertible):
@@ -106,6 +108,11 @@ def restore(model: nn.Module) -> Report:
             for ours in ("_kernels", "compute_dtype"):
                 module.__dict__.pop(ours, None)
     return report
+
+
+def _check_module(op: str, model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{op}: model is of type {type(model).__name__}; expected a torch.nn.Module")
 
 
 @contextmanager

@@ -73,7 +73,8 @@ class BatchSource:
                 break
             if not isinstance(batch, (tuple, list)) or not 2 <= len(batch) <= 5:
                 got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
-                raise ValueError(f"{self._op}: the source gave {got}; expected {_FORMS}")
+                given = f"{self._op}: the source gave {got}; expected {_FORMS}"
+                raise ValueError(f"{given}. Without y, x is such a source")
             made += 1
             yield tuple(batch)
         if made < (self.steps or 1):
