@@ -269,3 +269,19 @@ def test_errors_know_the_usual_mistakes_with_targets(loss: str, outputs: int, y:
     for metrics in ((), "accuracy"):
         with pytest.raises((ValueError, TypeError), match=match):
             fr.fit(model, np.ones((4, 5, 2)), y, loss=loss, metrics=metrics, epochs=1, batch_size=4, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "y", "hint"),
+    [
+        ("cross_entropy", 2, np.zeros(4, int), True),
+        ("mse", 1, np.zeros(4), True),
+        ("mse", 3, np.zeros((4, 3)), True),
+        ("mse", 3, np.zeros((4, 2)), False),
+    ],
+)
+def test_one_target_for_a_model_that_predicts_at_each_step(loss: str, outputs: int, y: Any, hint: bool) -> None:
+    model = fr.Sequential(fr.GRU(2, 3, seed=0), fr.Linear(3, outputs, seed=1))
+    with pytest.raises(ValueError, match="target has shape") as error:
+        fr.fit(model, np.ones((4, 5, 2)), y, loss=loss, epochs=1, batch_size=4, progress=False)
+    assert str(error.value).endswith("for one target a sequence make it a SequenceToVector") == hint

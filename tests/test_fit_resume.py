@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -187,6 +188,10 @@ def test_files_of_other_runs_are_refused_and_nothing_changes(tmp_path: Path) -> 
         fr.fit(make(), X, Y, **{**options, "resume": tmp_path / "stops"})
     with pytest.raises(ValueError, match="was written with model"):
         fr.fit(fr.Linear(2, 1), X, Y, **options)
+    wider = fr.models.SequenceToSequence(fr.Sequential(fr.GRU(2, 5, 2, dropout=0.3), fr.Dropout(0.2)), 2)
+    differ = [f'{{"head.weight": [{n}, 5], "head.bias": [{n}]}}' for n in (1, 2)]
+    with pytest.raises(ValueError, match=re.escape(f"with model {differ[0]}; expected the same, got {differ[1]}")):
+        fr.fit(wider, X, [each.repeat(2, axis=1) for each in Y], **options)
     damage: list[tuple[bytes, str]] = [
         (content[:-3], "its tensors take|a shape that is none"),
         (b"", "expected a whole safetensors file"),

@@ -109,6 +109,11 @@ class Record:
         for name, value in arguments.items():
             written = state["arguments"].get(name)
             if name != "start" and written != value:
+                if isinstance(written, dict) and isinstance(value, dict):  # the parameters: those that differ
+                    written, value = (
+                        {key: of[key] for key in of if of[key] != other.get(key)}
+                        for of, other in ((written, value), (value, written))
+                    )
                 raise ValueError(
                     f"fit: resume: {self.path} was written with {name} {_short(written)}; expected the same, got "
                     f"{_short(value)}"

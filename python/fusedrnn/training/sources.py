@@ -73,8 +73,8 @@ class BatchSource:
                 break
             if not isinstance(batch, (tuple, list)) or not 2 <= len(batch) <= 5:
                 got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
-                given = f"{self._op}: the source gave {got}; expected {_FORMS}"
-                raise ValueError(f"{given}. Without y, x is such a source")
+                hint = ". Without y, x is such a source" if self._op == "fit" else ""
+                raise ValueError(f"{self._op}: the source gave {got}; expected {_FORMS}{hint}")
             made += 1
             yield tuple(batch)
         if made < (self.steps or 1):

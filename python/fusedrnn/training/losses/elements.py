@@ -30,8 +30,11 @@ def common_namespace(op: str, pred: Any, target: Any) -> Any:
     return xp
 
 
-def check_target(op: str, target: Array, names: str, expected: tuple[int, ...]) -> None:
-    """Raise the ValueError of a target of wrong shape, which knows of an axis too many and one too few."""
+def check_target(op: str, target: Array, names: str, expected: tuple[int, ...], *, each_step: bool) -> None:
+    """Raise the ValueError of a target of wrong shape, which knows of an axis too many and one too few.
+
+    ``each_step`` says that the prediction is one for each time step.
+    """
     if target.shape == expected:
         return
     hint = ""
@@ -39,6 +42,8 @@ def check_target(op: str, target: Array, names: str, expected: tuple[int, ...]) 
         hint = ": target[..., 0]"
     elif (*target.shape, 1) == expected:
         hint = ": target[..., None]"
+    elif each_step and target.shape in (expected[:1], expected[:1] + expected[2:]):
+        hint = "; the model predicts at each step: for one target a sequence make it a SequenceToVector"
     raise ValueError(f"{op}: target has shape {target.shape}; expected ({names}) = {expected}{hint}")
 
 
@@ -53,7 +58,7 @@ def class_numbers(op: str, target: Any, logits: Array, xp: Any) -> Array:
     if given.dtype.kind == "f" and given.size:
         raise TypeError(f"{op}: target has dtype {given.dtype}; expected an integer dtype: target.astype(int)")
     classes = as_integer(op, "target", target, xp)
-    check_target(op, classes, "pred.shape[:-1]", logits.shape[:-1])
+    check_target(op, classes, "pred.shape[:-1]", logits.shape[:-1], each_step=logits.ndim == 3)
     return classes
 
 

@@ -96,7 +96,7 @@ class _Pair:
         if labels and (read := as_array(op, "target", target, xp)).dtype == np.bool_:
             target = read.astype(p.dtype)
         self.target = as_real(op, "target", target, p.dtype, xp)
-        check_target(op, self.target, "pred.shape", p.shape)
+        check_target(op, self.target, "pred.shape", p.shape, each_step=p.ndim == 3)
         self.valid = None if mask is None else valid_elements(op, mask, p.shape, xp)
         self.weights: Array | None = None
         if sample_weight is not None:
