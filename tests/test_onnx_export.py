@@ -116,6 +116,15 @@ def test_without_lengths(name: str) -> None:
     assert "lengths" not in {each.name for each in current.get_overridable_initializers()}
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_constant_is_read(name: str) -> None:
+    """ONNX Runtime warns of others."""
+    for lengths in (True, False):
+        graph = fr.onnx.export(MODELS[name](), lengths=lengths).graph
+        read = {each for node in graph.node for each in node.input}
+        assert {each.name for each in graph.initializer} <= read
+
+
 @pytest.mark.parametrize("name", ["lstm", "stack", "time first", "tanh", "concat", "sum"])
 def test_states(name: str) -> None:
     model = MODELS[name]()

@@ -59,7 +59,7 @@ def _recurrent(batch: Batch, layer: Any, x: str, start: tuple[str, ...]) -> tupl
         x = build.add("Transpose", x, perm=[1, 0, 2])
     for index in range(layer.num_layers):
         first, end = index * layer.num_directions, (index + 1) * layer.num_directions
-        at = (build.integers(first), build.integers(end), build.integers(0))
+        at = (build.integers(first), build.integers(end), build.integers(0)) if start else ()
         initial = [build.add("Slice", part, *at) for part in start]
         weights = _weights(build, layer, index)
         inputs = [x, *weights, batch.lengths, *initial]
