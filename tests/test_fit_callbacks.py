@@ -138,8 +138,42 @@ def test_the_best_epoch_is_that_of_the_value_that_is_watched(tmp_path: Path) -> 
     assert history.best_epoch == 2 and str(history).splitlines()[1].split()[:2] == ["best", "3"]
     history.watched = "f1", False
     assert history.best_epoch == 0
-    history.watched = "unrecorded", False  # a value that a callback of one's own made
+    history.watched = "unrecorded", False
     assert history.best_epoch == 1
+
+
+def test_what_a_callback_adds_to_the_values_is_recorded(tmp_path: Path) -> None:
+    """Of the epochs after it too, so that the best epoch is the one whose weights were kept."""
+
+    class Recall(Callback):
+        def on_epoch_end(self, training: Training) -> None:
+            training.model.params["bias"][:] = training.epoch
+            training.values["note"] = "no number"  # type: ignore[assignment]
+            if training.epoch > 0:
+                training.values["recall"] = [0.0, 0.2, 0.9, 0.4][training.epoch]
+
+    options: dict[str, Any] = {"metrics": f1, "resume": tmp_path / "run.ckpt"}
+    model = fr.Linear(2, 1)
+    fit(model, X, Y, epochs=2, callbacks=[Recall()], **options)
+    stop = fr.EarlyStopping(3, monitor="recall", mode="max")
+    with pytest.raises(ValueError, match="monitor is 'recall'"):  # a callback of fit's own in front records nothing
+        fit(model, X, Y, epochs=4, callbacks=[stop, Recall()], **options)
+    history = fit(model, X, Y, epochs=4, callbacks=[Recall(), fr.training.CSVLogger(tmp_path / "c")], **options)
+    np.testing.assert_array_equal(history["recall"], [math.nan, 0.2, 0.9, 0.4])
+    assert "note" not in history and len(history["f1"]) == len(history["loss"]) == 4
+    model = fr.Linear(2, 1)
+    history = fit(model, X, Y, epochs=1, callbacks=[Recall()], metrics=f1)
+    assert "recall" not in history
+    history = fit(
+        model,
+        X,
+        Y,
+        epochs=4,
+        callbacks=[Script("score", [0.1, 0.9, 0.2, 0.3]), fr.EarlyStopping(4, monitor="score", mode="max")],
+        metrics=f1,
+    )
+    assert history["score"] == [0.1, 0.9, 0.2, 0.3]
+    assert history.best_epoch == 1 == model.params["bias"][0]
 
 
 # ---------------------------------------------------------------------------------------------------------------- files

@@ -23,7 +23,8 @@ class Training:
     epoch, step : int
         The current ones, from 0; steps count over all epochs.
     values : dict
-        What the epoch that just ended recorded: "loss", "val_loss", "lr", "seconds".
+        What the epoch that just ended recorded: "loss", "val_loss", "lr", "seconds". Numbers that a callback adds are
+        there for those after it, which may watch them, and for the history.
     stop : str
         Assign a reason to end training after this epoch.
     """

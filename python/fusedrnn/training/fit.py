@@ -241,6 +241,7 @@ def fit(
                 show(shown, training, training.values)
                 for callback in callbacks:
                     callback.on_epoch_end(training)
+                training.history.add(training.values)
                 training.history.stopped = training.stop
                 if record is not None:
                     record.save(training, feed, callbacks, rng, run)

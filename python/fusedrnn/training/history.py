@@ -6,6 +6,7 @@ import html
 import math
 import os
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ..figure import INK, new_figure, style
@@ -59,6 +60,13 @@ class History(dict[str, list[float]]):
         """Append the values of one epoch."""
         for name, value in values.items():
             self.setdefault(name, []).append(float(value))
+
+    def add(self, values: dict[str, Any]) -> None:
+        """Append those numbers that the last epoch does not have yet; NaN stands for epochs without them."""
+        for name, value in values.items():
+            column = self.get(name, [])
+            if len(column) < self.epochs and isinstance(value, Real):
+                self[name] = [*column, *[math.nan] * (self.epochs - 1 - len(column)), float(value)]
 
     def __str__(self) -> str:
         head, *rows = self._table()
