@@ -63,11 +63,11 @@ def main() -> int:
 
 def _fit(options: argparse.Namespace) -> int:
     """Measure whole steps of training in a process for each number of threads."""
-    code = "import sys, torch, fit; torch.set_num_threads({0}); sys.exit(fit.main({1}, {2}, {3}))"
+    code = "import sys, torch, fit; torch.set_num_threads({0}); sys.exit(fit.main({1}, {2}, {3}, {4}))"
     status = 0
     for threads in options.threads:
         print(f"\n{threads} thread{'s' * (threads > 1)}")
-        call = code.format(threads, 5 if options.quick else 15, options.filter, options.profile)
+        call = code.format(threads, *((5, 3.0) if options.quick else (40, 8.0)), options.filter, options.profile)
         command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(HERE)!r}); {call}"]
         status |= subprocess.run(command, env=harness.environment(threads, options.isa)).returncode
     return status

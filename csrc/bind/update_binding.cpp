@@ -1,9 +1,12 @@
-// Steps of optimizers as Python sees them: judge, release the GIL and call.
+// Steps of optimizers and other passes of training as Python sees them: judge, release the GIL and call.
+#include <functional>
 #include <optional>
 
 #include "bind/arrays.h"
 #include "bind/gil.h"
 #include "bind/register.h"
+#include "cpu/alignments.h"
+#include "cpu/rows.h"
 #include "cpu/update.h"
 
 namespace fusedrnn {
@@ -135,12 +138,113 @@ uint64_t fingerprint_of(const py::list& arrays) {
   return sum;
 }
 
+// What follows returns false, with nothing changed, unless the arrays are plain and fit together. One signature for all
+// makes pybind11's code for it once.
+
+// Compiled once for all that give it up.
+void released(const std::function<void()>& body) { without_gil(body); }
+
+// Arrays that a function was given.
+struct Given {
+  const py::tuple& arrays;
+
+  const py::detail::PyArray_Proxy& operator[](size_t i) const {
+    return *py::detail::array_proxy(PyTuple_GET_ITEM(arrays.ptr(), static_cast<py::ssize_t>(i)));
+  }
+  bool are(size_t count) const {
+    if (arrays.size() != count) return false;
+    return std::all_of(arrays.begin(), arrays.end(), [](const py::handle& each) {
+      return each.is_none() || Py_TYPE(each.ptr()) == py::detail::npy_api::get().PyArray_Type_;
+    });
+  }
+  // The size of an axis; -1 unless there are `rank`.
+  int64_t size(size_t i, int axis, int rank) const {
+    const py::handle each = PyTuple_GET_ITEM(arrays.ptr(), static_cast<py::ssize_t>(i));
+    return !each.is_none() && (*this)[i].nd == rank ? (*this)[i].dimensions[axis] : -1;
+  }
+  // Memory of a plain array of this shape, or null.
+  template <class T> const T* read(size_t i, std::initializer_list<int64_t> shape) const {
+    const py::handle each = PyTuple_GET_ITEM(arrays.ptr(), static_cast<py::ssize_t>(i));
+    return is_plain<T>(each, shape) ? reinterpret_cast<const T*>((*this)[i].data) : nullptr;
+  }
+  template <class T> T* write(size_t i, std::initializer_list<int64_t> shape) const {
+    const bool fits = read<T>(i, shape) && ((*this)[i].flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
+    return fits ? reinterpret_cast<T*>((*this)[i].data) : nullptr;
+  }
+  // Numbers in [0, end).
+  const int64_t* rows(size_t i, int64_t count, int64_t end) const {
+    const int64_t* const row = read<int64_t>(i, {count});
+    const auto inside = [&](int64_t each) { return each >= 0 && each < end; };
+    return row && std::all_of(row, row + count, inside) ? row : nullptr;
+  }
+};
+
+// (table, rows, values)
+template <class T> bool add_rows_of(const Given& given) {
+  const int64_t height = given.size(0, 0, 2), width = given.size(0, 1, 2), count = given.size(2, 0, 2);
+  T* const table = given.write<T>(0, {height, width});
+  const int64_t* const rows = given.rows(1, count, height);
+  const T* const values = given.read<T>(2, {count, width});
+  if (!table || !rows || !values) return false;
+  released([&] { add_rows(table, width, rows, count, values); });
+  return true;
+}
+
+// (shifted, chosen, losses, x at the beginning, and at the end factors or None)
+template <class T> bool softmax_of(const Given& given, bool begins, double scale) {
+  SoftmaxRows<T> rows{given.size(0, 0, 2), given.size(0, 1, 2), nullptr, nullptr, nullptr};
+  rows.shifted = given.write<T>(0, {rows.count, rows.size});
+  rows.chosen = given.rows(1, rows.count, rows.size);
+  rows.losses = given.write<T>(2, {rows.count});
+  const bool alike = !begins && given.arrays[3].is_none();
+  const T* const more = begins ? given.read<T>(3, {rows.count, rows.size}) : given.read<T>(3, {rows.count});
+  if (!rows.shifted || !rows.chosen || !rows.losses || !(more || alike)) return false;
+  released([&] { begins ? begin_softmax(rows, more) : end_softmax(rows, more, T(scale)); });
+  return true;
+}
+
+bool add_to_rows(const py::tuple& arrays, double) {
+  const Given given{arrays};
+  return given.are(3) && (add_rows_of<float>(given) || add_rows_of<double>(given));
+}
+
+bool begin(const py::tuple& arrays, double) {
+  const Given given{arrays};
+  return given.are(4) && (softmax_of<float>(given, true, 0) || softmax_of<double>(given, true, 0));
+}
+
+bool end(const py::tuple& arrays, double scale) {
+  const Given given{arrays};
+  return given.are(4) && (softmax_of<float>(given, false, scale) || softmax_of<double>(given, false, scale));
+}
+
+// (emissions, allowed, before, after, scales)
+bool align_columns(const py::tuple& arrays, double rescaled) {
+  const Given given{arrays};
+  if (!given.are(5) || !(rescaled >= 1)) return false;
+  Alignments a{};
+  a.steps = given.size(0, 0, 3), a.states = given.size(0, 1, 3), a.columns = given.size(0, 2, 3);
+  a.emissions = given.read<double>(0, {a.steps, a.states, a.columns});
+  a.allowed = given.read<double>(1, {a.states, a.columns});
+  a.before = given.write<double>(2, {a.steps, a.states, a.columns});
+  a.after = given.write<double>(3, {a.steps, a.states + 2, a.columns});
+  a.scales = given.write<double>(4, {a.steps, a.columns});
+  a.rescaled = static_cast<int64_t>(rescaled);
+  if (!a.emissions || !a.allowed || !a.before || !a.after || !a.scales) return false;
+  released([&] { align(a); });
+  return true;
+}
+
 }  // namespace
 
 void register_update(py::module_& m) {
   m.def("update", &update, py::arg("rule"), py::arg("items"));
   m.def("fingerprint", &fingerprint_of, py::arg("arrays"));
   m.def("square_sum", &square_sum_of, py::arg("x"));
+  m.def("add_to_rows", &add_to_rows);
+  m.def("begin_softmax", &begin);
+  m.def("end_softmax", &end);
+  m.def("align", &align_columns);
 }
 
 }  // namespace fusedrnn

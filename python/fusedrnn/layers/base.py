@@ -371,10 +371,20 @@ class Layer(LayerProtocol):
         """Return ``gradient_rows`` of the parameters of its own."""
         return {}
 
+    def _occurrences(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """Yield this layer and those inside it that have parameters, as often as they occur, with their prefixes."""
+        if self._params:
+            yield prefix, self
+        for name, child in self._children.items():
+            yield from child._occurrences(f"{prefix}{name}.")
+
+    def _own_params(self) -> dict[str, Array]:
+        """Return the parameters of its own, which the caller may write to."""
+        self._params.handed_out = True
+        return self._params
+
     def _merged(self, attribute: str) -> dict[str, Array]:
-        own: dict[str, Array] = getattr(self, attribute)
-        if isinstance(own, Parameters):
-            own.handed_out = True
+        own: dict[str, Array] = self._own_params() if attribute == "_params" else self._grads
         if not self._children:
             return own
         merged = dict(own)

@@ -4,10 +4,10 @@ from . import schedules
 from .averaging import AverageWeights
 from .batching import bucketed_order
 from .callbacks import Callback, LearningRate, Training
-from .clip import clip_grad_norm, clip_grad_value
 from .constraints import SpectralNormLimit
 from .evaluation import evaluate, predict
 from .fit import fit
+from .gradients import clip_grad_norm, clip_grad_value
 from .history import History
 from .loggers import CSVLogger, TensorBoard
 from .losses import (

@@ -10,7 +10,7 @@ from typing import Any
 from ..arrays.checks import described, positive
 from ..layers.base import Layer
 from .callbacks import Callback
-from .clip import clip_grad_norm, clip_grad_value
+from .gradients import Gradients
 from .monitors import Checkpoint, EarlyStopping, Monitor
 
 _RECORDED = ("loss", "lr", "seconds", "val_loss")
@@ -72,15 +72,15 @@ def several(name: str, value: Any, op: str = "fit") -> tuple[Any, ...]:
     return (value,) if one else tuple(value)
 
 
-def clipping(value: Any, norm: Any) -> Callable[[Layer], None]:
-    """Return what clips the gradients of a model: by value, then by norm, each of which may be None."""
+def clipping(value: Any, norm: Any) -> Callable[[Gradients], None]:
+    """Return what clips gradients: by value, then by norm, each of which may be None."""
     value = None if value is None else positive("fit", "clip_value", value)
     norm = None if norm is None else positive("fit", "clip_norm", norm)
     return partial(_clip, value=value, norm=norm)
 
 
-def _clip(model: Layer, value: float | None, norm: float | None) -> None:
+def _clip(gradients: Gradients, value: float | None, norm: float | None) -> None:
     if value is not None:
-        clip_grad_value(model, value)
+        gradients.clip_value(value)
     if norm is not None:
-        clip_grad_norm(model, norm)
+        gradients.clip_norm(norm)

@@ -7,7 +7,7 @@ from typing import Any
 from ..arrays.checks import Array
 from ..arrays.namespace import assign, host_copy
 from .callbacks import Callback, Training
-from .clip import unique_arrays
+from .gradients import unique_arrays
 
 
 class AverageWeights(Callback):

@@ -12,7 +12,7 @@ from ..arrays.checks import Array
 from ..arrays.namespace import assign, to_host
 from ..layers.base import Layer
 from .callbacks import Callback, Training
-from .clip import unique_arrays
+from .gradients import unique_arrays
 
 
 class SpectralNormLimit(Callback):

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..arrays.namespace import all_finite, on_gpu, to_host
 from ..layers.base import Layer
-from .clip import gradients_to_change
 from .criterion import Criterion
 from .data import Batch, Samples
 from .losses import steps_needed
@@ -35,15 +34,6 @@ def not_finite(
     """
     cause = _cause(model, batch, samples, criterion)
     return FloatingPointError(f"fit: {what}: {cause}; check_finite=False goes on all the same")
-
-
-def wrong_gradient(model: Layer) -> str:
-    """Return the name of a gradient that is not finite, or nothing."""
-    xp = model.xp
-    for name, grad in gradients_to_change(model).items():
-        if not all_finite(xp, grad):
-            return name
-    return ""
 
 
 def _cause(model: Layer, batch: Batch, samples: Samples | None, criterion: AnyCriterion) -> str:

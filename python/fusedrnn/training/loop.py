@@ -20,8 +20,9 @@ from .callbacks import Callback, Training
 from .carrying import Carrier
 from .criterion import Mean
 from .data import Batch, Samples, check_steps
-from .faults import not_finite, wrong_gradient
+from .faults import not_finite
 from .feeds import Feed, in_pieces
+from .gradients import Gradients
 from .joint import AnyCriterion, JointMean, Measures
 
 
@@ -38,7 +39,7 @@ class Loop:
     criterion : Criterion
         By which it is judged.
     clip : callable
-        Called with the model when its gradients are there.
+        Called with the gradients of a step.
     accumulate : int
         Batches per step.
     check_finite : bool
@@ -52,7 +53,7 @@ class Loop:
     training: Training
     feed: Feed
     criterion: AnyCriterion
-    clip: Callable[[Layer], None]
+    clip: Callable[[Gradients], None]
     accumulate: int
     check_finite: bool
     callbacks: tuple[Callback, ...]
@@ -100,10 +101,11 @@ class Loop:
             if self.check_finite and not math.isfinite(total):
                 self._refuse(f"the loss is {total / (verdict.weight or 1.0)}", batch, done)
             model.backward(tape, verdict.d_pred)
-            if self.check_finite and (name := wrong_gradient(model)):
+            gradients = Gradients(model)
+            if self.check_finite and (name := gradients.wrong()):
                 self._refuse(f"the gradient of {name} is not finite", batch, done)
             mean.add(verdict, added)
-        self.clip(model)
+        self.clip(gradients)
         training.optimizer.step()
         training.step += 1
 
@@ -125,7 +127,7 @@ class Loop:
             lambda: (sum(map(partial(criterion.labels_in, pred=pred), pieces)), samples),
             lambda all_samples: criterion.labels_of(all_samples, pred, first),
         )
-        if not np.all(a_sample) and self.feed.samples is not None:
+        if self.feed.samples is not None and not np.all(a_sample):
             raise nothing_counts("fit", "y")
         return a_sample * samples
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import _core
 from ...arrays.checks import Array, as_integer, as_real, check_shape
 from ...arrays.namespace import empty, from_host, take_host, to_host
 from .elements import IGNORE_INDEX, class_numbers, common_namespace, divisor, element_weights, mean, valid_elements
@@ -95,15 +96,24 @@ def _softmax_losses(
         piece = slice(start, min(start + step, count))
         at = piece if everything else rows[piece]
         block = grad[at] if everything else flat[at]  # a view, or a copy that goes back below
-        taken = xp.arange(len(block)), chosen[piece]
-        xp.subtract(flat[at] if everything else block, flat[at].max(axis=-1, keepdims=True), out=block)
-        shifted = block[taken]
-        xp.exp(block, out=block)
-        sums = block.sum(axis=-1)
-        losses[piece] = xp.log(sums) - shifted
-        share = scale if factors is None else factors[piece] * scale
-        block *= (1 / sums * share)[:, None]
-        block[taken] -= share
+        source, loss, classes = flat[at] if everything else block, losses[piece], chosen[piece]
+        weights = None if factors is None else factors[piece]
+        if xp is np:
+            source = source if source.flags.carray else np.array(source, order="C")
+            done = _core.begin_softmax((block, classes, loss, source), 0)
+            np.exp(block, out=block)
+            done &= _core.end_softmax((block, classes, loss, weights), scale)
+            assert done
+        else:
+            taken = xp.arange(len(block)), classes
+            xp.subtract(source, source.max(axis=-1, keepdims=True), out=block)
+            shifted = block[taken]
+            xp.exp(block, out=block)
+            sums = block.sum(axis=-1)
+            loss[...] = xp.log(sums) - shifted
+            share = scale if weights is None else weights * scale
+            block *= (1 / sums * share)[:, None]
+            block[taken] -= share
         if not everything:
             grad[at] = block
     return losses, grad.reshape(logits.shape)

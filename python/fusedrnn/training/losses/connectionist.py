@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import _core
 from ...arrays.checks import Array, as_integer, as_real, integer
 from ...arrays.namespace import empty, from_host, namespace_of, take_host, to_host
 from .elements import IGNORE_INDEX, divisor, element_weights, valid_elements
@@ -163,24 +164,10 @@ class _Plain:
     zero, one = 0.0, 1.0
 
     @staticmethod
-    def total(stay: Array, step: Array, skip: Array, allowed: Array, out: Array) -> None:
-        """Write the sum of three, the last where it is allowed."""
-        np.multiply(skip, allowed, out=out)
-        out += step
-        out += stay
-
-    @staticmethod
-    def product(a: Array, b: Array, out: Array) -> None:
-        """Write the product of two."""
-        np.multiply(a, b, out=out)
-
-    @staticmethod
-    def rescaled(x: Array) -> Array:
-        """Divide columns by their sums, and return the logarithms of these."""
-        sums: Array = x.sum(axis=0)
-        sums[sums == 0] = 1.0
-        x /= sums
-        return np.log(sums)
+    def sweep(emissions: Array, allowed: Array, before: Array, bordered: Array, scales: Array) -> None:
+        """Write what reaches each state before and after each step, and the logarithms of what that was divided by."""
+        done = _core.align((emissions, allowed, before, bordered, scales), _RESCALED)
+        assert done
 
     @staticmethod
     def shares(a: Array, b: Array) -> tuple[Array, Array]:
@@ -204,16 +191,14 @@ class _Logarithmic:
     zero, one = _NOTHING, 0.0
 
     @staticmethod
-    def total(stay: Array, step: Array, skip: Array, allowed: Array, out: Array) -> None:
-        np.logaddexp(np.logaddexp(stay, step), skip + allowed, out=out)
-
-    @staticmethod
-    def product(a: Array, b: Array, out: Array) -> None:
-        np.maximum(a + b, _NOTHING, out=out)
-
-    @staticmethod
-    def rescaled(x: Array) -> Array:
-        return np.zeros(x.shape[1])
+    def sweep(emissions: Array, allowed: Array, before: Array, bordered: Array, scales: Array) -> None:
+        bordered[:, :2], before[:1], before[:1, :2], scales[:] = _NOTHING, _NOTHING, 0.0, 0.0
+        for t, emission in enumerate(emissions):
+            if t:
+                past = bordered[t - 1]
+                reached = np.logaddexp(past[2:], past[1:-1])
+                np.logaddexp(reached, past[:-2] + allowed, out=before[t])
+            np.maximum(before[t] + emission, _NOTHING, out=bordered[t, 2:])
 
     @staticmethod
     def shares(a: Array, b: Array) -> tuple[Array, Array]:
@@ -270,18 +255,8 @@ def _aligned(
     allowed[2:][(both[2:] != blank) & (both[2:] != both[:-2])] = algebra.one
     before, scales = _empty(*emissions.shape), np.zeros((steps, 2 * batch))
     bordered = _empty(steps, states + 2, 2 * batch)  # two states that nothing reaches, and those after each step
-    bordered[:, :2] = algebra.zero
     after = bordered[:, 2:]
-    for t in range(steps):
-        if t == 0:
-            before[0] = algebra.zero
-            before[0, :2] = algebra.one
-        else:
-            past = bordered[t - 1]
-            algebra.total(past[2:], past[1:-1], past[:-2], allowed, before[t])
-        algebra.product(before[t], emissions[t], after[t])
-        if t % _RESCALED == 0:
-            scales[t] = algebra.rescaled(after[t])
+    algebra.sweep(emissions, allowed, before, bordered, scales)
 
     log_total = np.where(last == 0, 0.0, _NOTHING)
     some = np.flatnonzero(lengths)

@@ -11,10 +11,10 @@ import numpy as np
 
 from ... import _core
 from ...arrays.checks import Array, as_real, flag, integer, number
-from ...arrays.namespace import all_finite, assign, host_copy, take_host
+from ...arrays.namespace import assign, host_copy, take_host
 from ...layers.base import Layer
 from ...layers.parameters import check_writeable
-from ..clip import gradients_to_change, unique_arrays
+from ..gradients import Gradients, unique_arrays
 from .formulas import change
 
 
@@ -86,24 +86,33 @@ class Optimizer(ABC):
                 f"{self.op}: the layer has moved from {self._device} to {self.layer.device}: make the optimizer after "
                 "that (its load_state_dict takes the old one's state_dict)"
             )
-        every = unique_arrays(self.layer.params)
-        frozen = self.layer.frozen_names()
-        params = {name: param for name, param in every.items() if name not in frozen} if frozen else every
-        grads, rows = self.layer.grads, self.layer.gradient_rows()
         xp = self.layer.xp
-        if self.check_finite:
-            for name, grad in gradients_to_change(self.layer).items():
-                if not all_finite(xp, grad):
-                    raise FloatingPointError(f"{self.op}: the gradient of {name} is not finite")
+        if self.check_finite and (name := Gradients(self.layer).wrong()):
+            raise FloatingPointError(f"{self.op}: the gradient of {name} is not finite")
+        params: dict[str, Array] = {}
+        grads: list[tuple[Array, Array | None]] = []  # and the rows that count, of a sparse one
+        names = set()
+        seen = set()
+        for prefix, layer in self.layer._occurrences():
+            own, rows = layer._own_params(), layer._own_gradient_rows()
+            for key, param in own.items():
+                if id(param) in seen:
+                    continue
+                seen.add(id(param))
+                name = prefix + key
+                names.add(name)
+                if layer.trainable:
+                    params[name] = param
+                    grads.append((layer._grads[key], rows.get(key)))
         for buffers in self._buffers.values():
-            if buffers.keys() != every.keys():
+            if buffers.keys() != names:
                 raise ValueError(f"{self.op}: the layer has other parameters than when the optimizer was made")
         check_writeable(self.op, params)
         self.steps += 1
         step = self._next_step()
         items = [
-            (param, grads[name], *(self._buffers[buffer][name] for buffer in step.buffers), rows.get(name))
-            for name, param in params.items()
+            (param, grad, *(self._buffers[buffer][name] for buffer in step.buffers), rows)
+            for (name, param), (grad, rows) in zip(params.items(), grads, strict=True)
         ]
         left = list(range(len(items)))
         if xp is np:  # in one call, which nothing interrupts; it leaves arrays of other orders
