@@ -210,6 +210,12 @@ def test_the_rate_falls_on_a_plateau() -> None:
             fr.training.ReduceOnPlateau(**wrong)  # type: ignore[arg-type]
 
 
+def test_callbacks_print_what_they_were_made_with() -> None:
+    told = "EarlyStopping(patience=3, min_delta=0.0, restore_best=True, monitor='val_f1', mode='max')"
+    assert repr(fr.EarlyStopping(3, monitor="val_f1", mode="max")) == told
+    assert repr(Script("f1", [0.5])) == "Script(name='f1')" and repr(Callback()) == "Callback()"
+
+
 def test_a_rate_is_no_schedule() -> None:
     with pytest.raises(
         TypeError, match=r"LearningRate: schedule is 0.1; expected a function .*schedules.constant\(0.1\)"

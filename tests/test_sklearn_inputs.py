@@ -121,6 +121,11 @@ def test_what_is_no_list_of_sequences_is_named(x: Any, message: str) -> None:
         RecurrentClassifier(epochs=1).fit(sequences, ["only"] * 4)
 
 
+def test_a_table_of_texts_is_told_to_give_its_column() -> None:
+    with pytest.raises(ValueError, match=r"X is a table; expected its column of texts, X\['said'\]"):
+        RecurrentClassifier("gru", epochs=1, **SMALL).fit(pd.DataFrame({"said": TEXTS}), OPINIONS)
+
+
 def test_texts_are_cut_as_is_wished() -> None:
     cut = [["so", "bad"], ["good"], [], ["bad"]] * 4
     opinions = RecurrentClassifier("gru", epochs=20, **SMALL).fit(cut, [0, 1, 1, 0] * 4)

@@ -254,6 +254,8 @@ def options(**changed: Any) -> RecurrentRegressor:
         (lambda: options().fit(TABLE.assign(load=np.nan)), "X has nan in row 0 of column 'load'"),
         (lambda: options().fit(TABLE.assign(sky="blue")), "the column 'sky' of dtype"),
         (lambda: options().fit(np.ones((40, 2, 2))), r"X has shape \(40, 2, 2\); expected a series"),
+        (lambda: options(target=0).fit([np.ones(40), np.ones(50)]), "X is a list of series; expected one"),
+        (lambda: options(target=0).fit([PAST, AHEAD]), "X is a list of series; expected one"),
         (lambda: options(target=0).fit(np.ones((0, 2))), "at least one row"),
         (lambda: make_pipeline(StandardScaler(), options()).fit(TABLE), "target is 'load'; expected a column: numbers"),
         (

@@ -156,6 +156,10 @@ def read_table(op: str, name: str, x: Any) -> Table:
     """
     x = collected(x)
     kind = kind_of(x)
+    if isinstance(x, (list, tuple)) and len({getattr(each, "shape", None) for each in x}) > 1:
+        raise ValueError(
+            f"{op}: {name} is a list of series; expected one. fusedrnn.data.windows cuts windows of several"
+        )
     if kind == "numpy":
         array = as_real(op, name, x, np.dtype(np.float64))
         if array.ndim not in (1, 2):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arrays.checks import Array, as_real
 from ..data.table import collected, kind_of
+from ..data.vocabulary import is_text
 
 Sequences: TypeAlias = "Array | list[Array]"  # (N, T, F), or N arrays (T_n, F); of texts N integer arrays (T_n,)
 
@@ -56,6 +57,8 @@ def check_windows(op: str, x: Any, advice: str) -> None:
         return
     names = [str(column) for column in x.columns]
     stems = {match.group(1) if (match := _NUMBERED.match(name)) else None for name in names}
+    if kind == "pandas" and len(names) == 1 and is_text(list(x.iloc[:, 0])):
+        raise ValueError(f"{op}: X is a table; expected its column of texts, X[{names[0]!r}]")
     timed = kind == "pandas" and getattr(x.index.dtype, "kind", "O") in "Mm"
     if timed or len(stems) > 1 or None in stems:
         columns = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from ..arrays.checks import check_takes
@@ -40,6 +41,10 @@ class Training:
 
 class Callback:
     """Base of the callbacks; override the methods you need."""
+
+    def __repr__(self) -> str:
+        known = [name for name in signature(type(self)).parameters if hasattr(self, name)]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in known)})"
 
     def on_train_begin(self, training: Training) -> None:
         """Before the first epoch."""
