@@ -20,6 +20,8 @@ STYLE = {
     "onnxruntime": ("ONNX Runtime", "#0072B2", "s"),
     "jax": ("JAX", "#009E73", "D"),
     "keras": ("Keras / TensorFlow", "#CC79A7", "^"),
+    "onnxruntime-int8": ("ONNX Runtime, 8 bits", "#56B4E9", "s"),
+    "torch-int8": ("PyTorch, 8 bits", "#E69F00", "o"),
 }
 PANELS = {"inference": "Inference", "training": "Training (forward + backward)"}
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
