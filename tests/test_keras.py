@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fusedrnn as fr
-from fusedrnn.models import Masked, SequenceToVector
+from fusedrnn.models import Heads, Masked, SequenceToVector
 from packages import package_file
 
 h5py = pytest.importorskip("h5py")
@@ -294,8 +294,10 @@ def test_weights_into_a_model(tmp_path: Path) -> None:
     """What ``save_weights`` wrote goes back into a model as a whole."""
     path = tmp_path / "m.weights.h5"
     model, fresh = (SequenceToVector(fr.LSTM(3, 4, 2, seed=k), 2, seed=k) for k in (0, 1))
+    heads = Heads(fr.LSTM(3, 4, 2, seed=2), {"a": 2}, seed=2)
     fr.keras.save_weights(model, path)
-    assert fr.keras.load(path, fresh) is fresh
+    assert fr.keras.load(path, fresh) is fresh and fr.keras.load(path, heads) is heads
+    np.testing.assert_array_equal(heads.params["a.weight"], model.params["head.weight"])
     x = np.random.default_rng(2).normal(size=(2, 5, 3))
     assert_close(fresh(x), model(x))
     with pytest.raises(TypeError, match="layers has an int; expected layers"):

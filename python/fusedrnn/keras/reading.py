@@ -67,15 +67,11 @@ def load(path: _Path, layers: Layer | Sequence[Layer] | Mapping[str, Layer] | No
         If the file cannot be read.
     """
     name = os.fspath(path)
-    model = layers if isinstance(layers, Layer) else None
-    if isinstance(layers, Layer):
-        layers = [layers]
-    for layer in layers.values() if isinstance(layers, Mapping) else layers or ():
+    for layer in layers.values() if isinstance(layers, Mapping) else [] if isinstance(layers, Layer) else layers or ():
         if not isinstance(layer, Layer):
             raise TypeError(f"{OP}: layers has {described(layer)}; expected layers")
     try:
-        loaded = _loaded(name, layers)
-        return loaded if model is None else model
+        return _loaded(name, layers)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # the file chooses the types and sizes of everything, so anything may be raised
@@ -84,8 +80,11 @@ def load(path: _Path, layers: Layer | Sequence[Layer] | Mapping[str, Layer] | No
         raise ValueError(f"{OP}: {name}: not a whole file of Keras: {type(error).__name__}: {error}") from error
 
 
-def _loaded(name: str, layers: Sequence[Layer] | Mapping[str, Layer] | None) -> Layer | dict[str, Layer]:
+def _loaded(name: str, layers: Layer | Sequence[Layer] | Mapping[str, Layer] | None) -> Layer | dict[str, Layer]:
     config, version, store = _opened(name)
+    if isinstance(layers, Layer):
+        fill(store, [layers])
+        return layers
     if layers is not None:
         fill(store, layers)
         return dict(layers) if isinstance(layers, Mapping) else Sequential(*layers)
