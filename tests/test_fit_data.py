@@ -220,13 +220,16 @@ def test_a_share_of_the_samples_is_held_out(where: str) -> None:
 def test_inputs_are_counted_before_the_first_step() -> None:
     model = fr.models.EncoderDecoder(fr.GRU(2, 3, seed=1), fr.GRU(2, 3, seed=2), 2, seed=3)
     x, y = np.ones((2, 4, 2)), np.ones((2, 4, 2))
-    for data in ((x, y), ([(x, y)],)):
-        with pytest.raises(ValueError, match=r"fit: x is one array, but EncoderDecoder reads source, inputs; exp"):
+    for data in ((x, y), ([(x, y)],), ([x, y[:, :3]], y), ([x, y], y)):
+        with pytest.raises(ValueError, match=r"fit: x is one input, but EncoderDecoder reads source, inputs; exp"):
             fit(model, *data, batch_size=2)
-    with pytest.raises(ValueError, match="evaluate: x is one array, but EncoderDecoder reads source, inputs"):
+    with pytest.raises(ValueError, match="evaluate: x is one input, but EncoderDecoder reads source, inputs"):
         evaluate(model, x, y)
-    with pytest.raises(ValueError, match="predict: x is one array, but EncoderDecoder reads source, inputs"):
+    with pytest.raises(ValueError, match="predict: x is one input, but EncoderDecoder reads source, inputs"):
         predict(model, x)
+    for judge in (evaluate, lambda model, x, y: predict(model, x)):
+        with pytest.raises(ValueError, match=r"x is one input, but .*; expected a tuple \(source, inputs\)"):
+            judge(model, [x, y[:, :3]], y)
     with pytest.raises(ValueError, match="fit: x is a tuple of 2, but Linear reads x; expected one array, x"):
         fit(fr.Linear(2, 1), (x, x), y, batch_size=2)
 

@@ -95,6 +95,11 @@ from tolerance import assert_same_bits
             ValueError,
             r"EncoderDecoder: inputs has shape \(3, 2\); expected \(batch, time, features\)",
         ),
+        (
+            lambda: EncoderDecoder(LSTM(2, 3), LSTM(2, 3), 2)(zeros((1, 3, 2)), zeros((4, 3, 2))),
+            ValueError,
+            "EncoderDecoder: inputs has 4 samples; expected 1, as source",
+        ),
         (lambda: EncoderDecoder(LSTM(2, 3), LSTM(2, 3), 2).stream(), TypeError, "stream needs a state carried"),
         (lambda: Autoencoder(LSTM(2, 3), LSTM(3, 3)), ValueError, "decoder has input_size 3; expected 2"),
         (lambda: Autoencoder(LSTM(2, 3), LSTM(2, 3), Linear(3, 1)), ValueError, "head has outputs 1; expected 2"),

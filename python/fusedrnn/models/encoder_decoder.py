@@ -171,7 +171,8 @@ class EncoderDecoder(TaughtModel):
             raise ValueError(f"{self.op}: attention_weights needs a model with attention")
         source_lengths, target_lengths = two_lengths(self.op, lengths)
         source, source_lengths = unragged(self.op, "source", source, source_lengths)
-        inputs, target_lengths = self._read_inputs(inputs, target_lengths)
+        self._check_source(source)
+        inputs, target_lengths = self._read_inputs(source, inputs, target_lengths)
         state, memory, _ = self._encode(False, source, source_lengths)
         x = embed(self.decoder.embedding, False, inputs, target_lengths)[0]
         h = self.decoder.layer(x, state=state, lengths=target_lengths)[0]
@@ -293,16 +294,18 @@ class EncoderDecoder(TaughtModel):
         source, source_lengths = unragged(self.op, "source", source, source_lengths)
         self._check_source(source)
         source_lengths = batch_lengths(self.op, source, source_lengths)
-        inputs, target_lengths = self._read_inputs(inputs, target_lengths)
+        inputs, target_lengths = self._read_inputs(source, inputs, target_lengths)
         state, memory, tapes = self._encode(training, source, source_lengths)
         read = {} if self.decoder.attention is None else {"memory": memory, "memory_lengths": source_lengths}
         (y, _), decoder_tape = run(self.decoder, training, inputs, state, lengths=target_lengths, **read)
         return y, Tape(self, (*tapes, decoder_tape, memory.shape, source_lengths))
 
-    def _read_inputs(self, inputs: Any, lengths: Any) -> tuple[Any, Any]:
-        """Return what the decoder reads, padded, and its lengths."""
+    def _read_inputs(self, source: Any, inputs: Any, lengths: Any) -> tuple[Any, Any]:
+        """Return what the decoder reads, padded, and its lengths; ``source`` is checked already."""
         inputs, lengths = unragged(self.op, "inputs", inputs, lengths)
         check_rank(self.op, "inputs", inputs, "batch, time" if self.decoder.embedding else "batch, time, features")
+        if len(inputs) != len(source):
+            raise ValueError(f"{self.op}: inputs has {len(inputs)} samples; expected {len(source)}, as source")
         return inputs, lengths
 
     def _encode(self, training: bool, source: Any, lengths: Any) -> tuple[Any, Array, tuple[Any, ...]]:

@@ -16,12 +16,17 @@ from .monitors import Checkpoint, EarlyStopping, Monitor
 _RECORDED = ("loss", "lr", "seconds", "val_loss")
 
 
-def check_model(op: str, model: Any) -> None:
-    """Raise TypeError unless the model is a layer, ValueError unless it is batch-major."""
+def check_model(op: str, model: Any, x: Any) -> None:
+    """Raise TypeError unless the model is a layer, ValueError unless it is batch-major and can take x if it is a list.
+
+    Lists of inputs are what Keras takes, and would be read as sequences of unequal length.
+    """
     if not isinstance(model, Layer):
         raise TypeError(f"{op}: model is {described(model)}; expected a Layer")
     if any(not getattr(layer, "batch_first", True) for layer in model.layers()):
         raise ValueError(f"{op}: the model has batch_first=False; expected a batch-major model")
+    if isinstance(x, list):
+        check_inputs(op, type(model), 1)
 
 
 @lru_cache(maxsize=256)
@@ -33,7 +38,7 @@ def check_inputs(op: str, model: type[Layer], count: int) -> None:
     required = [p.name for p in positional if p.default is p.empty]
     most = None if inspect.Parameter.VAR_POSITIONAL in kinds else len(positional)
     if count < len(required) or (most is not None and count > most):
-        got = "one array" if count == 1 else f"a tuple of {count}"
+        got = "one input" if count == 1 else f"a tuple of {count}"
         expected = f"a tuple ({', '.join(required)})" if len(required) > 1 else f"one array, {required[0]}"
         raise ValueError(f"{op}: x is {got}, but {model.__name__} reads {', '.join(required)}; expected {expected}")
 

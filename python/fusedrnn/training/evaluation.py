@@ -52,7 +52,7 @@ def evaluate(
     ValueError, TypeError
         If an argument does not fit, or no label counts.
     """
-    check_model("evaluate", model)
+    check_model("evaluate", model, x)
     samples = make_samples(x, y, lengths, sample_weight, op="evaluate", step_rank=step_rank_of(model, loss, "evaluate"))
     check_inputs("evaluate", type(model), len(samples.inputs))
     size = positive_int("evaluate", "batch_size", batch_size)
@@ -84,7 +84,7 @@ def predict(model: Layer, x: Any, *, batch_size: int = 256, lengths: Any = None)
     ValueError, TypeError
         If an argument does not fit.
     """
-    check_model("predict", model)
+    check_model("predict", model, x)
     size = positive_int("predict", "batch_size", batch_size)
     samples = make_inputs(x, lengths, op="predict")
     check_inputs("predict", type(model), len(samples.inputs))

@@ -162,7 +162,7 @@ def fit(
         On Ctrl-C, after the callbacks' ``on_train_end``; its attribute ``history`` has the finished epochs, and the
         model the weights it had reached (or the best, with ``EarlyStopping``).
     """
-    check_model("fit", model)
+    check_model("fit", model, None if y is None else x)
     epochs, batch_size = positive_int("fit", "epochs", epochs), positive_int("fit", "batch_size", batch_size)
     accumulate = positive_int("fit", "accumulate", accumulate)
     check_finite, ignore_nan = flag("fit", "check_finite", check_finite), flag("fit", "ignore_nan", ignore_nan)
