@@ -39,10 +39,12 @@ VARIANTS: list[tuple[str, Any, dict[str, Any]]] = [
     ("LSTM recurrent_dropout", fr.LSTM, {"recurrent_dropout": 0.25}),
     ("LSTM on candidate", fr.LSTM, {"recurrent_dropout": 0.25, "recurrent_dropout_on": "candidate"}),
     ("LSTM zoneout", fr.LSTM, {"zoneout": 0.1}),
+    ("LSTM layer_norm", fr.LSTM, {"layer_norm": True}),
     ("GRU clip", fr.GRU, {"clip": 50.0}),
     ("GRU reset_after=False", fr.GRU, {"reset_after": False}),
     ("GRU recurrent_dropout", fr.GRU, {"recurrent_dropout": 0.25}),
     ("GRU zoneout", fr.GRU, {"zoneout": 0.1}),
+    ("GRU layer_norm", fr.GRU, {"layer_norm": True}),
 ]
 
 

@@ -197,6 +197,45 @@ def projected(weight_hr: Array, cell: Callable[[Array, State, Weights], State] =
     return Cell(4, ("h", "c"), step, (weight_hr,))
 
 
+def normalise(v: Array, gain: Array, bias: Array) -> Array:
+    """Layer normalisation over all of v."""
+    centred = v - np.mean(v)
+    return gain * centred / np.sqrt(np.mean(centred * centred) + 1e-5) + bias
+
+
+def normalised(
+    cell: str, gain_ih: Array, gain_hh: Array, gain_c: Array | None = None, bias_c: Array | None = None
+) -> Cell:
+    """LSTM or GRU with layer normalisation of W_x x, of W_h h and of c where h reads it.
+
+    Its biases are bias_ih and bias_hh. An LSTM's is over all four gates together, a GRU's over r and z together, and
+    over n.
+    """
+
+    def lstm_step(x: Array, state: State, w: Weights) -> State:
+        h, c = state
+        z = normalise(w.weight_ih @ x, gain_ih, w.bias_ih) + normalise(w.weight_hh @ h, gain_hh, w.bias_hh)
+        i, f, g, o = np.split(z, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(normalise(c, gain_c, 0.0 if bias_c is None else bias_c)), c
+
+    def gru_step(x: Array, state: State, w: Weights) -> State:
+        (h,) = state
+        z_x, z_h, rz = w.weight_ih @ x, w.weight_hh @ h, slice(0, 2 * len(h))
+        n = slice(2 * len(h), None)
+        r, z = np.split(
+            sigmoid(normalise(z_x[rz], gain_ih[rz], w.bias_ih[rz]) + normalise(z_h[rz], gain_hh[rz], w.bias_hh[rz])), 2
+        )
+        n_h = normalise(z_h[n], gain_hh[n], w.bias_hh[n])
+        candidate = np.tanh(normalise(z_x[n], gain_ih[n], w.bias_ih[n]) + r * n_h)
+        return ((1 - z) * candidate + z * h,)
+
+    parameters = tuple(each for each in (gain_ih, gain_hh, gain_c, bias_c) if each is not None)
+    if cell == "lstm":
+        return Cell(4, ("h", "c"), lstm_step, parameters)
+    return Cell(3, ("h",), gru_step, parameters)
+
+
 class Cell(NamedTuple):
     """What the tests need to know of a cell."""
 

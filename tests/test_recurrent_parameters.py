@@ -155,13 +155,14 @@ def test_what_the_parameters_depend_on_is_fixed(cell: str, name: str, value: obj
 def test_all_constructors_show_their_arguments() -> None:
     """The signatures are the same, but for what only one of them has."""
     own = {"nonlinearity", "coupled", "peephole", "proj_size", "reset_after", "recurrent_dropout_on", "zoneout"}
+    own.add("layer_norm")
     signatures = [inspect.signature(layer).parameters for layer in (fr.RNN, fr.LSTM, fr.GRU)]
     rnn, lstm, gru = ({name: p for name, p in each.items() if name not in own} for each in signatures)
     assert rnn == lstm == gru
     assert [set(each) & own for each in signatures] == [
         {"nonlinearity", "zoneout"},
-        {"coupled", "peephole", "proj_size", "recurrent_dropout_on", "zoneout"},
-        {"reset_after", "recurrent_dropout_on", "zoneout"},
+        {"coupled", "peephole", "proj_size", "recurrent_dropout_on", "zoneout", "layer_norm"},
+        {"reset_after", "recurrent_dropout_on", "zoneout", "layer_norm"},
     ]
     assert signatures[1]["recurrent_dropout_on"] == signatures[2]["recurrent_dropout_on"]
     assert signatures[0]["nonlinearity"].default == "tanh"

@@ -141,7 +141,8 @@ template <class T> class StackOf : public Stack {
         pointers[p_.weight_kind(which)] = static_cast<const T*>(py::reinterpret_borrow<py::array>(given).data());
       }
       out.push_back({pointers[0], pointers[1], pointers[2], pointers[3], pointers[Problem::weight_peephole],
-                     pointers[Problem::scale_ih], pointers[Problem::scale_hh], pointers[Problem::weight_hr]});
+                     pointers[Problem::scale_ih], pointers[Problem::scale_hh], pointers[Problem::weight_hr],
+                     norm_arrays(pointers)});
     }
     return out;
   }
@@ -204,10 +205,11 @@ GateFunction<double> read_function(const std::string& op, const py::handle& give
   fail(op, "activations", "has '" + name + "'", "the name of a function in core/cell_options.h");
 }
 
-// (gate, candidate, output), clip, coupled, peephole, zoneout of h and c; a function is (name, alpha, beta).
+// (gate, candidate, output), clip, coupled, peephole, zoneout of h and c, layer_norm; a function is (name, alpha,
+// beta).
 CellOptions<double> read_options(const std::string& op, const py::object& given) {
-  const auto [functions, clip, coupled, peephole, h_zoneout, c_zoneout] =
-      given.cast<std::tuple<py::tuple, double, bool, bool, double, double>>();
+  const auto [functions, clip, coupled, peephole, h_zoneout, c_zoneout, layer_norm] =
+      given.cast<std::tuple<py::tuple, double, bool, bool, double, double, bool>>();
   if (functions.size() != 3) fail(op, "activations", "has " + std::to_string(functions.size()) + " functions", "3");
   return {read_function(op, functions[0]),
           read_function(op, functions[1]),
@@ -216,7 +218,8 @@ CellOptions<double> read_options(const std::string& op, const py::object& given)
           coupled,
           peephole,
           h_zoneout,
-          c_zoneout};
+          c_zoneout,
+          layer_norm};
 }
 
 void set_projection(Problem& p, int64_t proj_size) {

@@ -20,9 +20,18 @@ template <class T> bool is_plain_weight(const Problem& p, int64_t slab, int whic
       return is_plain<T>(array, {3 * p.hidden_size});
     case Problem::weight_hr:
       return is_plain<T>(array, {p.proj_size, p.hidden_size});
+    case Problem::weight_ln_c:
+    case Problem::bias_ln_c:
+      return is_plain<T>(array, {p.hidden_size});
     default:
       return is_plain<T>(array, {rows});
   }
+}
+
+// Those of layer normalisation among the arrays of a slab, by kind.
+template <class T> NormArrays<T> norm_arrays(T* const (&arrays)[Problem::weight_kinds]) {
+  return {arrays[Problem::weight_ln_ih], arrays[Problem::weight_ln_hh], arrays[Problem::weight_ln_c],
+          arrays[Problem::bias_ln_c]};
 }
 
 // A training call and the arrays that it points into. The saved gates are consumed by a backward; the next one on the
@@ -171,6 +180,7 @@ template <class T> class TapeOf : public Tape {
       auto& to = back.slabs[static_cast<size_t>(slab)];
       to.weight_ih = pointers[0], to.weight_hh = pointers[1], to.bias_ih = pointers[2], to.bias_hh = pointers[3];
       to.peephole = pointers[Problem::weight_peephole], to.weight_hr = pointers[Problem::weight_hr];
+      to.norm = norm_arrays(pointers);
     }
   }
 };

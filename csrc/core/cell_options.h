@@ -27,6 +27,7 @@ template <class T> struct CellOptions {
   bool coupled = false;            // f = 1 - i
   bool peephole = false;           // i, f, o see c
   T h_zoneout = 0, c_zoneout = 0;  // what stays of h and c in inference
+  bool layer_norm = false;         // of W_ih x, of W_hh h, and of c where h reads it (cpu/kernels/layer_norm.h)
 };
 
 }  // namespace fusedrnn

@@ -93,7 +93,8 @@ Plan make_plan(const Problem& p, int64_t rows, int lanes, int item, const Machin
     const int by_layer = at_most(layers);
     consider(Scheme::by_layer, by_layer, 1.15 * estimate.layers(share(layers, by_layer), p.B, units));
   }
-  for (int size = 2; size <= at_most(units / 2); ++size)
+  // To normalise a row takes all of its units.
+  for (int size = 2; !p.options.layer_norm && size <= at_most(units / 2); ++size)
     consider(Scheme::by_unit, size,
              estimate.layers(slabs, p.B, share(units, size)) + static_cast<double>(slabs) * estimate.meeting(size));
   return best;

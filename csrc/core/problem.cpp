@@ -108,14 +108,18 @@ Shape Problem::weight_shape(int64_t layer, int which) const {
       return {3 * hidden_size};
     case weight_hr:
       return {proj_size, hidden_size};
+    case weight_ln_c:
+    case bias_ln_c:
+      return {hidden_size};
     default:
       return {rows};
   }
 }
 
 std::string Problem::weight_name(int64_t slab, int which) const {
-  static const char* const names[] = {"weight_ih",       "weight_hh", "bias_ih",  "bias_hh",
-                                      "weight_peephole", "scale_ih",  "scale_hh", "weight_hr"};
+  static const char* const names[] = {"weight_ih",       "weight_hh",    "bias_ih",     "bias_hh",
+                                      "weight_peephole", "scale_ih",     "scale_hh",    "weight_hr",
+                                      "weight_ln_ih",    "weight_ln_hh", "weight_ln_c", "bias_ln_c"};
   return names[weight_kind(which)] + ("_l" + std::to_string(slab / num_directions)) +
          (slab % num_directions ? "_reverse" : "");
 }
@@ -123,7 +127,8 @@ std::string Problem::weight_name(int64_t slab, int which) const {
 void Problem::check_weight(int64_t slab, int which, const Shape& shape) const {
   static const char* const axes[] = {
       "(gates*hidden, input)", "(gates*hidden, hidden)", "(gates*hidden,)", "(gates*hidden,)",
-      "(3*hidden,)",           "(gates*hidden,)",        "(gates*hidden,)", "(proj_size, hidden)"};
+      "(3*hidden,)",           "(gates*hidden,)",        "(gates*hidden,)", "(proj_size, hidden)",
+      "(gates*hidden,)",       "(gates*hidden,)",        "(hidden,)",       "(hidden,)"};
   check_shape(*this, weight_name(slab, which), shape, axes[weight_kind(which)],
               weight_shape(slab / num_directions, which));
 }

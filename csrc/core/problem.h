@@ -36,7 +36,10 @@ struct Problem {
   // Bytes of a value of x in a layer with weights in 8 bits. The input of a layer above the first is an h.
   int input_planes(int64_t layer) const { return layer == 0 ? int8_planes : 1; }
   int values_per_operand() const { return int8_planes ? 4 : bfloat16 ? 2 : 1; }
-  int weights_per_slab() const { return 2 + 2 * bias + options.peephole + 2 * (int8_planes > 0) + (proj_size > 0); }
+  int weights_per_slab() const {
+    const int norms = options.layer_norm ? 2 + (layout.has_cell_state ? 1 + bias : 0) : 0;
+    return 2 + 2 * bias + options.peephole + 2 * (int8_planes > 0) + (proj_size > 0) + norms;
+  }
   bool is_reverse(int64_t direction) const { return reverse || direction == 1; }
 
   void check_sizes() const;
@@ -45,11 +48,26 @@ struct Problem {
   void check_state(const char* name, const Shape& shape, bool is_c = false) const;
   void check_output_gradient(const Shape& shape) const;
   // The arrays of a slab, in this order; those that the problem does not have are left out.
-  enum Weight { weight_ih, weight_hh, bias_ih, bias_hh, weight_peephole, scale_ih, scale_hh, weight_hr };
-  static constexpr int weight_kinds = 8;
+  enum Weight {
+    weight_ih,
+    weight_hh,
+    bias_ih,
+    bias_hh,
+    weight_peephole,
+    scale_ih,
+    scale_hh,
+    weight_hr,
+    weight_ln_ih,
+    weight_ln_hh,
+    weight_ln_c,
+    bias_ln_c
+  };
+  static constexpr int weight_kinds = 12;
   Weight weight_kind(int which) const {
     const int kind = which < 2 || bias ? which : which + 2;
     if (int8_planes && kind >= weight_peephole) return static_cast<Weight>(kind + 1);
+    if (options.layer_norm && kind >= weight_peephole)
+      return static_cast<Weight>(kind + weight_ln_ih - weight_peephole);
     return kind >= weight_peephole && !options.peephole ? weight_hr : static_cast<Weight>(kind);
   }
   bool in_8_bits(int which) const { return int8_planes && which < 2; }

@@ -59,11 +59,17 @@ template <class T> struct Sequence {
   // W_hr as panels (P / lanes, H, lanes), and transposed (U, P, lanes); null without a projection.
   const T *projection, *projection_t;
 
+  // With layer normalisation, by blocks of units and in the order of the slots: gain and bias of W_ih x, gain and bias
+  // of W_hh h, (U, G, lanes) each; of c, (U, lanes) each. Else null.
+  const T* norm;
+
   const Noise<T>* noise;  // of a varied cell in training; else null
 
   // Kept for backward, null in inference.
   T* gates;  // (U, R, slots, lanes): activated gates; backward turns them into the gate gradients in place
   T* cells;  // (U, R, lanes): c of every step (LSTM); with a projection backward leaves o tanh(c) there
+
+  T* normalised;  // (R, norm_row_size): with layer normalisation, what it has made of a row
 
   // Backward.
   TimeMajorView<const T> dy;    // (T, B, P); data may be null: zeros
@@ -71,13 +77,23 @@ template <class T> struct Sequence {
   StateView<T> dh0, dc0;
   TimeMajorView<T> dx;  // data may be null: not wanted
   bool add_to_dx;       // the second direction adds to what the first one wrote
-  T* dw;                // (U, I + 1, vectors, lanes): packed gradient of W_ih; row I is the bias
-  T* dr;                // (U, P + 1, vectors, lanes): packed gradient of W_hh; row P is the bias
-  T* dpeephole;         // (3, U, lanes)
-  T* dh;                // (P / lanes, R, lanes): dL/dh of every step, with a projection
-  T* dprojection;       // (P / lanes, H + 1, lanes): packed gradient of W_hr; its last row is not used
+  // The gradients of what the products make, as gates lie: gates itself, but for layer normalisation between them.
+  T *input_dz, *recurrent_dz;
+  T* dnormalised_c;  // (R, U, lanes): with layer normalisation, the gradient of c as h reads it
+  T* dnorm;          // (U, 4 G + 2, lanes): of gains and biases, as in norm, but all of a block together
+  T* dw;             // (U, I + 1, vectors, lanes): packed gradient of W_ih; row I is the bias
+  T* dr;             // (U, P + 1, vectors, lanes): packed gradient of W_hh; row P is the bias
+  T* dpeephole;      // (3, U, lanes)
+  T* dh;             // (P / lanes, R, lanes): dL/dh of every step, with a projection
+  T* dprojection;    // (P / lanes, H + 1, lanes): packed gradient of W_hr; its last row is not used
 
   T* workspace;  // of all threads; size from CellKernels::workspace
 };
+
+// Of one row: G vectors of W_ih x for each block of units and as many of W_hh h, one of c, all with mean 0 and variance
+// 1; what each of up to five groups was multiplied by.
+FUSEDRNN_INLINE int64_t norm_row_size(int64_t units, int64_t gates, int64_t lanes) {
+  return (2 * gates + 1) * units * lanes + 8;
+}
 
 }  // namespace fusedrnn

@@ -36,6 +36,14 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       seq.dh0 = grad.slabs[slab].dh0;
       seq.dcn = grad.slabs[slab].dcn;
       seq.dc0 = grad.slabs[slab].dc0;
+      seq.input_dz = seq.recurrent_dz = seq.gates;
+      if (p.options.layer_norm) {
+        const int64_t vectors = units * call.rows->rows();
+        seq.input_dz = allocate(vectors * p.layout.slots * lanes);
+        seq.recurrent_dz = allocate(vectors * p.layout.slots * lanes);
+        if (p.layout.has_cell_state) seq.dnormalised_c = allocate(vectors * lanes);
+        seq.dnorm = allocate(units * (4 * G + 2) * lanes);
+      }
       seq.dw = allocate(units * (seq.I + 1) * G * lanes);
       seq.dr = allocate(units * (P + 1) * G * lanes);
       if (seq.peephole) seq.dpeephole = allocate(3 * units * lanes);
@@ -79,14 +87,17 @@ void run_backward(ForwardCall<T>& call, const BackwardCall<T>& grad, const Inter
       if (!to.wants_weights()) continue;
       const auto inputs = everyone.part_of(seq.I + 1), units_of_h = everyone.part_of(P + 1);
       const Blocks shape(seq.H, G, lanes, p.values_per_operand());
+      T* const bias_ih = seq.dnorm ? nullptr : to.bias_ih;  // behind the normalisation they are none of the products
+      T* const bias_hh = seq.dnorm ? nullptr : to.bias_hh;
       add_unpacked(seq.dw, p.layout, p.layout.input_order, shape, seq.H, seq.I, inputs.begin, inputs.end, to.weight_ih,
-                   to.bias_ih);
+                   bias_ih);
       if (p.layout.two_products)
         add_unpacked_gates(seq.dr, p.layout, shape, seq.H, units_of_h.begin, units_of_h.end, to.weight_hh, to.bias_hh);
       else
         add_unpacked(seq.dr, p.layout, p.layout.recurrent_order, shape, seq.H, P, units_of_h.begin, units_of_h.end,
-                     to.weight_hh, to.bias_hh);
+                     to.weight_hh, bias_hh);
       if (seq.dprojection && to.weight_hr && thread.rank == 0) add_projection(seq.dprojection, P, seq.H, to.weight_hr);
+      if (seq.dnorm && thread.rank == 0) add_norm(seq.dnorm, p.layout, seq.H, to.bias_ih, to.bias_hh, to.norm);
       if (seq.dpeephole && to.peephole && thread.rank == 0) add_peepholes(seq.dpeephole, seq.H, to.peephole);
     }
   });

@@ -24,12 +24,13 @@ void follow_layers(Layers<T>& layers, int64_t units, std::vector<Progress>& prog
 
 // Elements of what a slab keeps for backward.
 template <class T> struct SavedSizes {
-  int64_t gates, cells;
+  int64_t gates, cells, normalised;
   explicit SavedSizes(const ForwardCall<T>& call) {
     const Problem& p = call.problem;
     const int64_t vectors = unit_blocks<T>(p) * call.rows->rows(), lanes = kernels<T>().lanes;
     gates = vectors * p.layout.slots * lanes;
     cells = p.layout.has_cell_state ? vectors * lanes : 0;
+    normalised = p.options.layer_norm ? call.rows->rows() * norm_row_size(unit_blocks<T>(p), p.layout.gates, lanes) : 0;
   }
 };
 
@@ -50,7 +51,8 @@ template <class T> CellOptions<T> cell_options(const Problem& p) {
           p.options.coupled,
           p.options.peephole,
           static_cast<T>(p.options.h_zoneout),
-          static_cast<T>(p.options.c_zoneout)};
+          static_cast<T>(p.options.c_zoneout),
+          p.options.layer_norm};
 }
 
 template <class T> Plan plan_for(const ForwardCall<T>& call, Pass pass) {
@@ -71,6 +73,7 @@ template <class T> void keep_for_backward(ForwardCall<T>& call) {
   for (auto& slab : call.slabs) {
     slab.gates = Buffer<T>(size.gates);
     if (size.cells) slab.cells = Buffer<T>(size.cells);
+    if (size.normalised) slab.normalised = Buffer<T>(size.normalised);
   }
 }
 

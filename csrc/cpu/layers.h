@@ -36,6 +36,7 @@ template <class T> void set_weights(Sequence<T>& seq, const PackedWeights<T>& w)
   seq.recurrent_excess = w.recurrent_excess.get();
   seq.projection = w.projection.get();
   seq.projection_t = w.projection_t.get();
+  seq.norm = w.norm.get();
 }
 
 template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t layer, int64_t direction) {
@@ -61,6 +62,7 @@ template <class T> Sequence<T> sequence_of(const ForwardCall<T>& call, int64_t l
   seq.input_planes = p.input_planes(layer);
   seq.gates = slab.gates.get();
   seq.cells = slab.cells.get();
+  seq.normalised = slab.normalised.get();
   return seq;
 }
 

@@ -134,6 +134,25 @@ template <class T> Buffer<T> pack_peepholes(const T* peephole, int64_t H) {
   return out;
 }
 
+// Sequence::norm. What is not there is 0.
+template <class T> Buffer<T> pack_norm(const WeightArrays<T>& w, const CellLayout& layout, int64_t H) {
+  const int64_t L = kernels<T>().lanes, G = layout.gates, units = (H + L - 1) / L, of_gates = units * G * L;
+  Buffer<T> out(4 * of_gates + 2 * units * L);
+  std::fill_n(out.get(), 4 * of_gates + 2 * units * L, T(0));
+  const auto put = [&](const T* from, const int (&order)[4], T* to) {
+    each_block(layout, order, H, L, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+      if (from) std::copy_n(from + row, used, to + (u * G + g) * L);
+    });
+  };
+  put(w.norm.ih, layout.input_order, out.get());
+  put(w.bias_ih, layout.input_order, out.get() + of_gates);
+  put(w.norm.hh, layout.recurrent_order, out.get() + 2 * of_gates);
+  put(w.bias_hh, layout.recurrent_order, out.get() + 3 * of_gates);
+  if (w.norm.c) std::copy_n(w.norm.c, H, out.get() + 4 * of_gates);
+  if (w.norm.bias_c) std::copy_n(w.norm.bias_c, H, out.get() + 4 * of_gates + units * L);
+  return out;
+}
+
 uint32_t bfloat16_bits(float x) {
   if (x != x) return 0x7FC0;
   uint32_t bits;
@@ -210,7 +229,12 @@ std::shared_ptr<PackedWeights<T>> WeightCache<T>::packed(const WeightArrays<T>& 
   auto fresh = std::make_shared<PackedWeights<T>>();
   const int64_t L = kernels<T>().lanes;
   const Blocks blocks(H_, layout_.gates, L, values_);
-  pack_bias(w, layout_, H_, L, *fresh);
+  WeightArrays<T> summed = w;
+  if (w.norm.ih) {
+    summed.bias_ih = summed.bias_hh = nullptr;
+    fresh->norm = pack_norm(w, layout_, H_);
+  }
+  pack_bias(summed, layout_, H_, L, *fresh);
   if (w.scale_ih) {
     const auto pack_all = [&](const T* values, const T* scale, const int (&order)[4], int64_t K, Buffer<T>& weights,
                               Buffer<T>& scales, Buffer<int32_t>& excess) {
@@ -279,6 +303,10 @@ std::shared_ptr<const PackedWeights<T>> WeightCache<T>::get(const WeightArrays<T
     if (per_row) look_at(per_row, rows * size);
   if (w.peephole) look_at(w.peephole, 3 * H_ * size);
   if (w.weight_hr) look_at(w.weight_hr, P_ * H_ * size);
+  for (const T* gain : {w.norm.ih, w.norm.hh})
+    if (gain) look_at(gain, rows * size);
+  for (const T* of_c : {w.norm.c, w.norm.bias_c})
+    if (of_c) look_at(of_c, H_ * size);
   {
     const std::lock_guard<std::mutex> lock(weights_lock(this));
     if (serves(training) && std::equal(state, state + 32, fingerprint_)) {
@@ -323,6 +351,25 @@ template <class T> void add_projection(const T* packed, int64_t P, int64_t H, T*
   add_unpacked<T>(packed, one_gate.layout, one_gate.order, of_h, P, H, 0, H, grad, nullptr);
 }
 
+template <class T>
+void add_norm(const T* packed, const CellLayout& layout, int64_t H, T* bias_ih, T* bias_hh, const NormArrays<T>& to) {
+  const int64_t L = kernels<T>().lanes, sums = 4 * layout.gates + 2;
+  const auto add = [&](const int (&order)[4], int64_t first, T* grad) {
+    each_block(layout, order, H, L, [&](int64_t u, int64_t g, int64_t used, int64_t row) {
+      for (int64_t i = 0; grad && i < used; ++i) grad[row + i] += packed[(u * sums + 4 * g + first) * L + i];
+    });
+  };
+  add(layout.input_order, 0, to.ih);
+  add(layout.input_order, 1, bias_ih);
+  add(layout.recurrent_order, 2, to.hh);
+  add(layout.recurrent_order, 3, bias_hh);
+  for (int64_t h = 0; h < H; ++h) {
+    const T* of_c = packed + (h / L * sums + 4 * layout.gates) * L + h % L;
+    if (to.c) to.c[h] += of_c[0];
+    if (to.bias_c) to.bias_c[h] += of_c[L];
+  }
+}
+
 template <class T> void add_peepholes(const T* packed, int64_t H, T* grad) {
   const int64_t lanes = kernels<T>().lanes, row = (H + lanes - 1) / lanes * lanes;
   for (int64_t gate = 0; gate < 3; ++gate)
@@ -357,6 +404,7 @@ void unpack_saved(const Problem& p, const Ragged& ragged, bool reverse, int64_t 
                              int64_t, T*, T*);                                                                        \
   template void add_unpacked_gates(const T*, const CellLayout&, const Blocks&, int64_t, int64_t, int64_t, T*, T*);    \
   template void add_projection(const T*, int64_t, int64_t, T*);                                                       \
+  template void add_norm(const T*, const CellLayout&, int64_t, T*, T*, const NormArrays<T>&);                         \
   template void add_peepholes(const T*, int64_t, T*);                                                                 \
   template void unpack_saved(const Problem&, const Ragged&, bool, int64_t, const T*, T*, const Interrupt&);
 FUSEDRNN_INSTANTIATE(float)

@@ -17,11 +17,18 @@
 
 namespace fusedrnn {
 
+// Of layer normalisation: gains of W_ih x and of W_hh h (G*H,), gain and bias of c (H,); all null without it. The other
+// biases are bias_ih and bias_hh.
+template <class T> struct NormArrays {
+  T *ih, *hh, *c, *bias_c;
+};
+
 // The arrays of one direction of one layer; biases, peepholes and W_hr may be null.
 template <class T> struct WeightArrays {
   const T *weight_ih, *weight_hh, *bias_ih, *bias_hh, *peephole = nullptr;
   const T *scale_ih = nullptr, *scale_hh = nullptr;  // (G*H,): of weights in 8 bits, which then are int8_t
   const T* weight_hr = nullptr;
+  NormArrays<const T> norm{};
 };
 
 template <class T> struct PackedWeights {
@@ -29,6 +36,7 @@ template <class T> struct PackedWeights {
   Buffer<T> input_t, recurrent_t;      // for backward; empty until wanted
   Buffer<T> peephole;                  // (3, U, lanes); empty without
   Buffer<T> projection, projection_t;  // W_hr; empty without
+  Buffer<T> norm;                      // Sequence::norm; empty without
   // Of weights in 8 bits: Sequence::input_scales and so on.
   Buffer<T> input_scales, recurrent_scales;
   Buffer<int32_t> input_excess, recurrent_excess;
@@ -74,6 +82,10 @@ void add_unpacked_gates(const T* packed, const CellLayout& layout, const Blocks&
 
 // (P / lanes, H + 1, lanes), as the kernels have dW_hr, added to (P, H).
 template <class T> void add_projection(const T* packed, int64_t P, int64_t H, T* grad);
+
+// Sequence::dnorm, added to each of its arrays.
+template <class T>
+void add_norm(const T* packed, const CellLayout& layout, int64_t H, T* bias_ih, T* bias_hh, const NormArrays<T>& to);
 
 // (3, U, lanes), as the kernels have peepholes, added to (3*H,).
 template <class T> void add_peepholes(const T* packed, int64_t H, T* grad);

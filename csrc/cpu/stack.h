@@ -19,8 +19,8 @@ template <class T> struct ForwardCall {
     StateView<const T> h0{}, c0{};                // data may be null
     StateView<const T> h_restart{}, c_restart{};  // what segments but the first start from; data may be null
     StateView<T> hn{}, cn{};
-    const Noise<T>* noise = nullptr;  // in training
-    Buffer<T> gates, cells;           // for backward; null in inference
+    const Noise<T>* noise = nullptr;     // in training
+    Buffer<T> gates, cells, normalised;  // for backward; null in inference
   };
   Problem problem;
   int threads = 0;           // at most so many; 0: num_threads()
@@ -38,7 +38,11 @@ template <class T> struct BackwardCall {
     StateView<T> dh_restart{}, dc_restart{};  // data may be null: not wanted
     // Gradients, added to; may be null: not wanted.
     T *weight_ih, *weight_hh, *bias_ih, *bias_hh, *peephole, *weight_hr;
-    bool wants_weights() const { return weight_ih || weight_hh || bias_ih || bias_hh || peephole || weight_hr; }
+    NormArrays<T> norm{};
+    bool wants_weights() const {
+      return weight_ih || weight_hh || bias_ih || bias_hh || peephole || weight_hr || norm.ih || norm.hh || norm.c ||
+             norm.bias_c;
+    }
   };
   TimeMajorView<const T> dy;  // data may be null
   TimeMajorView<T> dx;        // data may be null: not wanted

@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/kernels/gate_gradients.h"
 #include "cpu/kernels/hidden_projection.h"
+#include "cpu/kernels/layer_norm.h"
 #include "cpu/kernels/panel_tile.h"
 #include "cpu/kernels/rows.h"
 #include "cpu/kernels/time_loop.h"
@@ -33,7 +34,7 @@ template <class C, class T, class E> struct BackwardPass {
     const Blocks* blocks;
     int64_t row, total_rows;
     T *carry, *dc;       // (B, row): the part of dL/dh that does not come through W_hh, and dL/dc
-    T* between;          // (B, row): sums of the second product of a step
+    T* between;          // (B, row): sums of the second product of a step, or dL/dh of whole rows
     Share::Range units;  // the blocks of h that are this thread's
     int64_t step;        // -1: the initial state
     int64_t j0;
@@ -75,6 +76,12 @@ template <class C, class T, class E> struct BackwardPass {
     if (goes_on || a.step < 0) return;
     if constexpr (may_project)
       if (seq.projection) return keep(a, at, dh, rows, units);
+    if constexpr (may_normalise<C, E>)
+      if (seq.norm) {
+        for (int i = 0; i < rows * units; ++i)
+          dh[i].store(a.between + (j0 + i / units) * a.row + (at.unit + i % units) * L);
+        return;
+      }
     for_groups(rows * units, [&](int N, int i) FUSEDRNN_BODY { a.finish_cells[N](a, dh + i, j0, at.unit, i, units); });
   }
 
@@ -149,6 +156,8 @@ template <class C, class T, class E> struct BackwardPass {
       const int64_t now = a.step >= 0 ? ragged.count(a.step) : ragged.batch;
       if (!sweep(a, share, 0, later, blocks.units) || !sweep(a, share, later, now, 0)) return false;
       if (share.shares_steps && !share.barrier(share.context)) return false;
+      if constexpr (may_normalise<C, E>)
+        if (seq.norm && a.step >= 0) NormalisedSteps<C, T>::back(a, share, now);
       if (C::two_products || (may_project && seq.projection)) {
         last.step = a.step;
         if (a.step >= 0 && !sweep_last(last, share, now)) return false;
@@ -168,7 +177,7 @@ template <class C, class T, class E> struct BackwardPass {
     if (high > share.sample_end) high = share.sample_end;
     a.j0 = low;
     a.run.runs = runs;
-    a.rows = operands<E>(a.seq->gates + (a.seq->ragged->first[a.step + 1] + low) * S * L) + rec * L / values;
+    a.rows = operands<E>(a.seq->recurrent_dz + (a.seq->ragged->first[a.step + 1] + low) * S * L) + rec * L / values;
     const int64_t pieces = runs ? ceil_div(runs, runs_per_piece) : 1;
     return Panel::sweep(a, share, high - low, a.units.begin, a.units.end, pieces, a.step & 1);
   }

@@ -15,6 +15,10 @@ using ShapeOf = CellShape<C::layout.gates, C::layout.slots, C::layout.input_slot
 template <class Shape>
 using InputSide = CellShape<Shape::gates, Shape::slots, Shape::input_slot, 0, false, false>;
 
+// Whether it may have layer normalisation, with these operands.
+template <class Shape, class E>
+constexpr bool may_normalise = Operand<E>::values == 1 && Shape::gates > 1 && !Shape::two_products;
+
 // Whether the functions of a cell are chosen when a layer is made (cells/activation.h).
 template <class C> constexpr bool has_options = requires { C::varied; };
 

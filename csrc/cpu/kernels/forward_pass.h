@@ -1,6 +1,7 @@
 // The time loop of forward: one direction of one layer, all cells of one shape.
 #pragma once
 #include "cpu/kernels/hidden_projection.h"
+#include "cpu/kernels/layer_norm.h"
 #include "cpu/kernels/projection.h"
 #include "cpu/kernels/rows.h"
 #include "cpu/kernels/time_loop.h"
@@ -156,6 +157,9 @@ template <class C, class T, class E> struct ForwardPass {
         if (projects_) projection_.set(a, share);
     }
     FUSEDRNN_INLINE bool take(const Args& a, const Share& share, int64_t n, int64_t pieces) {
+      if constexpr (may_normalise<C, E>)
+        if (__builtin_expect(a.seq->norm != nullptr, false))
+          return NormalisedSteps<C, T>::template take<ForwardPass>(a, share, n, pieces);
       if (!sweep_blocks<Step, E, !is_quantized<E>>(a, share, a.blocks, n, share.unit_begin, share.unit_end, pieces,
                                                    a.step & 1))
         return false;
@@ -223,7 +227,8 @@ template <class C, class T, class E> struct ForwardPass {
     const int64_t here = share.sample_end - j0;
     constexpr int64_t close = 2 * max_rows(G);  // rows: whole tiles, but few, because another thread waits for them
     const int64_t chunk_rows = share.follows_closely() ? close : a.space.chunk_rows;
-    const bool may_look_ahead = !share.follows_closely() && Steps::Ahead::pays(projection, K, a.swept_bytes);
+    const bool may_look_ahead =
+        !share.follows_closely() && !seq.norm && Steps::Ahead::pays(projection, K, a.swept_bytes);
     Steps steps(a, share);
     for (int64_t begin = 0, end; begin < ragged.steps; begin = end) {
       const bool looks_ahead = may_look_ahead && smaller(ragged.count(begin), share.sample_end) == j0 + 1;

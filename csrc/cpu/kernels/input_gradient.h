@@ -36,7 +36,7 @@ template <class C, class T, class E> struct InputGradient {
     for (int64_t row0 = begin; row0 < end; row0 += chunk_rows) {
       const int64_t n = smaller(chunk_rows, end - row0);
       for (int64_t i = 0; i < n; ++i, cursor.advance()) rows[i] = row_of(seq.dx, seq, cursor.step, cursor.sample());
-      a.rows = operands<E>(seq.gates + row0 * S * L) + C::input_slot * L / values;
+      a.rows = operands<E>(seq.input_dz + row0 * S * L) + C::input_slot * L / values;
       if (!PanelTile<E>::sweep(a, share, n, 0, ceil_div(seq.I, L), ceil_div(blocks.units, a.runs_per_piece)))
         return false;
       if (!share.poll(share.context)) return false;

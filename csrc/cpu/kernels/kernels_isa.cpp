@@ -73,7 +73,9 @@ template <class C, class T, class Cell, auto... more> bool run(const Sequence<T>
 }
 
 template <class Shape, class T> bool option_gradients(const Sequence<T>& seq, const Share& share) {
-  return PeepholeGradient<Shape, T>::run(seq, share) && ProjectionGradient<Shape, T>::run(seq, share);
+  if constexpr (Shape::has_cell_state)
+    if (!PeepholeGradient<Shape, T>::run(seq, share) || !ProjectionGradient<Shape, T>::run(seq, share)) return false;
+  return NormGradient<T>::template run<Shape>(seq, share);
 }
 
 template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
@@ -92,7 +94,7 @@ template <class C, class T, class E> constexpr CellKernels<T> cell_kernels() {
     table.weight_gradient = WeightGradient<Shape, T, E>::run;
   }
   if constexpr (!is_quantized<E>) table.input_gradient = InputGradient<InputSide<Shape>, T, E>::run;
-  if constexpr (has_options<C> && Shape::has_cell_state) table.option_gradients = option_gradients<Shape, T>;
+  if constexpr (has_options<C> && may_normalise<Shape, E>) table.option_gradients = option_gradients<Shape, T>;
   return table;
 }
 

@@ -96,11 +96,12 @@ template <class T, int N> class VariedFunctions {
 
   FUSEDRNN_INLINE W gate(const W& z) const { return clipped(options_.gate, z); }
   FUSEDRNN_INLINE W candidate(const W& z) const { return clipped(options_.candidate, z); }
-  FUSEDRNN_INLINE W output(const W& c) const { return apply(options_.output, c); }
+  // With layer normalisation h is left to be multiplied by the function of c.
+  FUSEDRNN_INLINE W output(const W& c) const { return options_.layer_norm ? W(1) : apply(options_.output, c); }
   FUSEDRNN_INLINE W times_gate_slope(const W& d, const W& y) const { return slope(options_.gate, d, y); }
   FUSEDRNN_INLINE W times_candidate_slope(const W& d, const W& y) const { return slope(options_.candidate, d, y); }
   FUSEDRNN_INLINE W plus_output_slope(const W& dc, const W& d, const W& y) const {
-    return dc + times_slope(options_.output, d, y);
+    return options_.layer_norm ? dc : dc + times_slope(options_.output, d, y);
   }
   template <class Activation> FUSEDRNN_INLINE W state(const W& a) const { return candidate(a); }
   template <class Activation> FUSEDRNN_INLINE W times_state_slope(const W& d, const W& h) const {

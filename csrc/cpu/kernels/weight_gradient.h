@@ -109,7 +109,7 @@ template <class C, class T, class E> struct WeightGradient {
         if constexpr (values == 1)
           if (recurrent) scale(buffer + i * a.width, seq, sample, c0, c1);
       }
-      const T* gates = seq.gates + row0 * S * L;
+      const T* gates = (recurrent ? seq.recurrent_dz : seq.input_dz) + row0 * S * L;
       if constexpr (values == 1) {
         a.unit_stride = total * S * L;
         a.row_stride = S * L;

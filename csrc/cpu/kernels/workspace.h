@@ -23,9 +23,10 @@ template <class C, class T, class E> class Workspace {
     if (chunk_rows < B) chunk_rows = B;
     state_ = B * row;
     c_ = 2 * state_;
-    between_ = c_ + (seq.projection ? state_ : 0);
+    between_ = c_ + (seq.projection || seq.norm ? state_ : 0);
     const bool factored = seq.noise && seq.noise->h_factor.data;
-    z_ = between_ + state_ + (factored ? 2 * state_ : 0);
+    products_ = between_ + state_ + (factored ? 2 * state_ : 0);
+    z_ = products_ + (seq.norm ? B * units * C::gates * L : 0);
     z_size_ = seq.gates ? 0 : chunk_rows * units * C::slots * L;
     x_row = values > 1 ? ceil_div(seq.widest_input, L) * L / values : 0;
     x_size_ = chunk_rows * planes * (x_row + is_quantized<E>);
@@ -47,8 +48,10 @@ template <class C, class T, class E> class Workspace {
   }
   FUSEDRNN_INLINE T* h_scales(int rank) const { return base_ + rounded_h_ + rank * h_size_; }  // (B)
   FUSEDRNN_INLINE T* c() const { return base_ + c_; }                                          // (B, row)
-  // (B, row): what stands between the two products of a step, of a cell without c or with a projection.
+  // (B, row): what stands between the two products of a step, or dL/dh of whole rows; of a cell without c, with a
+  // projection or with layer normalisation.
   FUSEDRNN_INLINE T* between() const { return base_ + between_; }
+  FUSEDRNN_INLINE T* products() const { return base_ + products_; }  // (B, U, G, lanes): W_hh h, to be normalised
 
   // Each thread has its own: z of a chunk where it is not kept, x of a chunk as Pairs, where the rows of a chunk lie.
   FUSEDRNN_INLINE T* z(int rank) const { return base_ + z_ + rank * z_size_; }
@@ -75,9 +78,9 @@ template <class C, class T, class E> class Workspace {
   T* base_;
   E* operands_ = nullptr;
   int64_t batch_, h_size_;
-  int64_t state_;                                           // elements of the state of all samples
-  int64_t c_, between_, z_, rounded_h_, rounded_x_, rows_;  // offsets in elements
-  int64_t z_size_, x_size_;                                 // of one thread
+  int64_t state_;                                                      // elements of the state of all samples
+  int64_t c_, between_, products_, z_, rounded_h_, rounded_x_, rows_;  // offsets in elements
+  int64_t z_size_, x_size_;                                            // of one thread
 };
 
 }  // namespace fusedrnn::FUSEDRNN_ISA

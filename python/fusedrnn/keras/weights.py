@@ -39,7 +39,8 @@ def slots_of(layers: Sequence[Layer]) -> Iterator[Slot]:
     for layer in layers:
         if isinstance(layer, Recurrent):
             variant, proj_size = layer.variant, layer.proj_size
-            if variant.peephole or variant.coupled or variant.clip or any(variant.zoneout) or proj_size:
+            unknown = variant.peephole or variant.coupled or variant.clip or any(variant.zoneout) or variant.layer_norm
+            if unknown or proj_size:
                 got = str(variant) or f"proj_size={proj_size}"
                 raise ValueError(f"keras: {layer.op} has {got}; expected a cell that Keras has")
         if isinstance(layer, (RNN, LSTM, GRU)):

@@ -181,6 +181,12 @@ class LSTM(Recurrent):
     zoneout : float or pair
         Probability with which, in training, a value of h, or of c, stays what it was in the step before; in inference
         the mean of both is taken (Krueger et al. 2017). A pair is for h and for c. Not with ``peephole``.
+    layer_norm : bool
+        What W_ih and W_hh make is normalised over all four gates, each before it is added, and c where h reads it (Ba,
+        Kiros & Hinton 2016): ``LN(W_ih x) + LN(W_hh h)`` instead of the sums above, and ``h = o tanh(LN(c))``, with
+        ``LN(v) = gain (v - mean(v)) / sqrt(var(v) + 1e-5) + bias``. The gains are weight_ln_ih_l0 and weight_ln_hh_l0
+        (4*H,) and weight_ln_c_l0 (H,), which start at 1, the biases bias_ih_l0, bias_hh_l0 and bias_ln_c_l0 (H,). Not
+        with ``peephole``, ``proj_size``, ``zoneout`` or ``recurrent_dropout`` of h.
     """
 
     _cell = "lstm"
@@ -210,6 +216,7 @@ class LSTM(Recurrent):
         recurrent_dropout: float = 0.0,
         recurrent_dropout_on: str = "h",
         zoneout: Any = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__(
             input_size,
@@ -234,6 +241,7 @@ class LSTM(Recurrent):
                 recurrent_dropout=recurrent_dropout,
                 recurrent_dropout_on=recurrent_dropout_on,
                 zoneout=zoneout,
+                layer_norm=layer_norm,
             ),
             proj_size=proj_size,
         )
@@ -269,6 +277,11 @@ class GRU(Recurrent):
     zoneout : float
         Probability with which, in training, a value of h stays what it was in the step before; in inference the mean
         of both is taken (Krueger et al. 2017).
+    layer_norm : bool
+        What W_ih and W_hh make is normalised, for r and z together and for n (Ba, Kiros & Hinton 2016):
+        ``LN(W_ih x) + LN(W_hh h)`` in r and z, ``n = tanh(LN(W_in x) + r LN(W_hn h))``; LN as in :class:`LSTM`. The
+        gains are weight_ln_ih_l0 and weight_ln_hh_l0 (3*H,), the biases bias_ih_l0 and bias_hh_l0. Not with
+        ``reset_after=False``, ``zoneout`` or ``recurrent_dropout`` of h.
     """
 
     _cell = "gru"
@@ -295,6 +308,7 @@ class GRU(Recurrent):
         recurrent_dropout: float = 0.0,
         recurrent_dropout_on: str = "h",
         zoneout: float = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__(
             input_size,
@@ -318,5 +332,6 @@ class GRU(Recurrent):
                 recurrent_dropout=recurrent_dropout,
                 recurrent_dropout_on=recurrent_dropout_on,
                 zoneout=zoneout,
+                layer_norm=layer_norm,
             ),
         )

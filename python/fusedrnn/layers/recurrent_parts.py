@@ -37,8 +37,13 @@ def proj_size_of(op: str, value: Any, hidden_size: int, variant: Variant) -> int
     size = positive_int(op, "proj_size", value)
     if size >= hidden_size:
         raise ValueError(f"{op}: proj_size is {size}; expected less than hidden_size = {hidden_size}")
-    if variant.peephole or variant.draws:
-        other = "peephole" if variant.peephole else "recurrent_dropout" if variant.recurrent_dropout else "zoneout"
+    others = {
+        "peephole": variant.peephole,
+        "layer_norm": variant.layer_norm,
+        "recurrent_dropout": variant.recurrent_dropout,
+        "zoneout": any(variant.zoneout),
+    }
+    if other := next((name for name, there in others.items() if there), None):
         raise ValueError(f"{op}: proj_size is {size} with {other}; expected one of them")
     return size
 
@@ -49,9 +54,14 @@ def initial_parameters(layer: Recurrent, rng: np.random.Generator, init: Init) -
     columns = layer.input_size + (layer.num_layers - 1) * inner
     columns += layer.num_layers * (layer.output_size + 2 * layer.bias)
     cell = CELLS[layer._cell]
-    more = (3 * layer.variant.peephole + layer.proj_size) * units * layer.num_layers
+    more = 3 * layer.variant.peephole + layer.proj_size
+    norms = 0  # of gains and biases, by names
+    if layer.variant.layer_norm:
+        norms = 2 + layer._has_cell_state * (1 + layer.bias)
+        more += 2 * len(cell.gates) + norms - 2
+    more *= units * layer.num_layers
     check_parameters(layer.op, len(cell.gates) * units * columns + more, layer.dtype)
-    per_direction = 2 + 2 * layer.bias + layer.variant.peephole + bool(layer.proj_size)
+    per_direction = 2 + 2 * layer.bias + layer.variant.peephole + bool(layer.proj_size) + norms
     check_extent(layer.op, Extent(names=layer.num_layers * layer.num_directions * per_direction))
     params: dict[str, Array] = {}
     for index in range(layer.num_layers):
@@ -62,6 +72,13 @@ def initial_parameters(layer: Recurrent, rng: np.random.Generator, init: Init) -
             )
             if layer.variant.peephole:  # 0: the cell starts as one without
                 made["weight_peephole"] = np.zeros(3 * layer.hidden_size, layer.dtype)
+            if layer.variant.layer_norm:
+                gates = len(cell.gates) * layer.hidden_size
+                made |= {name: np.ones(gates, layer.dtype) for name in ("weight_ln_ih", "weight_ln_hh")}
+                if layer._has_cell_state:
+                    made["weight_ln_c"] = np.ones(layer.hidden_size, layer.dtype)
+                    if layer.bias:
+                        made["bias_ln_c"] = np.zeros(layer.hidden_size, layer.dtype)
             params |= {f"{name}_l{index}{suffix}": array for name, array in made.items()}
     return params
 

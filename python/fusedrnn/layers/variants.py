@@ -62,6 +62,8 @@ class Variant(NamedTuple):
         Of h where W_hh reads it, one mask a sequence; or of the candidate (g, n), at every step.
     zoneout : tuple of float
         Probability with which h, and c of an LSTM, stay what they were.
+    layer_norm : bool
+        W_ih x, W_hh h, and c of an LSTM where h reads it, are normalised.
     """
 
     activations: tuple[GateFunction, ...] | None = None
@@ -72,6 +74,7 @@ class Variant(NamedTuple):
     recurrent_dropout: float = 0.0
     recurrent_dropout_on: str = "h"
     zoneout: tuple[float, float] = (0.0, 0.0)
+    layer_norm: bool = False
 
     @property
     def draws(self) -> bool:
@@ -91,7 +94,7 @@ class Variant(NamedTuple):
         if self.clip is not None:
             config["clip"] = self.clip
         books = Variant()
-        flags = ("coupled", "peephole", "reset_after", "recurrent_dropout", "recurrent_dropout_on")
+        flags = ("coupled", "peephole", "reset_after", "recurrent_dropout", "recurrent_dropout_on", "layer_norm")
         if any(self.zoneout):
             config["zoneout"] = list(self.zoneout)
         return config | {name: getattr(self, name) for name in flags if getattr(self, name) != getattr(books, name)}
@@ -105,9 +108,10 @@ class Variant(NamedTuple):
         return f"{cell.partition('_')[0]}_{'varied' if self.reset_after else 'before'}"
 
     def kernel_options(self, books: tuple[str, ...]) -> tuple[Any, ...]:
-        """Return what the kernels are told: ((gate, candidate, output), clip, coupled, peephole).
+        """Return what the kernels are told.
 
-        ``books`` are the names of the cell's functions where no others are given.
+        That is ((gate, candidate, output), clip, coupled, peephole, zoneout of h and c, layer_norm). ``books`` are the
+        names of the cell's functions where no others are given.
         """
         functions = self.activations or tuple(GateFunction(name, 0.0, 0.0) for name in books)
         # 0 tanh(...) is 0 whatever it reads; its slope in the value divides by alpha.
@@ -115,7 +119,8 @@ class Variant(NamedTuple):
         unused = GateFunction("tanh", 0.0, 0.0)
         gate, candidate, output = {1: (unused, *functions, unused), 2: (*functions, unused), 3: functions}[len(books)]
         clip = math.inf if self.clip is None else self.clip
-        return (tuple(gate), tuple(candidate), tuple(output)), clip, self.coupled, self.peephole, *self.zoneout
+        chosen = tuple(gate), tuple(candidate), tuple(output)
+        return chosen, clip, self.coupled, self.peephole, *self.zoneout, self.layer_norm
 
     def factors(
         self, slabs: int, steps: int, batch: int, hidden: int, dtype: np.dtype[Any], rng: np.random.Generator | None
@@ -144,6 +149,7 @@ def read_variant(
     recurrent_dropout: Any = 0.0,
     recurrent_dropout_on: Any = "h",
     zoneout: Any = 0.0,
+    layer_norm: Any = False,
 ) -> Variant:
     """Return the variant that these arguments describe; ``cell`` is "rnn", "lstm" or "gru".
 
@@ -154,7 +160,7 @@ def read_variant(
     """
     if clip is not None and not 0 < number(op, "clip", clip) < math.inf:
         raise ValueError(f"{op}: clip is {clip}; expected a positive number or None")
-    return Variant(
+    variant = Variant(
         None if activations is None else _functions(op, cell, activations),
         None if clip is None else float(clip),
         flag(op, "coupled", coupled),
@@ -163,12 +169,28 @@ def read_variant(
         probability(op, "recurrent_dropout", recurrent_dropout),
         _place(op, cell, recurrent_dropout_on),
         _zoneout(op, cell, zoneout, bool(peephole)),
+        flag(op, "layer_norm", layer_norm),
     )
+    if variant.layer_norm:
+        _check_norm(op, variant)
+    return variant
 
 
 def _zone(shape: tuple[int, ...], p: float, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
     zone: Array = (rng.random(shape, dtype=np.float32) < p).astype(dtype)
     return zone
+
+
+def _check_norm(op: str, variant: Variant) -> None:
+    others = {
+        "peephole": variant.peephole,
+        "reset_after=False": not variant.reset_after,
+        "zoneout": any(variant.zoneout),
+        "recurrent_dropout on h": variant.recurrent_dropout > 0 and variant.recurrent_dropout_on == "h",
+    }
+    for name, there in others.items():
+        if there:
+            raise ValueError(f"{op}: layer_norm is True with {name}; expected one of them")
 
 
 def _place(op: str, cell: str, given: Any) -> str:
