@@ -175,12 +175,12 @@ def test_attributes_of_variants_come_back(seed: int) -> None:
     """What the importer asks of a layer is what the exporter writes for a layer with it."""
     node = random_node(seed)
     made = node.model().graph.node[0]
-    values = attributes_of("here", made)
+    values = attributes_of("here", made, 17)
     options = {name: option.value for name, option in options_of("here", node.op, values).items()}
     config = {"hidden_size": 5, "bidirectional": node.directions == 2, **options}
     config |= {"reverse": True} if values["direction"] == "reverse" else {}
     written = onnx.helper.make_node(node.op, ["X", "W", "R"], ["Y"], **node_attributes(node.op, config))
-    again = options_of("here", node.op, attributes_of("here", written))
+    again = options_of("here", node.op, attributes_of("here", written, 17))
     assert {name: option.value for name, option in again.items()} == options
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from ..interop import Option
+from .graph import check_attributes
 
 Activation: TypeAlias = str | tuple[str, float, float]
 
@@ -52,8 +53,9 @@ _USUAL: dict[str, tuple[Activation, ...]] = {
 }
 
 
-def attributes_of(where: str, node: onnx.NodeProto) -> dict[str, Any]:
+def attributes_of(where: str, node: onnx.NodeProto, opset: int) -> dict[str, Any]:
     """Return the attributes of a recurrent node by name; ValueError for one that the operator does not have."""
+    check_attributes(where, node, opset)
     values = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
     unknown = sorted(values.keys() - KNOWN[node.op_type])
     if unknown:

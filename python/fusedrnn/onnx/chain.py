@@ -12,7 +12,7 @@ import onnx
 from ..interop import Pool, assemble, with_weights
 from ..layers import Activation, Embedding, Layer, Linear
 from .call import Call, Known, Unknown
-from .graph import Model, NotConstant, Place, Source, label
+from .graph import Model, NotConstant, Place, Source, check_attributes, label
 from .operators import OPERATORS
 from .values import Affine, Cells, FromInput, Function, Lookup, Side, Stack, Static, Step, Value, Zero, joined
 
@@ -30,6 +30,7 @@ _ZERO_KEEPING = {
     "Split",
     "Tile",
 }
+_REDUCING = {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "Neg"}  # of zeros these make zeros, too
 
 
 def load(path: Source) -> Layer:
@@ -93,12 +94,17 @@ def _results(model: Model, place: Place, env: dict[str, Known], ranks: dict[str,
         return (None,) * count
     if node.op_type in ("Shape", "Size"):
         return (Static(),)
+    if node.op_type == "Mul" and any(_zero(model, place, env, name) for name in node.input):
+        return (Zero(),)  # as tf2onnx writes zeros_like
     if plain and all(each is None or isinstance(each, Static) for each in known):
         return (Zero() if _is_zero(model, place, env) else Static(),) * count
     operator = OPERATORS.get(node.op_type)
     try:
         if operator is None:
             raise Unknown("no layer does that")
+        if node.domain not in ("", "ai.onnx") and node.op_type != "DynamicQuantizeLSTM":
+            raise Unknown(f"its domain is {node.domain!r}")
+        check_attributes(where, node, model.opset)
         if any(isinstance(each, FromInput) for each in known[:1]) and node.op_type in _ZERO_KEEPING:
             return (known[0],) * count
         result = operator(Call(model, place, env, ranks))
@@ -120,7 +126,7 @@ def _is_zero(model: Model, place: Place, env: dict[str, Known]) -> bool:
         return not any(each.any() for each in values)
     if node.op_type == "Concat":
         return all(_zero(model, place, env, name) for name in node.input)
-    return node.op_type in _ZERO_KEEPING and _zero(model, place, env, node.input[0])
+    return node.op_type in _ZERO_KEEPING | _REDUCING and _zero(model, place, env, node.input[0])
 
 
 def _zero(model: Model, place: Place, env: dict[str, Known], name: str) -> bool:

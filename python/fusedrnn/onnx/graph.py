@@ -184,6 +184,18 @@ def label(op: str, place: Place) -> str:
     return f"{op}: node {node_name(place)!r} ({place.node.op_type})"
 
 
+def check_attributes(where: str, node: onnx.NodeProto, opset: int) -> None:
+    """Raise ValueError for an attribute of another type than its operator has."""
+    try:
+        known: Any = onnx.defs.get_schema(node.op_type, opset, "").attributes
+    except onnx.defs.SchemaError:  # not one of ONNX's own
+        return
+    for each in node.attribute:
+        if each.name in known and each.type != known[each.name].type.value:
+            got, expected = onnx.AttributeProto.AttributeType.Name(each.type), known[each.name].type.name
+            raise ValueError(f"{where}: attribute {each.name} has type {got}; expected {expected}")
+
+
 def _read(op: str, source: Source) -> onnx.ModelProto:
     if isinstance(source, onnx.ModelProto):
         model = onnx.ModelProto()
@@ -193,6 +205,8 @@ def _read(op: str, source: Source) -> onnx.ModelProto:
             model = onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(os.fspath(source))
         except OSError:
             raise
+        except onnx.checker.ValidationError as error:
+            raise ValueError(f"{op}: the tensors of the model that lie in other files: {error}") from error
         except Exception as error:  # of protobuf, which has no class of its own for all of them
             what = f"{len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
             raise ValueError(f"{op}: {what}: not a model of ONNX: {error}") from error

@@ -54,7 +54,7 @@ def layers(path: Source, *, constants: Mapping[str, Any] | None = None) -> dict[
         unique = name if names.count(name) == 1 else f"{place.scope.path}{name}"
         while unique in result:
             unique += "'"
-        batch_first = bool(attributes_of(label(model.op, place), place.node)["layout"])
+        batch_first = bool(attributes_of(label(model.op, place), place.node, model.opset)["layout"])
         spec = cell_spec(model, place)
         _warn_of_state(model, place)
         result[unique] = recurrent_layer([spec], batch_first=batch_first)
@@ -69,7 +69,7 @@ def is_recurrent(place: Place) -> bool:
 def cell_spec(model: Model, place: Place) -> CellSpec:
     """Return what a recurrent node is, with its weights in this package's order."""
     where = label(model.op, place)
-    attributes = attributes_of(where, place.node)
+    attributes = attributes_of(where, place.node, model.opset)
     cell = place.node.op_type.removeprefix("DynamicQuantize")
     options = options_of(where, cell, attributes)
     directions, gates = DIRECTIONS[attributes["direction"]], len(_ORDER[cell])
