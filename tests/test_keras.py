@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import os
+import sys
+import types
 import warnings
 import zipfile
 from importlib.util import find_spec
@@ -304,14 +308,89 @@ def test_weights_into_a_model(tmp_path: Path) -> None:
         fr.keras.load(path, [3])  # type: ignore[list-item]
 
 
-def test_npz_is_refused(tmp_path: Path) -> None:
-    """Keras's other format inside ``.keras`` is a pickle of its own objects: nothing is unpickled here."""
+def saved_as_npz(model: Any, path: Path) -> Path:
+    """Keras's other format inside ``.keras``, where h5py is missing: a pickle of its own objects."""
     from keras.src.saving import saving_lib
 
-    with open(tmp_path / "m.keras", "wb") as file:
-        saving_lib._save_model_to_fileobj(MODELS["lstm"](), file, "npz")
-    with pytest.raises(ValueError, match="npz file of pickled objects of Keras; expected h5"):
-        fr.keras.load(tmp_path / "m.keras")
+    with open(path, "wb") as file:
+        saving_lib._save_model_to_fileobj(model, file, "npz")
+    return path
+
+
+@pytest.mark.parametrize("name", ["lstm", "reset before", "classifier", "tagger", "cells", "no bias"])
+def test_npz(name: str, tmp_path: Path) -> None:
+    model = randomised(MODELS[name]())
+    x = data(model)
+    assert_close(fr.keras.load(saved_as_npz(model, tmp_path / "m.keras"))(x), keras_output(model, x))
+
+
+class Variable:
+    """What the backends of Keras put into an npz file, as pickle writes it."""
+
+    def __init__(self, array: Any, kind: str) -> None:
+        self.array, self.kind = array, kind
+
+    def __reduce__(self) -> Any:
+        if self.kind == "tensorflow":
+            return functools.partial(named("tensorflow.x", "ResourceVariable"), initial_value=self.array), ()
+        if self.kind == "jax":
+            rebuild, arguments, state = self.array.__reduce__()
+            return named("jax._src.array", "_reconstruct_array"), (rebuild, arguments, state, {"weak_type": False})
+        if self.kind == "evil":
+            return os.system, ("false",)
+        return self.array.__reduce__()
+
+
+def named(module: str, name: str) -> Any:
+    """Return a function that pickle writes under this name."""
+    for end in (*(i for i, each in enumerate(module) if each == "."), len(module)):
+        holder = sys.modules.setdefault(module[:end], types.ModuleType(module[:end]))
+    if not hasattr(holder, name):
+
+        def function(*arguments: Any, **more: Any) -> None:
+            raise AssertionError("this is not to be called")
+
+        function.__module__, function.__qualname__ = module, name
+        setattr(holder, name, function)
+    return getattr(holder, name)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensorflow", "jax", "evil", "integers", "words"])
+def test_npz_of_other_backends(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only arrays are rebuilt, and nothing else is called."""
+    modules = dict(sys.modules)
+    model = randomised(MODELS["lstm"]())
+    arrays = [*model.get_weights()]
+    if kind == "integers":
+        arrays = [array.astype(np.int32) for array in arrays]
+    held = {str(i): "no" if kind == "words" else Variable(array, kind) for i, array in enumerate(arrays)}
+    content = io.BytesIO()
+    np.savez(content, **{"layers/lstm/cell": np.array(held, dtype=object)})
+    saved(model, tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive, zipfile.ZipFile(tmp_path / "n.keras", "w") as other:
+        for name in ("metadata.json", "config.json"):
+            other.writestr(name, archive.read(name))
+        other.writestr("model.weights.npz", content.getvalue())
+    for name in set(sys.modules) - set(modules):
+        monkeypatch.delitem(sys.modules, name)
+    if kind in ("evil", "integers", "words"):
+        expected = {"evil": r"the weights need \w+.system; expected arrays"}.get(kind, "/0 is .* expected an array of")
+        with pytest.raises(ValueError, match=f"keras.load: .*{expected}"):
+            fr.keras.load(tmp_path / "n.keras")
+        return
+    x = data(model)
+    assert_close(fr.keras.load(tmp_path / "n.keras")(x), keras_output(model, x))
+
+
+def test_recurrent_dropout_is_carried_over(tmp_path: Path) -> None:
+    layers = [L.LSTM(5, recurrent_dropout=0.3, return_sequences=True), L.GRU(4, recurrent_dropout=0.1)]
+    model = randomised(sequential(*layers))
+    ours = fr.keras.load(saved(model, tmp_path / "m.keras"))
+    rates = [layer.variant.recurrent_dropout for layer in ours.layers() if isinstance(layer, fr.layers.Recurrent)]
+    assert rates == [0.3, 0.1]
+    x = data(model)
+    assert_close(ours(x), keras_output(model, x))
+    assert np.any(ours.forward(x)[0] != ours(x))
 
 
 @pytest.mark.parametrize(

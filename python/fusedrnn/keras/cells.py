@@ -56,6 +56,9 @@ def _options(entry: Entry) -> dict[str, Option]:
         options["nonlinearity"] = Option("relu", "activation is relu")
     elif chosen != tuple(_USUAL[position] for position in _POSITIONS[cls]):
         options["activations"] = Option(chosen, f"activations are {', '.join(map(str, chosen))}")
+    rate = float(config.get("recurrent_dropout") or 0)
+    if rate > 0:
+        options["recurrent_dropout"] = Option(rate, f"recurrent_dropout is {rate:g}")
     return options
 
 

@@ -46,8 +46,9 @@ def load(path: _Path, layers: Layer | Sequence[Layer] | Mapping[str, Layer] | No
     Parameters
     ----------
     path : path
-        A ``.keras`` file, or an h5 file of Keras 1 or 2 with its model in it. With ``layers`` also a file of weights
-        alone: ``.weights.h5``, ``.weights.json`` beside its shards, or an h5 file of Keras 1 or 2.
+        A ``.keras`` file, its weights in h5 or npz, or an h5 file of Keras 1 or 2 with its model in it. With ``layers``
+        also a file of weights alone: ``.weights.h5``, ``.weights.json`` beside its shards, or an h5 file of Keras 1 or
+        2.
     layers : Layer, sequence of Layer, or mapping of str to Layer, optional
         Layers that take the weights, in place. A model or a sequence: all layers that have some, from the first to the
         last, a stacked layer for several of Keras. A mapping: by Keras's names of the layers, those alone.

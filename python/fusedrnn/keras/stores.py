@@ -169,7 +169,9 @@ def archive_store(archive: zipfile.ZipFile) -> Store:
     if "model.weights.h5" in names:
         return Hdf5(h5py.File(io.BytesIO(archive.read("model.weights.h5"))))
     if "model.weights.npz" in names:
-        raise ValueError("keeps its weights in an npz file of pickled objects of Keras; expected h5, Keras's default")
+        from .npz import Npz
+
+        return Npz(archive.read("model.weights.npz"))
     if "model.weights.json" in names:
         index = json.loads(archive.read("model.weights.json"))
         files = {name: h5py.File(io.BytesIO(archive.read(name))) for name in names if name.endswith(".weights.h5")}
