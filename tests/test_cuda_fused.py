@@ -22,8 +22,22 @@ from twin import Array, Operands, needs_cuda_module, twin_stack
 pytestmark = needs_cuda_module
 
 # (batch, hidden): both numbers of rows and what lies between them; units that leave a block half empty; hidden sizes
-# that are no multiple of four; more k than a block's slices take at once (129 forward; backward from 65 on).
-SIZES = [(1, 1), (3, 7), (4, 16), (5, 33), (16, 20), (2, 64), (7, 65), (4, 129), (15, 130), (3, 200)]
+# that are no multiple of four; more k than a block's slices take at once (from 129 on; LSTM backward from 65 on), and
+# more than are on their way at a time (from 257 on with many rows, from 513 on with few, LSTM backward then too).
+SIZES = [
+    (1, 1),
+    (3, 7),
+    (4, 16),
+    (5, 33),
+    (16, 20),
+    (2, 64),
+    (7, 65),
+    (4, 129),
+    (15, 130),
+    (3, 200),
+    (6, 258),
+    (2, 516),
+]
 
 
 def fused_stack(*args: Any, **kwargs: Any) -> Any:
@@ -112,6 +126,19 @@ def test_weights_at_any_address(cell: str, dtype: str, hidden: int) -> None:
     other = operands.replaced(weights=moved)
     for out, value in zip(other.gradients(other.stack(fused_stack)), expected, strict=True):
         assert_same_bits(out, value)
+
+
+@pytest.mark.parametrize("hidden", [32, 35])
+def test_weights_may_change_in_place(cell: str, dtype: str, hidden: int) -> None:
+    """Copies of W_hh that a recorded loop reads are those of the call, as after each step of an optimizer."""
+    operands = Operands(cell, dtype, layers=2, batch=3, hidden=hidden)
+    stack = operands.stack(fused_stack)
+    for _ in range(4):  # as it is, recorded, replayed
+        expected = operands.replaced(weights=[w.copy() for w in operands.weights])
+        for out, value in zip(operands.gradients(stack), expected.gradients(expected.stack(fused_stack)), strict=True):
+            assert_same_bits(out, value)
+        for weight in operands.weights:
+            weight *= 0.75
 
 
 def test_nan_stays_in_its_sample(cell: str) -> None:

@@ -24,8 +24,14 @@ Residence place(int64_t outputs, int64_t inputs, int64_t hidden_size, int64_t bi
   r.slices = static_cast<int>(slices);
   r.slice_inputs = static_cast<int>(slice);
   r.block_threads = static_cast<int>(round_up(std::max(threads, samples * hidden_size), 32));
-  r.shared_bytes = std::max<int64_t>(slice - kept, 0) * threads * outputs_each * item +
-                   (samples * (slices * slice + threads * outputs_each) + biases) * sum;
+  r.workers = static_cast<int>(threads);
+  const int64_t inputs_at = std::max<int64_t>(slice - kept, 0) * threads * outputs_each * item;
+  const int64_t sums_at = inputs_at + samples * slices * slice * sum;
+  const int64_t biases_at = sums_at + samples * threads * outputs_each * sum;
+  r.inputs_at = static_cast<int>(inputs_at);
+  r.sums_at = static_cast<int>(sums_at);
+  r.biases_at = static_cast<int>(biases_at);
+  r.shared_bytes = biases_at + biases * sum;
   return r;
 }
 

@@ -28,8 +28,11 @@ struct Residence {
   int outputs, inputs;       // M, K
   int groups;                // ceil(M / outputs_each)
   int slices, slice_inputs;  // kept_inputs at least and a multiple of 4; inputs past K are zeros
+  int workers;               // threads that multiply: slices*groups
   int block_threads;         // multiple of 32; one for each (sample, unit) at least, which then has a thread of its own
-  int64_t shared_bytes;      // weights that the registers do not hold, inputs, partial sums, biases
+  // Shared memory: weights that the registers do not hold, inputs, partial sums, biases; where they begin, in bytes.
+  int inputs_at, sums_at, biases_at;
+  int64_t shared_bytes;
 };
 
 // A launch of blocks of threads.

@@ -77,7 +77,7 @@ template <class D, class E> class Backward {
     bool reverse;
     typename D::Loop* loop;
     A *dh_product, *dh_bypass, *dc;
-    E* operand;
+    E *operand, *transposed;  // the latter: W_hh as the fused path reads it
     BackwardBlock<E>* block_on_device;
     BackwardBlock<E> block;
   };
@@ -143,6 +143,7 @@ template <class D, class E> class Backward {
       slab.dh_bypass = from.take<A>(B * H);
       slab.dc = from.take<A>(B * H);
       slab.operand = from.take<E>(rows * row());
+      slab.transposed = from.take<E>(fused() ? H * row() : 0);
       slab.block_on_device = from.take<BackwardBlock<E>>(1);
       return from.size();
     };
@@ -150,6 +151,12 @@ template <class D, class E> class Backward {
     slab.loop = &device_.loop(slab.lane, key, carve(Carver(nullptr)));
     carve(Carver(slab.loop->memory()));
     device_.each(slab.lane, rows, row(), Clear<E>{slab.operand, row()});
+    if (fused() && B > 0) {
+      const int64_t GH = p_.layout.gates * H;
+      device_.run_phases(slab.lane, Transpose<E>::grid(GH, H),
+                         Transpose<E>{static_cast<const E*>(weights(slab.index).weight_hh), slab.transposed,
+                                      static_cast<int>(GH), static_cast<int>(H)});
+    }
 
     BackwardBlock<E>& b = slab.block;
     b.rows = order_.rows;
@@ -202,19 +209,17 @@ template <class D, class E> class Backward {
   // Step s, the k-th of its segment; -1: the product alone, with dz of step 0. dz of step s stands in place s % 2 of
   // the operand.
   void fused_step(Slab& slab, int64_t k, int64_t s, int64_t active) {
-    const int64_t H = p_.hidden_size, place = p_.B * row();
+    const int64_t H = p_.hidden_size, GH = p_.layout.gates * H, place = p_.B * row();
     const E* after = slab.operand + (s + 1) % 2 * place;
     E* here = s < 0 ? nullptr : slab.operand + s % 2 * place;
     with_cell(p_.cell, [&]<class C>() {
       with_rows<E, Pass::backward>(active, [&]<int rows>() {
         using Fused = FusedBackward<C, E, rows>;
-        device_.run_phases(slab.lane, Fused::grid(H),
-                           Fused{{slab.block_on_device, k, H, row(), slab.dh_product, slab.dh_bypass, slab.dc, here},
-                                 after,
-                                 static_cast<const E*>(weights(slab.index).weight_hh),
-                                 static_cast<int>(H),
-                                 static_cast<int>(active),
-                                 s < 0});
+        device_.run_phases(
+            slab.lane, Fused::Product::grid(H),
+            Fused{{slab.block_on_device, k, H, row(), slab.dh_product, slab.dh_bypass, slab.dc, here},
+                  {slab.transposed, after, row(), static_cast<int>(H), static_cast<int>(GH), static_cast<int>(active)},
+                  s < 0});
       });
     });
   }

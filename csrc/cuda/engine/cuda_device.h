@@ -46,7 +46,10 @@ template <class W> __global__ void __launch_bounds__(W::threads, 1) phases_kerne
     w.first(thread, shared, s);
     __syncthreads();
     w.second(thread, shared, s);
-    if constexpr (!W::is_one_step) __syncthreads();
+    if constexpr (!W::is_one_step) {
+      __syncthreads();
+      w.after(thread, s);
+    }
   }
   w.finish(thread, shared);
 }

@@ -61,6 +61,7 @@ template <class D, class E> class Forward {
     typename D::Loop* loop;
     A *h, *c, *zh;
     E* operand;
+    const E* weight_hh;  // as the path reads it
     ForwardBlock<E>* block_on_device;
     ForwardBlock<E> block;
   };
@@ -121,11 +122,15 @@ template <class D, class E> class Forward {
     slab.lane = slab.index % lanes_;
     slab.reverse = p_.is_reverse(d);
     slab.weights = call_.weights[static_cast<size_t>(slab.index)];
+    slab.weight_hh = static_cast<const E*>(slab.weights.weight_hh);
+    const bool copied = fused() && !has_runs(slab.weight_hh, H);
+    E* copy = nullptr;
     const auto carve = [&](Carver from) {
       slab.h = from.take<A>(B * H);
       slab.c = from.take<A>(B * H);
       slab.zh = from.take<A>(fused() ? 0 : B * G * H);
       slab.operand = from.take<E>(places * B * row());
+      copy = from.take<E>(copied ? G * H * row() : 0);
       slab.block_on_device = from.take<ForwardBlock<E>>(1);
       return from.size();
     };
@@ -152,6 +157,10 @@ template <class D, class E> class Forward {
       start.c_start = kept.c_start;
     }
     if (fused()) device_.each(slab.lane, places * B, row(), Clear<E>{slab.operand, row()});
+    if (copied) {
+      device_.each(slab.lane, G * H, row(), FillRows<E>{slab.weight_hh, copy, H});
+      slab.weight_hh = copy;
+    }
     device_.each(slab.lane, B, H, start);
     return slab;
   }
@@ -180,10 +189,10 @@ template <class D, class E> class Forward {
     slab.block.step = s0;
     with_cell(p_.cell, [&]<class C>() {
       with_samples<E>(plan_.samples, [&]<int samples>() {
-        device_.run_phases(slab.lane, plan_.grid(plan_.forward),
-                           ResidentForward<C, E, samples>{
-                               plan_.forward, slab.block, static_cast<int>(s1), static_cast<int>(p_.hidden_size),
-                               static_cast<const E*>(slab.weights.weight_hh), slab.h, slab.c});
+        device_.run_phases(
+            slab.lane, plan_.grid(plan_.forward),
+            ResidentForward<C, E, samples>{plan_.forward, slab.block, static_cast<int>(s1),
+                                           static_cast<int>(p_.hidden_size), slab.weight_hh, slab.h, slab.c});
       });
     });
   }
@@ -200,9 +209,8 @@ template <class D, class E> class Forward {
           fused_step(slab, k, s + k, active);
           continue;
         }
-        device_.multiply(slab.lane,
-                         Product<E, A>{active, GH, H, slab.operand, row(), false,
-                                       static_cast<const E*>(slab.weights.weight_hh), H, true, slab.zh, GH, 0});
+        device_.multiply(slab.lane, Product<E, A>{active, GH, H, slab.operand, row(), false, slab.weight_hh, H, true,
+                                                  slab.zh, GH, 0});
         with_cell(p_.cell, [&]<class C>() {
           device_.each(slab.lane, active, H,
                        ForwardStep<C, E>{slab.block_on_device, k, H, row(), slab.zh, slab.h, slab.c, slab.operand});
@@ -220,12 +228,10 @@ template <class D, class E> class Forward {
     with_cell(p_.cell, [&]<class C>() {
       with_rows<E, Pass::forward>(active, [&]<int rows>() {
         using Fused = FusedForward<C, E, rows>;
-        device_.run_phases(slab.lane, Fused::grid(H),
-                           Fused{{slab.block_on_device, k, H, row(), nullptr, slab.h, slab.c, after},
-                                 before,
-                                 static_cast<const E*>(slab.weights.weight_hh),
-                                 static_cast<int>(H),
-                                 static_cast<int>(active)});
+        device_.run_phases(
+            slab.lane, Fused::Product::grid(H),
+            Fused{{slab.block_on_device, k, H, row(), nullptr, slab.h, slab.c, after},
+                  {slab.weight_hh, before, row(), static_cast<int>(H), static_cast<int>(H), static_cast<int>(active)}});
       });
     });
   }

@@ -140,6 +140,7 @@ class HostDevice {
         for (; s != end; s += W::stride) {
           phase([&](auto& t, int) { w.first(t, shared, s); });
           phase([&](auto& t, int) { w.second(t, shared, s); });
+          if constexpr (!W::is_one_step) phase([&](auto& t, int) { w.after(t, s); });
         }
         phase([&](auto& t, int) { w.finish(t, shared); });
       }

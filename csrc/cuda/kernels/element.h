@@ -9,10 +9,14 @@
 #include "core/cell.h"
 #include "core/sequence.h"
 
+// What belongs to a phase is one piece with the kernel, so that a thread's state stays in registers, and a plain
+// function in the host twin.
 #if defined(__CUDACC__)
 #define FUSEDRNN_BOTH __host__ __device__
+#define FUSEDRNN_PHASE FUSEDRNN_INLINE
 #else
 #define FUSEDRNN_BOTH
+#define FUSEDRNN_PHASE
 #endif
 #if defined(__CUDA_ARCH__)
 #define FUSEDRNN_UNROLL _Pragma("unroll")
@@ -37,6 +41,11 @@ template <> inline constexpr const char* name_of<double> = "float64";
 template <> inline constexpr const char* name_of<__nv_bfloat16> = "bfloat16";
 template <> inline constexpr const char* name_of<__half> = "float16";
 
+// Read and written as a whole: in one access, if that is possible.
+template <class X, int n> struct alignas(n * sizeof(X) % 16 == 0 ? 16 : n % 2 ? sizeof(X) : n * sizeof(X)) Run {
+  X value[n];
+};
+
 // What cells/*.h need of a value.
 FUSEDRNN_INLINE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 FUSEDRNN_INLINE double fma(double a, double b, double c) { return ::fma(a, b, c); }
@@ -44,10 +53,13 @@ FUSEDRNN_INLINE float fnma(float a, float b, float c) { return ::fmaf(-a, b, c);
 FUSEDRNN_INLINE double fnma(double a, double b, double c) { return ::fma(-a, b, c); }
 FUSEDRNN_INLINE float tanh(float x) { return ::tanhf(x); }
 FUSEDRNN_INLINE double tanh(double x) { return ::tanh(x); }
-// To two units in the last place: an exact division takes a dozen instructions that wait for each other.
+// Of x >= 1, to a unit in the last place: one instruction, where an exact division takes a dozen that wait for each
+// other.
 FUSEDRNN_INLINE float reciprocal(float x) {
 #if defined(__CUDA_ARCH__)
-  return __fdividef(1.0f, x);
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 #else
   return 1.0f / x;
 #endif

@@ -2,9 +2,10 @@
 // in resident_forward.h:
 //
 //   begin    W_hh^T into registers and shared memory, gradients of the state from memory
-//   first    each thread that owns a (sample, unit): dh from the partial sums, the cell; dz into shared memory and the
-//            tape
-//   second   multiply: partial sums of W_hh^T dz
+//   first    each thread that owns a (sample, unit): dh from the partial sums, the cell; dz into shared memory. All
+//            others wait for it
+//   second   the same threads: dz into the tape, and what the next steps read; then all multiply: partial sums of
+//            W_hh^T dz
 //   finish   the gradients of the state into memory
 //
 // The threads share W_hh^T as they share W_hh forward: as many weights each, and G times the inputs for 1/G of the
@@ -25,13 +26,16 @@ template <class C, class E, int samples> struct ResidentBackward {
   const E* weight_hh;
   A *dh_product, *dh_bypass, *dc;  // (B, H), in place
 
+  static constexpr int ahead = steps_ahead(sizeof(E));
+  using Kept = typename Unit<C, E>::Kept;
   struct Thread {
     ResidentWeights<E> weights;
-    int sample, u, j, length;
-    int row, row_before, row_before_that;  // of this step and the two before it in the tape
-    // Of this step: the activated gates, h and c before it, c after it, and the gradient from above.
-    A slots[slots_of<C>], h0, c0, c1, from_above;
-    A bypass, dc;
+    int u, j, caller, length;  // as forward
+    int row[ahead + 2];        // of this step and those before it in the tape
+    Kept kept[ahead];          // of this step and the one before it
+    A c1, bypass, dc;          // c1: c after this step
+    const A* part;             // the unit's first partial sum
+    A* operand;                // dz as the product reads it, H from gate to gate
   };
 
   static constexpr int threads = most_threads;  // of a block, at most: that leaves each 128 registers
@@ -45,103 +49,96 @@ template <class C, class E, int samples> struct ResidentBackward {
 
   FUSEDRNN_PHASE void begin(Thread& t, char* memory, int block_index, int thread, int threads) const {
     constexpr CellLayout layout = C::layout;
-    const SharedMemory<E> shared(residence, memory, samples);
+    const SharedMemory<E> shared(residence, memory);
     t.weights.load(residence, WeightsBackward<E>{weight_hh, H}, thread, shared);
     FUSEDRNN_DO_NOT_UNROLL
-    for (int i = thread; i < samples * shared.input_stride; i += threads) shared.inputs[i] = A(0);
-    const int owned = thread / H;
-    t.sample = samples == 1 ? 0 : owned;  // known to the compiler where it can be
+    for (int i = thread; i < samples * shared.input_stride(residence); i += threads) shared.inputs[i] = A(0);
+    const int owned = thread / H, sample = samples == 1 ? 0 : owned;  // known to the compiler where it can be
     t.u = thread % H;
-    t.j = block_index * samples + t.sample;
+    t.j = block_index * samples + sample;
     t.length = 0;
+    t.part = first_part(residence, shared, sample, t.u);
+    t.operand = shared.inputs + sample * shared.input_stride(residence) + t.u;
     if (owned >= samples || t.j >= block.rows.batch) return;
     t.length = static_cast<int>(block.rows.length_of(t.j));
+    t.caller = static_cast<int>(block.rows.sample_of(t.j));
     const int64_t at = int64_t(t.j) * H + t.u;
     // The steps after this chunk have left the gradients of the state in memory, if the sample has such steps.
     const bool begun = block.step + 1 < t.length;
     t.bypass = begun ? dh_bypass[at] : A(0);
     t.dc = begun && layout.has_cell_state ? dc[at] : A(0);
     for (int slice = 0; slice < residence.slices; ++slice)
-      shared.sums[(t.sample * residence.slices + slice) * residence.groups * outputs_each + t.u] =
+      first_part(residence, shared, sample, t.u)[slice * residence.groups * outputs_each] =
           begun && slice == 0 ? dh_product[at] : A(0);
-    const int own_first = t.length - 1 < block.step ? t.length - 1 : static_cast<int>(block.step);
-    if (own_first < end) return;
-    t.row = row_of(t, own_first);
-    t.row_before = row_of(t, own_first - 1);
-    t.row_before_that = row_of(t, own_first - 2);
-    if (layout.has_cell_state) t.c0 = block.cells[int64_t(t.row) * H + t.u];
-    load(t, own_first, t.row, t.row_before);
+    const int last = t.length - 1 < block.step ? t.length - 1 : static_cast<int>(block.step);
+    if (last < end) return;
+    FUSEDRNN_UNROLL
+    for (int i = 0; i < ahead + 2; ++i) look_up(t, last - i, i);
+    if (layout.has_cell_state) t.c1 = block.cells[unit(t).at(t.row[0])];
+    FUSEDRNN_UNROLL
+    for (int i = 0; i < ahead; ++i) load(t, last - i, i, t.row[i], t.row[i + 1]);
   }
 
-  FUSEDRNN_PHASE void first(Thread& t, char* memory, int s) const {
+  FUSEDRNN_PHASE void first(Thread& t, char*, int s) const {
     constexpr CellLayout layout = C::layout;
-    const SharedMemory<E> shared(residence, memory, samples);
     if (s >= t.length) return;
-    A slots[slots_of<C>];
-    FUSEDRNN_UNROLL
-    for (int slot = 0; slot < slots_of<C>; ++slot) slots[slot] = t.slots[slot];
-    const A h0 = t.h0, c0 = t.c0, c1 = t.c1, from_above = t.from_above;
-    if (s > end) load(t, s - 1, t.row_before, t.row_before_that);
-
-    A dh = sum_of_slices<1>(residence, shared, t.sample, t.u).value[0] + t.bypass;
+    Kept& kept = t.kept[0];
+    A dh;
     if (s + 1 == t.length) {
-      dh = state_at(block.dhn, block.rows.sample_of(t.j), t.u);
-      if (layout.has_cell_state) t.dc = state_at(block.dcn, block.rows.sample_of(t.j), t.u);
+      dh = state_at(block.dhn, t.caller, t.u);
+      if (layout.has_cell_state) t.dc = state_at(block.dcn, t.caller, t.u);
+    } else {
+      dh = product(t) + t.bypass;
     }
-    t.bypass = C::backward(slots, h0, c0, c1, dh + from_above, t.dc);
-
-    E* saved = block.gates + int64_t(t.row) * slots_of<C> * H + t.u;
+    t.bypass = C::backward(kept.slots, kept.h0, kept.c0, t.c1, dh + kept.above, t.dc);
     FUSEDRNN_UNROLL
     for (int slot = 0; slot < slots_of<C>; ++slot) {
       const int position = position_of_slot(layout, slot);
-      const E dz = static_cast<E>(slots[slot]);
-      if (position < layout.gates)
-        shared.inputs[t.sample * shared.input_stride + position * H + t.u] = static_cast<A>(dz);
-      saved[position * H] = dz;
+      if (position < layout.gates) t.operand[position * H] = static_cast<A>(static_cast<E>(kept.slots[slot]));
     }
-    t.row = t.row_before;
-    t.row_before = t.row_before_that;
-    t.row_before_that = row_of(t, s - 3);
   }
 
-  FUSEDRNN_PHASE void second(Thread& t, char* memory, int) const {
-    t.weights.template multiply<samples>(residence, SharedMemory<E>(residence, memory, samples));
+  FUSEDRNN_PHASE void second(Thread& t, char*, int s) const {
+    if (s < t.length) {
+      unit(t).put(block, t.row[0], t.kept[0].slots, [](int, E) {});
+      t.c1 = t.kept[0].c0;
+      t.kept[0] = t.kept[ahead - 1];
+      load(t, s - ahead, ahead - 1, t.row[ahead], t.row[ahead + 1]);
+      FUSEDRNN_UNROLL
+      for (int i = 0; i < ahead + 1; ++i) t.row[i] = t.row[i + 1];
+      look_up(t, s - ahead - 2, ahead + 1);
+    }
+    t.weights.template multiply<samples>(residence);
   }
 
-  FUSEDRNN_PHASE void finish(const Thread& t, char* memory) const {
+  FUSEDRNN_PHASE void after(Thread&, int) const {}
+
+  FUSEDRNN_PHASE void finish(const Thread& t, char*) const {
     constexpr CellLayout layout = C::layout;
     if (t.length <= end) return;
-    const SharedMemory<E> shared(residence, memory, samples);
     const int64_t at = int64_t(t.j) * H + t.u;
-    dh_product[at] = sum_of_slices<1>(residence, shared, t.sample, t.u).value[0];
+    dh_product[at] = product(t);
     dh_bypass[at] = t.bypass;
     if (layout.has_cell_state) dc[at] = t.dc;
   }
 
  private:
+  FUSEDRNN_PHASE Unit<C, E> unit(const Thread& t) const { return {H, t.u}; }
+  FUSEDRNN_PHASE A product(const Thread& t) const {
+    A sum[1] = {};
+    add_slices<E>(residence, t.part, sum);
+    return sum[0];
+  }
   FUSEDRNN_PHASE int time(const Thread& t, int s) const {
     return static_cast<int>(time_of(s, t.length, block.reverse));
   }
-  // 0 for steps before the first, which nobody reads.
-  FUSEDRNN_PHASE int row_of(const Thread& t, int s) const {
-    return s < 0 ? 0 : static_cast<int>(block.rows.row(time(t, s), t.j));
+  // Where step s has its row; `place` counts back from the step under way.
+  FUSEDRNN_PHASE void look_up(Thread& t, int s, int place) const {
+    if (s >= 0) t.row[place] = static_cast<int>(block.rows.row(time(t, s), t.j));
   }
-
-  // What step s reads of memory; c after it is c before the step that came last.
-  FUSEDRNN_PHASE void load(Thread& t, int s, int row, int row_before) const {
-    constexpr CellLayout layout = C::layout;
-    const E* saved = block.gates + int64_t(row) * slots_of<C> * H + t.u;
-    FUSEDRNN_UNROLL
-    for (int slot = 0; slot < slots_of<C>; ++slot)
-      t.slots[slot] = static_cast<A>(saved[position_of_slot(layout, slot) * H]);
-    t.h0 = static_cast<A>(block.previous[int64_t(row) * H + t.u]);
-    if (layout.has_cell_state) {
-      t.c1 = t.c0;
-      t.c0 = s > 0 ? block.cells[int64_t(row_before) * H + t.u] : block.c_start[int64_t(t.j) * H + t.u];
-    }
-    t.from_above = A(0);
-    if (block.inner) t.from_above = block.inner[int64_t(row) * block.inner_width + t.u];
-    if (block.dy.data) t.from_above = static_cast<A>(block.dy.at(row, time(t, s), block.rows.sample_of(t.j))[t.u]);
+  // What step s reads of memory, if it belongs to the chunk.
+  FUSEDRNN_PHASE void load(Thread& t, int s, int place, int row, int before) const {
+    if (s >= end) unit(t).load(block, row, before, s == 0, time(t, s), t.j, t.caller, t.kept[place]);
   }
 };
 

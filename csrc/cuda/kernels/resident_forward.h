@@ -4,10 +4,11 @@
 //
 //   begin    W_hh into registers and shared memory, h of the samples into shared memory
 //   first    multiply: partial sums of W_hh h
-//   second   each thread that owns a (sample, unit): sums, gates, state; h into shared memory; y and the tape
+//   second   each thread that owns a (sample, unit): sums, gates, state; h into shared memory. All others wait for it
+//   after    the same threads: y and the tape, and what the next steps read; nobody waits for that
 //   finish   the state into memory, for the next chunk
 //
-// What a step needs of memory (zx, rows) is asked for a step before.
+// What a step needs of memory is asked for before: zx two steps (in float64 one), the rows of ragged batches three.
 //
 // Cost of a step, estimated for an H100 and not measured: LSTM, float, H = 64, one sample a block. 256 threads in 8
 // warps, 2 a scheduler, 64 weights in registers each; 16384 FMAs, 128 a cycle: 128 cycles, which hide 4 loads of 16
@@ -31,14 +32,17 @@ template <class C, class E, int samples> struct ResidentForward {
   const E* weight_hh;
   A *h, *c;  // (B, H): the state, in place
 
+  static constexpr int ahead = steps_ahead(sizeof(E));
   // What a thread remembers. Sorted sample j and unit u are its own; length 0: it has none.
   struct Thread {
     ResidentWeights<E> weights;
-    int sample, u, j, length;
-    int row, next_row;      // of this step and the next one in the tape
-    int next_zx;            // row of the next step in zx
-    A zx[C::layout.gates];  // of this step
-    A h, c;
+    int u, j, caller, length;      // caller: the caller's number of sample j
+    int row[ahead + 1];            // of this step and the next ones in the tape
+    int zx_row;                    // of the last of them in zx
+    A zx[ahead][C::layout.gates];  // of this step and the next one
+    A slots[slots_of<C>], h, c;    // of this step, when it is done
+    const A* part;                 // the unit's first partial sum
+    A* operand;                    // h as the product reads it
   };
 
   // The steps of a block of threads: begin, begin + stride, ... before end.
@@ -53,72 +57,66 @@ template <class C, class E, int samples> struct ResidentForward {
 
   FUSEDRNN_PHASE void begin(Thread& t, char* memory, int block_index, int thread, int threads) const {
     constexpr CellLayout layout = C::layout;
-    const SharedMemory<E> shared(residence, memory, samples);
+    const SharedMemory<E> shared(residence, memory);
     t.weights.load(residence, WeightsForward<E>{weight_hh, H, layout.gates}, thread, shared);
     const int first = block_index * samples;
     FUSEDRNN_DO_NOT_UNROLL
-    for (int i = thread; i < samples * shared.input_stride; i += threads) {
-      const int j = first + i / shared.input_stride, u = i % shared.input_stride;
+    for (int i = thread; i < samples * shared.input_stride(residence); i += threads) {
+      const int j = first + i / shared.input_stride(residence), u = i % shared.input_stride(residence);
       shared.inputs[i] = j < block.rows.batch && u < H ? rounded(h[int64_t(j) * H + u]) : A(0);
     }
-    const int owned = thread / H;
-    t.sample = samples == 1 ? 0 : owned;  // known to the compiler where it can be
+    const int owned = thread / H, sample = samples == 1 ? 0 : owned;  // known to the compiler where it can be
     t.u = thread % H;
-    t.j = first + t.sample;
+    t.j = first + sample;
     t.length = 0;
+    t.part = first_part(residence, shared, sample, t.u * layout.gates);
+    t.operand = shared.inputs + sample * shared.input_stride(residence) + t.u;
     if (owned >= samples || t.j >= block.rows.batch) return;
     t.length = static_cast<int>(block.rows.length_of(t.j));
+    t.caller = static_cast<int>(block.rows.sample_of(t.j));
     const int64_t at = int64_t(t.j) * H + t.u;
     t.h = h[at];
     t.c = layout.has_cell_state ? c[at] : A(0);
-    A biases[slots_of<C>] = {};
-    for (int g = 0; g < layout.gates; ++g) {
-      if (block.bias_hh)
-        biases[layout.recurrent_slot + g] += static_cast<A>(block.bias_hh[layout.recurrent_order[g] * H + t.u]);
-      if (block.bias_ih)
-        biases[layout.input_slot + g] += static_cast<A>(block.bias_ih[layout.input_order[g] * H + t.u]);
+    if (sample == 0) {
+      Run<A, slots_of<C>> biases = {};
+      unit(t).add_biases(block, biases.value);
+      own_biases(t, shared) = biases;
     }
-    for (int slot = 0; slot < slots_of<C>; ++slot)
-      if (t.sample == 0) shared.biases[t.u * slots_of<C> + slot] = biases[slot];
     const int s = first_step(block_index);
-    look_ahead(t, s);
-    t.row = t.next_row;
-    if (s < t.length) load_zx(t, t.next_zx);
-    look_ahead(t, s + 1);
+    FUSEDRNN_UNROLL
+    for (int i = 0; i <= ahead; ++i) {
+      look_up(t, s + i, i);
+      if (i < ahead) load_projected(t, s + i, i);
+    }
   }
 
-  FUSEDRNN_PHASE void first(Thread& t, char* memory, int) const {
-    t.weights.template multiply<samples>(residence, SharedMemory<E>(residence, memory, samples));
-  }
+  FUSEDRNN_PHASE void first(Thread& t, char*, int) const { t.weights.template multiply<samples>(residence); }
 
   FUSEDRNN_PHASE void second(Thread& t, char* memory, int s) const {
-    constexpr CellLayout layout = C::layout;
-    const SharedMemory<E> shared(residence, memory, samples);
     if (s >= t.length) return;
-    auto [slots] = reinterpret_cast<const Run<A, slots_of<C>>*>(shared.biases)[t.u];
+    const SharedMemory<E> shared(residence, memory);
+    Run<A, slots_of<C>> z = own_biases(t, shared);
+    A zh[C::layout.gates] = {};
+    add_slices<E>(residence, t.part, zh);
+    Unit<C, E>::add_projected(t.zx[0], z.value);
+    Unit<C, E>::add_product(zh, z.value);
+    t.h = C::forward(z.value, t.h, t.c);
+    *t.operand = rounded(t.h);
     FUSEDRNN_UNROLL
-    for (int g = 0; g < layout.gates; ++g) slots[layout.input_slot + g] += t.zx[g];
-    const bool goes_on = s + 1 < t.length;
-    if (goes_on && s + 1 < end) load_zx(t, t.next_zx);
-    const auto zh = sum_of_slices<layout.gates>(residence, shared, t.sample, t.u * layout.gates);
+    for (int slot = 0; slot < slots_of<C>; ++slot) t.slots[slot] = z.value[slot];
+  }
+
+  FUSEDRNN_PHASE void after(Thread& t, int s) const {
+    if (s >= t.length) return;
     FUSEDRNN_UNROLL
-    for (int g = 0; g < layout.gates; ++g) slots[layout.recurrent_slot + g] += zh.value[layout.recurrent_order[g]];
-
-    t.h = C::forward(slots, t.h, t.c);
-    shared.inputs[t.sample * shared.input_stride + t.u] = rounded(t.h);
-
+    for (int g = 0; g < C::layout.gates; ++g) t.zx[0][g] = t.zx[ahead - 1][g];
+    load_projected(t, s + ahead, ahead - 1);
     const E out = static_cast<E>(t.h);
-    if (block.y.data) block.y.at(t.row, time(t, s), block.rows.sample_of(t.j))[t.u] = out;
-    if (block.gates) {
-      FUSEDRNN_UNROLL
-      for (int slot = 0; slot < slots_of<C>; ++slot)
-        block.gates[(int64_t(t.row) * slots_of<C> + position_of_slot(layout, slot)) * H + t.u] =
-            static_cast<E>(slots[slot]);
-      if (layout.has_cell_state) block.cells[int64_t(t.row) * H + t.u] = t.c;
-      if (goes_on) block.previous[int64_t(t.next_row) * H + t.u] = out;
-    }
-    t.row = t.next_row;
-    look_ahead(t, s + 2);
+    if (block.y.data) block.y.at(t.row[0], time(t, s), t.caller)[t.u] = out;
+    if (block.gates) unit(t).keep(block, t.row[0], t.slots, t.c, s + 1 < t.length, t.row[1], out);
+    FUSEDRNN_UNROLL
+    for (int i = 0; i < ahead; ++i) t.row[i] = t.row[i + 1];
+    look_up(t, s + ahead + 1, ahead);
   }
 
   FUSEDRNN_PHASE void finish(const Thread& t, char*) const {
@@ -133,21 +131,24 @@ template <class C, class E, int samples> struct ResidentForward {
   // h as the product reads it.
   FUSEDRNN_PHASE static A rounded(A value) { return static_cast<A>(static_cast<E>(value)); }
 
+  FUSEDRNN_PHASE Unit<C, E> unit(const Thread& t) const { return {H, t.u}; }
+  FUSEDRNN_PHASE static Run<A, slots_of<C>>& own_biases(const Thread& t, const SharedMemory<E>& shared) {
+    return reinterpret_cast<Run<A, slots_of<C>>*>(shared.biases)[t.u];
+  }
   FUSEDRNN_PHASE int time(const Thread& t, int s) const {
     return static_cast<int>(time_of(s, t.length, block.reverse));
   }
-  FUSEDRNN_PHASE int row_of(const Thread& t, int s) const { return static_cast<int>(block.rows.row(time(t, s), t.j)); }
 
-  FUSEDRNN_PHASE void load_zx(Thread& t, int64_t row) const {
-    constexpr CellLayout layout = C::layout;
-    const A* zx = block.zx + (row - block.zx_origin) * layout.gates * H + t.u;
-    FUSEDRNN_UNROLL
-    for (int g = 0; g < layout.gates; ++g) t.zx[g] = zx[layout.input_order[g] * H];
+  // Where step s has its rows; `place` counts from the step under way.
+  FUSEDRNN_PHASE void look_up(Thread& t, int s, int place) const {
+    if (s >= t.length) return;
+    const int time_of_step = time(t, s);
+    t.row[place] = static_cast<int>(block.rows.row(time_of_step, t.j));
+    t.zx_row = block.rows.first && block.reverse ? static_cast<int>(block.rows.row_in_order(s, time_of_step, t.j))
+                                                 : t.row[place];
   }
-  FUSEDRNN_PHASE void look_ahead(Thread& t, int next) const {
-    if (next >= t.length) return;
-    t.next_row = row_of(t, next);
-    t.next_zx = block.rows.first && block.reverse ? static_cast<int>(block.rows.first[next]) + t.j : t.next_row;
+  FUSEDRNN_PHASE void load_projected(Thread& t, int s, int place) const {
+    if (s < t.length && s < end) unit(t).load_projected(block, t.zx_row, t.zx[place]);
   }
 };
 

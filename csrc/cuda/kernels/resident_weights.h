@@ -12,22 +12,11 @@
 #include "cuda/kernels/element.h"
 #include "cuda/path_plan.h"
 
-// What belongs to a phase is one piece with the kernel, so that a thread's state stays in registers, and a plain
-// function in the host twin.
-#if defined(__CUDACC__)
-#define FUSEDRNN_PHASE FUSEDRNN_INLINE
-#else
-#define FUSEDRNN_PHASE
-#endif
-
 namespace fusedrnn::cuda {
 
 template <class E> constexpr int kept = kept_inputs(sizeof(E));
-
-// Read and written as a whole: in one access, if that is possible.
-template <class X, int n> struct alignas(n * sizeof(X) % 16 == 0 ? 16 : n % 2 ? sizeof(X) : n * sizeof(X)) Run {
-  X value[n];
-};
+// How many steps before it is used a thread asks for what it reads of memory; registers decide.
+constexpr int steps_ahead(int64_t item_bytes) { return item_bytes > 4 ? 1 : 2; }
 
 // The matrix of a product out = W in, made of W_hh (G, H, H): where the row of an output begins, and from input to
 // input. Outputs forward: (unit, block of W_hh), so that those of a unit are adjacent.
@@ -59,23 +48,19 @@ FUSEDRNN_PHASE Run<E, 4> four_weights(const E* row, int k, int inside, int strid
   return w;
 }
 
-// The shared memory of a block. Its size is computed in path_plan.cpp.
+// The shared memory of a block, which path_plan.cpp lays out.
 template <class E> struct SharedMemory {
-  E* weights;      // (slice_inputs - kept, outputs_each / unit, threads, unit): those that the registers do not hold
+  E* weights;      // (slice_inputs - kept, outputs_each / unit, workers, unit): those that the registers do not hold
   Sum<E>* inputs;  // (samples, slices*slice_inputs)
-  Sum<E>* sums;    // (samples, threads, 4) = (samples, slices, groups*4)
+  Sum<E>* sums;    // (samples, workers, 4) = (samples, slices, groups*4)
   Sum<E>* biases;  // (H, slots), of the forward pass
-  int threads, input_stride;
 
-  FUSEDRNN_PHASE SharedMemory(const Residence& r, char* base, int samples) {
-    const int beyond = r.slice_inputs > kept<E> ? r.slice_inputs - kept<E> : 0;
-    threads = r.slices * r.groups;
-    input_stride = r.slices * r.slice_inputs;
-    weights = reinterpret_cast<E*>(base);
-    inputs = reinterpret_cast<Sum<E>*>(weights + beyond * threads * outputs_each);
-    sums = inputs + samples * input_stride;
-    biases = sums + samples * threads * outputs_each;
-  }
+  FUSEDRNN_PHASE SharedMemory(const Residence& r, char* base)
+      : weights(reinterpret_cast<E*>(base)),
+        inputs(reinterpret_cast<Sum<E>*>(base + r.inputs_at)),
+        sums(reinterpret_cast<Sum<E>*>(base + r.sums_at)),
+        biases(reinterpret_cast<Sum<E>*>(base + r.biases_at)) {}
+  FUSEDRNN_PHASE static int input_stride(const Residence& r) { return r.slices * r.slice_inputs; }
 };
 
 // What one thread does of a product.
@@ -87,17 +72,20 @@ template <class E> class ResidentWeights {
  public:
   template <class Matrix>
   FUSEDRNN_PHASE void load(const Residence& r, const Matrix& matrix, int thread, const SharedMemory<E>& shared) {
-    thread_ = thread;
-    first_input_ = thread / r.groups * r.slice_inputs;
-    if (thread >= shared.threads) return;
-    const int inside = r.inputs - first_input_, stride = matrix.stride();
+    const int first_input = thread / r.groups * r.slice_inputs;
+    works_ = thread < r.workers;
+    inputs_ = shared.inputs + first_input;
+    sums_ = reinterpret_cast<Run<A, outputs_each>*>(shared.sums) + thread;
+    beyond_ = shared.weights + thread * unit;
+    if (!works_) return;
+    const int inside = r.inputs - first_input, stride = matrix.stride();
     const bool has_runs = matrix.has_runs();
     const E* rows[outputs_each];
     FUSEDRNN_UNROLL
     for (int row = 0; row < outputs_each; ++row) {
       const int output = thread % r.groups * outputs_each + row;
       // Nobody reads outputs past the last one.
-      rows[row] = matrix.row(output < r.outputs ? output : r.outputs - 1) + first_input_ * stride;
+      rows[row] = matrix.row(output < r.outputs ? output : r.outputs - 1) + first_input * stride;
     }
     FUSEDRNN_UNROLL
     for (int k = 0; k < kept<E>; k += 4) {
@@ -108,63 +96,64 @@ template <class E> class ResidentWeights {
         for (int i = 0; i < 4; ++i) weights_[row][k + i] = static_cast<A>(w.value[i]);
       }
     }
+    E* to = beyond_;
     FUSEDRNN_DO_NOT_UNROLL
-    for (int k = kept<E>; k < r.slice_inputs; k += 4) {
+    for (int k = kept<E>; k < r.slice_inputs; k += 4, to += 4 * outputs_each * r.workers) {
       FUSEDRNN_UNROLL
       for (int row = 0; row < outputs_each; ++row) {
         const Run<E, 4> w = four_weights(rows[row], k, inside, stride, has_runs);
         FUSEDRNN_UNROLL
-        for (int i = 0; i < 4; ++i) shared.weights[place(shared, k + i, row / unit) + row % unit] = w.value[i];
+        for (int i = 0; i < 4; ++i) to[place(r, i, row / unit) + row % unit] = w.value[i];
       }
     }
   }
 
   // Writes the partial sums of this thread for each sample.
-  template <int samples> FUSEDRNN_PHASE void multiply(const Residence& r, const SharedMemory<E>& shared) {
-    if (thread_ >= shared.threads) return;
+  template <int samples> FUSEDRNN_PHASE void multiply(const Residence& r) {
+    if (!works_) return;
     A sum[samples][outputs_each] = {};
     FUSEDRNN_UNROLL
     for (int k = 0; k < kept<E>; k += few)
-      add<samples>(shared, k, sum, [&](int row, int k) { return weights_[row][k]; });
+      add<samples>(r, k, sum, [&](int row, int i) { return weights_[row][k + i]; });
+    const E* beyond = beyond_;
     FUSEDRNN_DO_NOT_UNROLL
-    for (int k = kept<E>; k < r.slice_inputs; k += few) {
+    for (int k = kept<E>; k < r.slice_inputs; k += few, beyond += few * outputs_each * r.workers) {
       Run<E, unit> weights[few][outputs_each / unit];
       FUSEDRNN_UNROLL
       for (int i = 0; i < few; ++i) {
         FUSEDRNN_UNROLL
         for (int part = 0; part < outputs_each / unit; ++part)
-          weights[i][part] = *reinterpret_cast<const Run<E, unit>*>(shared.weights + place(shared, k + i, part));
+          weights[i][part] = *reinterpret_cast<const Run<E, unit>*>(beyond + place(r, i, part));
       }
-      add<samples>(shared, k, sum, [&](int row, int input) {
-        return static_cast<A>(weights[(input - k) % few][row / unit].value[row % unit]);
-      });
+      add<samples>(r, k, sum, [&](int row, int i) { return static_cast<A>(weights[i][row / unit].value[row % unit]); });
     }
     FUSEDRNN_UNROLL
     for (int b = 0; b < samples; ++b) {
       Run<A, outputs_each> out;
       FUSEDRNN_UNROLL
       for (int row = 0; row < outputs_each; ++row) out.value[row] = sum[b][row];
-      reinterpret_cast<Run<A, outputs_each>*>(shared.sums)[b * shared.threads + thread_] = out;
+      sums_[b * r.workers] = out;
     }
   }
 
  private:
-  FUSEDRNN_PHASE int place(const SharedMemory<E>& shared, int k, int part) const {
-    return (((k - kept<E>)*(outputs_each / unit) + part) * shared.threads + thread_) * unit;
+  // Of an input, counted from the one at which a pointer stands.
+  FUSEDRNN_PHASE static int place(const Residence& r, int input, int part) {
+    return (input * (outputs_each / unit) + part) * r.workers * unit;
   }
 
   // Inputs k .. k + few - 1 of the slice.
   template <int samples, class Weight>
-  FUSEDRNN_PHASE void add(const SharedMemory<E>& shared, int k, A (&sum)[samples][outputs_each], Weight weight) const {
+  FUSEDRNN_PHASE void add(const Residence& r, int k, A (&sum)[samples][outputs_each], Weight weight) const {
     Run<A, few> in[samples];
     FUSEDRNN_UNROLL
     for (int b = 0; b < samples; ++b)
-      in[b] = *reinterpret_cast<const Run<A, few>*>(shared.inputs + b * shared.input_stride + first_input_ + k);
+      in[b] = *reinterpret_cast<const Run<A, few>*>(inputs_ + b * SharedMemory<E>::input_stride(r) + k);
     FUSEDRNN_UNROLL
     for (int i = 0; i < few; ++i) {
       FUSEDRNN_UNROLL
       for (int row = 0; row < outputs_each; ++row) {
-        const A w = weight(row, k + i);
+        const A w = weight(row, i);
         FUSEDRNN_UNROLL
         for (int b = 0; b < samples; ++b) sum[b][row] = fma(w, in[b].value[i], sum[b][row]);
       }
@@ -172,29 +161,36 @@ template <class E> class ResidentWeights {
   }
 
   A weights_[outputs_each][kept<E>];
-  int thread_, first_input_;
+  // In shared memory: the inputs of the slice, this thread's sums, its weights beyond those above.
+  const A* inputs_;
+  Run<A, outputs_each>* sums_;
+  E* beyond_;
+  bool works_;
 };
 
-// n adjacent outputs of a sample. Slices are read a few at a time, so that one waits for the next no more than once.
-template <int n, class E>
-FUSEDRNN_PHASE Run<Sum<E>, n> sum_of_slices(const Residence& r, const SharedMemory<E>& shared, int sample, int first) {
+// The result for n adjacent outputs of a sample, of which `part` is the first in the partial sums of the first slice.
+// Slices are read a few at a time, so that one waits for the next no more than once.
+template <class E, int n>
+FUSEDRNN_PHASE void add_slices(const Residence& r, const Sum<E>* part, Sum<E> (&sum)[n]) {
   constexpr int together = sizeof(Sum<E>) > 4 ? 2 : n == 1 ? 8 : 4;
-  const Sum<E>* part = shared.sums + sample * shared.threads * outputs_each + first;
   const int stride = r.groups * outputs_each;
-  Run<Sum<E>, n> sum = {};
   FUSEDRNN_DO_NOT_UNROLL
-  for (int slice = 0; slice < r.slices; slice += together) {
+  for (int slice = 0; slice < r.slices; slice += together, part += together * stride) {
     Run<Sum<E>, n> parts[together] = {};
     FUSEDRNN_UNROLL
     for (int i = 0; i < together; ++i)
-      if (slice + i < r.slices) parts[i] = *reinterpret_cast<const Run<Sum<E>, n>*>(part + (slice + i) * stride);
+      if (slice + i < r.slices) parts[i] = *reinterpret_cast<const Run<Sum<E>, n>*>(part + i * stride);
     FUSEDRNN_UNROLL
     for (int i = 0; i < together; ++i) {
       FUSEDRNN_UNROLL
-      for (int k = 0; k < n; ++k) sum.value[k] += parts[i].value[k];
+      for (int k = 0; k < n; ++k) sum[k] += parts[i].value[k];
     }
   }
-  return sum;
+}
+// Where that is, of a sample and its first output.
+template <class E>
+FUSEDRNN_PHASE Sum<E>* first_part(const Residence& r, const SharedMemory<E>& shared, int sample, int output) {
+  return shared.sums + sample * r.workers * outputs_each + output;
 }
 
 }  // namespace fusedrnn::cuda
