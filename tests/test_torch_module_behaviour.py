@@ -433,6 +433,38 @@ def test_replace_names_what_is_torchscript() -> None:
     assert "1: kept, this LSTM is TorchScript" in str(report)
 
 
+class Encoder(nn.Module):
+    def __init__(self, layer: Any, cell: Any) -> None:
+        super().__init__()
+        self.first, self.layer, self.cell = nn.Linear(INPUTS, INPUTS), layer, cell
+
+    def forward(self, x: Any, hx: Any) -> Any:
+        y, h = self.layer(self.first(x), hx)
+        return self.cell(y[-1]), h
+
+
+def test_torch_fx_records_a_call_of_the_module() -> None:
+    state = x_of(1, 2, H)
+    theirs, ours = (made(Encoder, made(library.GRU, INPUTS, H), made(library.GRUCell, H, H)) for library in (nn, ft))
+    ours.load_state_dict(theirs.state_dict())
+    graphs = [torch.fx.symbolic_trace(encoder) for encoder in (theirs, ours)]
+    assert [[(n.op, n.target) for n in graph.graph.nodes if n.op == "call_module"] for graph in graphs] == [
+        [("call_module", "first"), ("call_module", "layer"), ("call_module", "cell")]
+    ] * 2
+    torch.testing.assert_close(graphs[1](x_of(5, 2, INPUTS), state), graphs[0](x_of(5, 2, INPUTS), state))
+
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = made(ft.LSTM, INPUTS, H)
+
+        def forward(self, x: Any, lengths: Any) -> Any:
+            return self.lstm(x, lengths=lengths)[0]
+
+    cut, x, lengths = Cut(), x_of(5, 2, INPUTS), torch.tensor([2, 5])
+    torch.testing.assert_close(torch.fx.symbolic_trace(cut)(x, lengths), cut(x, lengths), rtol=0, atol=0)
+
+
 def test_cells_say_what_torchs_say() -> None:
     cell = ft.RNNCell(INPUTS, 128, nonlinearity="tan")
     with pytest.raises(RuntimeError, match="Unknown nonlinearity: tan"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from .conditions import are_like, is_ours, is_traced
 from .conversion import Convertible
@@ -45,6 +46,8 @@ class FusedCellBase(Convertible, nn.RNNCellBase):
         RuntimeError, ValueError
             As torch's module.
         """
+        if isinstance(input, Proxy):
+            return self._recorded(input, hx=hx)
         made = self._fused(input, hx)
         return self.torch_class.forward(self, input, hx) if made is None else made
 

@@ -29,6 +29,11 @@ class Convertible(nn.Module):
                 raise self._refusal("torch.ao.quantization knows torch.nn's classes alone")
         super().__setattr__(name, value)
 
+    def _recorded(self, input: Any, **given: Any) -> Any:
+        """Return a call of this module in a graph of torch.fx: its tracers enter all modules but torch.nn's."""
+        given = {name: value for name, value in given.items() if value is not None}
+        return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input,), given)
+
     def _refusal(self, why: str) -> RuntimeError:
         name = type(self).__name__
         return RuntimeError(

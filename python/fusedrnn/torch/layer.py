@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
@@ -100,6 +101,8 @@ class FusedBase(Convertible, nn.RNNBase):
         RuntimeError, ValueError
             As torch's module; ValueError and TypeError for lengths, resets and reset_state.
         """
+        if isinstance(input, Proxy):
+            return self._recorded(input, hx=hx, lengths=lengths, resets=resets, reset_state=reset_state)
         cut = lengths is not None or resets is not None
         if cut or reset_state is not None:
             self._check_cut(input, cut)
