@@ -140,6 +140,15 @@ def test_packed_sequences_compile() -> None:
     assert_alike(gradients(compiled, parameters, packed.data), gradients(run, parameters, packed.data))
 
 
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_export_to_onnx_meets_torchs_operators(name: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    model = Model(name).eval()
+    graph = torch.export.export(model, (torch.randn(3, 5, INPUTS),)).graph
+    assert not [node for node in graph.nodes if "fusedrnn" in str(node.target)]
+    assert [node for node in graph.nodes if f"aten.{name.lower()}" in str(node.target)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_export(name: str) -> None:
     """The layer is one node, and the program runs at another batch size."""

@@ -31,7 +31,7 @@ class FusedCellBase(Convertible, nn.RNNCellBase):
 
     _cell: str
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:
+    def forward(self, input: Any, hx: Any = None) -> Any:
         """Compute h, of an LSTMCell (h, c), after one step, as the module of torch.nn does.
 
         Parameters

@@ -33,7 +33,7 @@ def is_ours(x: Any, traced: bool) -> bool:
     if torch.is_autocast_enabled("cpu"):
         return False
     if torch.compiler.is_compiling():
-        return True
+        return not torch.onnx.is_in_onnx_export()  # ONNX has operators for torch's layers
     if _C._are_functorch_transforms_active() or forward_ad._current_level >= 0 or _C._get_tracing_state() is not None:
         return False
     return traced or type(x) in _PLAIN
