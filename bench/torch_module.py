@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from math import exp, log
 from statistics import mean, median
@@ -67,30 +68,30 @@ def steps_of(module: Any, x: Any, resets: Any) -> Any:
 
 def cases(quick: bool) -> Iterator[tuple[str, Calls]]:
     for cell in CELLS:
-        for time, batch, inputs, hidden in QUICK_SHAPES if quick else SHAPES:
-            x = torch.randn(time, batch, inputs)
+        for steps, batch, inputs, hidden in QUICK_SHAPES if quick else SHAPES:
+            x = torch.randn(steps, batch, inputs)
             modules = pair(cell, inputs, hidden)
             runs = {name: lambda m=m, x=x: m(x)[0] for name, m in modules.items()}
             torch.testing.assert_close(*(run() for run in runs.values()), atol=1e-5, rtol=1e-4)
-            where = f"{time}, {batch}, {inputs}, {hidden}"
+            where = f"{steps}, {batch}, {inputs}, {hidden}"
             yield f"{cell} inference {where}", {name: without_gradients(run) for name, run in runs.items()}
             yield f"{cell} training {where}", {name: step_with_adam(modules[name], run) for name, run in runs.items()}
-    time, batch, inputs, hidden = (50, 8, 64, 64) if quick else (200, 32, 64, 128)
+    steps, batch, inputs, hidden = (50, 8, 64, 64) if quick else (200, 32, 64, 128)
     for cell in CELLS:
-        lengths = torch.linspace(0.1, 1, batch).mul(time).long()  # 55 % valid
-        packed = pack_padded_sequence(torch.randn(time, batch, inputs), lengths, enforce_sorted=False)
+        lengths = torch.linspace(0.1, 1, batch).mul(steps).long()  # 55 % valid
+        packed = pack_padded_sequence(torch.randn(steps, batch, inputs), lengths, enforce_sorted=False)
         modules = pair(cell, inputs, hidden)
         runs = {name: lambda m=m, p=packed: m(p)[0].data for name, m in modules.items()}
-        what = f"{cell} training {time}, {batch}, {inputs}, {hidden}, packed"
+        what = f"{cell} training {steps}, {batch}, {inputs}, {hidden}, packed"
         yield what, {name: step_with_adam(modules[name], run) for name, run in runs.items()}
-    time, batch, hidden = (32, 8, 64) if quick else (128, 8, 256)
-    modules, x = pair("LSTM", hidden, hidden), torch.randn(time, batch, hidden)
-    resets = torch.rand(time, batch, generator=torch.Generator().manual_seed(0)) < 0.05
+    steps, batch, hidden = (32, 8, 64) if quick else (128, 8, 256)
+    modules, x = pair("LSTM", hidden, hidden), torch.randn(steps, batch, hidden)
+    resets = torch.rand(steps, batch, generator=torch.Generator().manual_seed(0)) < 0.05
     loops = {
         "fusedrnn": lambda: modules["fusedrnn"](x, resets=resets)[0],
         "torch.nn": lambda: steps_of(modules["torch.nn"], x, resets),
     }
-    where = f"{time}, {batch}, {hidden}, {hidden}, resets"
+    where = f"{steps}, {batch}, {hidden}, {hidden}, resets"
     yield f"LSTM inference {where}", {name: without_gradients(run) for name, run in loops.items()}
     yield f"LSTM training {where}", {name: step_with_adam(modules[name], run) for name, run in loops.items()}
     model = {name: nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for name in modules}
@@ -192,6 +193,48 @@ def beside_torch(threads: int) -> None:
         )
 
 
+def product_of_onnxruntime(threads: int) -> Callable[[], object]:
+    """Return a product in a session whose threads spin after it."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    a, b, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [700, 700]) for name in "abc")
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "product", [a, b], [c])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values = torch.randn(700, 700).numpy()
+    return lambda: session.run(None, {"a": values, "b": values})
+
+
+def missed_by_workers(threads: int) -> None:
+    """Print how many calls our own workers came too late for, with nothing before and after a session that spins.
+
+    Such a call runs on one thread, and is known by the CPU time of that thread, which other work hardly changes.
+    """
+    layer, x = fr.LSTM(512, 448, batch_first=False, seed=0), torch.randn(30, 40, 512).numpy()
+
+    def times(before: Callable[[], object], calls: int) -> list[float]:
+        found = []
+        for _ in range(calls):
+            before()
+            start = time.thread_time()
+            layer(x)
+            found.append(time.thread_time() - start)
+        return found
+
+    fr.set_thread_pool("own")
+    fr.set_num_threads(1)
+    alone = median(times(int, 20))
+    fr.set_num_threads(threads)
+    cases = {"nothing": int, "a session of ONNX Runtime that spins": product_of_onnxruntime(threads)}
+    for name, before in cases.items():
+        missed = sum(taken > 0.75 * alone for taken in times(before, 100))
+        print(f"{threads} threads, pool own, after {name}: {missed} of 100 calls ran on one thread")
+
+
 def main(quick: bool, threads: list[int]) -> int:
     """Print the table for each number of threads."""
     for count in threads:
@@ -212,6 +255,7 @@ def main(quick: bool, threads: list[int]) -> int:
             print(f"geometric mean {cell}: {exp(mean(map(log, values))):.2f}x, least {min(values):.2f}x")
         if count > 1:
             beside_torch(count)
+            missed_by_workers(count)
     torch.set_num_threads(1)
     fr.set_num_threads(1)
     overheads()
