@@ -341,6 +341,22 @@ def test_what_learns_is_around_it() -> None:
     assert [name for name in before if (before[name] != after[name]).any()] == ["1.weight", "1.bias"]
 
 
+@pytest.mark.parametrize("cls", [fr.RNN, fr.LSTM, fr.GRU])
+def test_dropout_of_training_is_not_in_the_way(cls: Any, tmp_path: Path) -> None:
+    """What was trained with ``recurrent_dropout`` is served like any other; zoneout acts in inference, too."""
+    plain, dropped = cls(5, 9, 2, seed=1), cls(5, 9, 2, recurrent_dropout=0.3, seed=1)
+    x, small = normal(3, 7, 5), fr.quantize(dropped)
+    assert_same_bits(small(x)[0], fr.quantize(plain)(x)[0])
+    small.save(tmp_path / "small")
+    assert_same_bits(fr.load(tmp_path / "small")(x)[0], small(x)[0])
+    assert small.config() == fr.quantize(plain).config() and dropped.variant.recurrent_dropout == 0.3
+    with pytest.raises(RuntimeError, match="forward is for training"):
+        small.forward(x)
+    if cls is not fr.RNN:
+        with pytest.raises(ValueError, match=f"{cls.__name__} has zoneout; expected a cell without options"):
+            fr.quantize(cls(5, 9, recurrent_dropout=0.3, zoneout=0.1))
+
+
 @pytest.mark.parametrize(
     ("made", "options", "error", "message"),
     [

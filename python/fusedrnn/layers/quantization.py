@@ -81,6 +81,7 @@ def quantize(model: _Model, dtype: str = "int8", *, inputs: str = "int16", keep:
     result = copy.deepcopy(model)
     for original, layer in zip(model.layers(), result.layers(), strict=True):
         if isinstance(layer, Recurrent) and id(original) in chosen:
+            object.__setattr__(layer, "variant", layer.variant.in_inference)
             layer._set_quantized(inputs)
     return result
 
@@ -112,6 +113,7 @@ def _check(layer: Recurrent, name: str) -> None:
         raise ValueError(f"quantize: {where} is {layer.quantized} already; expected float32{leave}")
     if layer.dtype != np.float32:
         raise TypeError(f"quantize: {where} is {layer.dtype.name}; expected float32{leave}")
-    if not layer.variant.plain or layer.proj_size:
-        options = ", ".join([*layer.variant.config(), *(["proj_size"] if layer.proj_size else [])])
+    variant = layer.variant.in_inference
+    if not variant.plain or layer.proj_size:
+        options = ", ".join([*variant.config(), *(["proj_size"] if layer.proj_size else [])])
         raise ValueError(f"quantize: {where} has {options}; expected a cell without options{leave}")

@@ -82,6 +82,11 @@ class Variant(NamedTuple):
         return self.recurrent_dropout > 0 or any(self.zoneout)
 
     @property
+    def in_inference(self) -> Variant:
+        """The cell without what only training draws; of zoneout inference takes the mean."""
+        return self._replace(recurrent_dropout=0.0, recurrent_dropout_on="h")
+
+    @property
     def plain(self) -> bool:
         """Whether this is the cell of the books."""
         return self == Variant()
