@@ -453,3 +453,44 @@ def test_classes_of_which_none_counts(weights: Any) -> None:
     x, y, options = np.ones((6, 2)), np.zeros(6, int), {"class_weight": weights, "epochs": 1, "batch_size": 4}
     with pytest.raises(ValueError, match=r"are not all 0|no label of y counts"):
         fr.fit(fr.Linear(2, 2), x, y, loss="cross_entropy", progress=False, **options)
+
+
+def test_metrics_have_names_of_ones_own() -> None:
+    x, y = np.zeros((6, 3, 2), "float32"), np.arange(6) % 2
+    model = fr.models.SequenceToVector(fr.GRU(2, 3, seed=0), 2, seed=1)
+    options: dict[str, Any] = {"loss": "cross_entropy", "epochs": 1, "batch_size": 3, "progress": False}
+    metrics = {"share": "accuracy", "largest": lambda pred, target, mask=None: float(pred.max())}
+    history = fr.fit(model, x, y, metrics=metrics, validation_data=(x, y), **options)
+    assert {"share", "largest", "val_share", "val_largest"} <= history.keys()
+    assert fr.training.evaluate(model, x, y, loss="cross_entropy", metrics=metrics).keys() == {
+        "loss",
+        "share",
+        "largest",
+    }
+    with pytest.raises(ValueError, match=r"fit: metrics\['out'\] has 2 metrics, but the model has one output"):
+        fr.fit(model, x, y, metrics={"out": ["accuracy", "perplexity"]}, **options)
+
+
+@pytest.mark.parametrize(
+    ("argument", "given", "meant"),
+    [
+        ("metrics", ["acc"], "accuracy"),
+        ("metrics", "sparse_categorical_accuracy", "accuracy"),
+        ("metrics", "mean_absolute_error", "mae"),
+        ("loss", "sparse_categorical_crossentropy", "cross_entropy"),
+        ("loss", "CrossEntropyLoss", "cross_entropy"),
+        ("loss", "binary_crossentropy", "binary_cross_entropy"),
+        ("loss", "BCEWithLogitsLoss", "binary_cross_entropy"),
+        ("loss", "mean_squared_error", "mse"),
+        ("loss", "SmoothL1Loss", "huber"),
+        ("loss", "CTCLoss", "ctc"),
+        ("optimizer", "Adam", "adam"),
+        ("optimizer", "RMSProp", "rmsprop"),
+    ],
+)
+def test_names_of_other_libraries_are_known(argument: str, given: Any, meant: str) -> None:
+    x, y = np.zeros((6, 3, 2), "float32"), np.zeros((6, 3, 4), "float32")
+    with pytest.raises(ValueError, match=rf"expected .*one of .* \(that is '{meant}' here\)$"):
+        fr.fit(fr.GRU(2, 4), x, y, epochs=1, batch_size=3, **{argument: given})
+    with pytest.raises(ValueError, match=r"expected .*one of [a-z, _]*$"):
+        fr.fit(fr.GRU(2, 4), x, y, epochs=1, batch_size=3, **{argument: "quite another"})

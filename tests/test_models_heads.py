@@ -242,9 +242,35 @@ def batches(**y: Any) -> Iterator[Any]:
     yield TOKENS, y
 
 
+def test_a_tuple_stands_for_the_outputs_in_their_order() -> None:
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 4, "progress": False, "seed": 1}
+    weights = {name: np.linspace(0.5, 1.5, 10) for name in HEADS}
+    metrics = {"tag": ["accuracy"], "mood": ["accuracy"], "size": ["mae", "mse"]}
+    factors = {"tag": 1.0, "mood": 0.5, "size": 2.0}
+    expected = fr.fit(
+        make(), TOKENS, Y, loss=LOSS, loss_weights=factors, metrics=metrics, sample_weight=weights, **options
+    )
+    model = make()
+    found = fr.fit(
+        model,
+        TOKENS,
+        tuple(Y[name] for name in HEADS),
+        loss=[LOSS[name] for name in HEADS],
+        loss_weights=[factors[name] for name in HEADS],
+        metrics=[metrics[name] for name in HEADS],
+        sample_weight=tuple(weights.values()),
+        **options,
+    )
+    assert found.keys() == expected.keys()
+    assert all(found[name] == expected[name] for name in found if name != "seconds")
+    values = fr.training.evaluate(model, TOKENS, [Y[name] for name in HEADS], loss=tuple(LOSS.values()))
+    assert values == fr.training.evaluate(model, TOKENS, Y, loss=LOSS)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
+        ({"y": (Y["tag"], Y["mood"])}, "fit: y is a tuple of 2; expected a dict with the model's outputs .*, or one"),
         ({"y": Y["mood"]}, r"fit: y is .*; expected a dict with the model's outputs 'tag', 'mood', 'size'"),
         ({"y": {"tag": Y["tag"]}}, "fit: y has 'tag'; expected the model's outputs 'tag', 'mood', 'size'"),
         ({"loss": {"tag": "mse"}}, "fit: loss has 'tag'; expected the model's outputs"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+from collections.abc import Iterable
 from contextlib import suppress
 from reprlib import Repr
 from typing import Any, TypeAlias
@@ -29,6 +30,30 @@ _DTYPE_NAMES = {
     for letter in (dtype.char, dtype.str[1:], dtype.str)
     for name in (dtype.name, letter, f"={dtype.str[1:]}")
 } | {"single": DTYPES[0], "double": DTYPES[1], "float": DTYPES[1]}
+
+
+# What is spelled otherwise elsewhere, in small letters and without what is between them.
+_ELSEWHERE = {
+    "acc": "accuracy",
+    "meansquarederror": "mse",
+    "l2": "mse",
+    "meanabsoluteerror": "mae",
+    "l1": "mae",
+    "smoothl1": "huber",
+    "nll": "crossentropy",
+    "bce": "binarycrossentropy",
+    "bcewithlogits": "binarycrossentropy",
+}
+
+
+def one_of(given: Any, known: Iterable[str]) -> str:
+    """Return the known names for a message, and which of them Keras or torch spell as one that is not known."""
+    names = list(known)
+    plain = {name.replace("_", ""): name for name in sorted(names, key=len, reverse=True)}
+    wanted = str(given).lower().replace("_", "").removesuffix("loss")
+    wanted = _ELSEWHERE.get(wanted, wanted)
+    meant = next((name for each, name in plain.items() if wanted.endswith(each)), None)
+    return f"one of {', '.join(names)}" + (f" (that is {meant!r} here)" if meant else "")
 
 
 def parse_dtype(op: str, dtype: Any) -> np.dtype[Any]:

@@ -32,8 +32,8 @@ from .pooling import POOLINGS, pooled, pooled_features, unpooled
 class Heads(Model):
     """A sequence in, a dictionary of outputs: one head for each, of every step or of the sequence as a whole.
 
-    In ``fit`` and ``evaluate`` y is a dictionary by the names of the heads, as ``loss``, ``loss_weights``, ``metrics``,
-    ``class_weight`` and ``sample_weight`` may be.
+    In ``fit`` and ``evaluate`` y is a dictionary by the names of the heads, or a tuple in their order, as ``loss``,
+    ``loss_weights``, ``metrics``, ``class_weight`` and ``sample_weight`` may be.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ from .losses import (
     mse,
     sequence_mask,
 )
-from .metrics import RunningMetrics, accuracy, mean_absolute_error, perplexity
+from .metrics import RunningMetrics, accuracy, mean_absolute_error, mean_squared_error, perplexity
 from .monitors import Checkpoint, EarlyStopping, ReduceOnPlateau
 from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from .sources import BatchSource
@@ -59,6 +59,7 @@ __all__ = [
     "huber",
     "mae",
     "mean_absolute_error",
+    "mean_squared_error",
     "mse",
     "perplexity",
     "predict",

@@ -14,11 +14,18 @@ from ..arrays.namespace import take_host
 from .columns import Column, make_column
 
 
+def by_output(given: Any, names: Iterable[str], kinds: Any = (tuple, list)) -> Any:
+    """Return what is given for each output, in order, as a dictionary by their names; anything else as it is."""
+    keys = list(names)
+    return dict(zip(keys, given, strict=True)) if isinstance(given, kinds) and len(given) == len(keys) else given
+
+
 def check_names(op: str, what: str, given: Any, names: Iterable[str]) -> None:
     """Raise TypeError unless an argument is a dictionary, ValueError unless it has the names of the model's outputs."""
     expected = ", ".join(map(repr, names))
     if not isinstance(given, Mapping):
-        raise TypeError(f"{op}: {what} is {described(given)}; expected a dict with the model's outputs {expected}")
+        got = f"{described(given)} of {len(given)}" if isinstance(given, (tuple, list)) else described(given)
+        raise TypeError(f"{op}: {what} is {got}; expected a dict with the model's outputs {expected}, or one for each")
     if given.keys() != set(names):
         raise ValueError(f"{op}: {what} has {', '.join(map(repr, given))}; expected the model's outputs {expected}")
 

@@ -13,7 +13,7 @@ from ..arrays.checks import Array, check_plain
 from ..arrays.lengths import without_padding
 from ..arrays.namespace import from_host, namespace_of, on_gpu
 from ..layers.base import Layer
-from .agreement import check_names, checked_weights, given_lengths, half_padded, in_step
+from .agreement import by_output, check_names, checked_weights, given_lengths, half_padded, in_step
 from .columns import Column, make_column
 from .losses import IGNORE_INDEX, sequence_mask
 
@@ -204,7 +204,9 @@ def make_samples(
     columns = [make_column(op, name, values) for name, values in zip(names, x if several else [x], strict=True)]
     if not isinstance(step_rank, Mapping):
         return _with_target(op, names, columns, several, "y", y, lengths, sample_weight, step_rank)
+    y = by_output(y, step_rank)
     check_names(op, "y", y, step_rank)
+    sample_weight = by_output(sample_weight, step_rank, (tuple,))
     by_name = sample_weight if isinstance(sample_weight, Mapping) else dict.fromkeys(step_rank, sample_weight)
     if unknown := by_name.keys() - step_rank.keys():
         raise ValueError(f"{op}: sample_weight has {min(unknown)!r}; expected some of {', '.join(step_rank)}")

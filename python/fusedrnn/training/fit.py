@@ -101,9 +101,9 @@ def fit(
         makes the padding of ragged sequences small; see ``bucketed_order``.
     steps_per_epoch : int, optional
         Batches that an epoch takes from a source. None: until it ends.
-    metrics : str, callable or iterable of those
-        "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
-        recorded under its ``__name__``.
+    metrics : str, callable, iterable or dict of those
+        "accuracy", "mae", "mse", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid
+        elements, recorded under its ``__name__`` or its key.
     class_weight : array_like (C,), dict or "balanced", optional
         Weights of the classes in the loss "cross_entropy", in validation too: an array, or a dictionary in which a
         class that is not named has weight 1. "balanced" makes all classes of y count equally, padding left out; see
@@ -134,8 +134,8 @@ def fit(
         whole.
     loss_weights : dict of str to float, optional
         Of a model with several outputs (``models.Heads``), the factor of each loss in their sum; 1 by default. There y
-        is a dictionary by the outputs' names, as loss, metrics, class_weight and sample_weight may be, and "name_loss"
-        and metrics like "name_accuracy" are recorded for each.
+        is a dictionary by the outputs' names or a tuple in their order, as loss, metrics, class_weight and
+        sample_weight may be, and "name_loss" and metrics like "name_accuracy" are recorded for each.
 
     Returns
     -------

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..arrays.checks import Array, number
-from .agreement import check_names
+from .agreement import by_output, check_names
 from .arguments import several
 from .criterion import Criterion, Mean, Verdict, rank_of_steps
 from .data import Batch, Samples, StepRank
@@ -70,6 +70,8 @@ class JointCriterion:
     def measures(self, metrics: Metrics) -> Measures:
         """Return the metrics of the outputs: for each by name, or the same for all."""
         given: Any = metrics
+        if isinstance(given, (tuple, list)) and all(isinstance(each, (tuple, list)) for each in given):
+            given = by_output(given, self.parts)
         by_name = _some(self.op, "metrics", given, self.parts) if isinstance(given, Mapping) else None
         chosen = {
             name: several("metrics", given if by_name is None else by_name.get(name, ()), self.op)
@@ -173,6 +175,7 @@ AnyCriterion: TypeAlias = Criterion | JointCriterion
 
 def losses_of(op: str, names: tuple[str, ...], loss: Any) -> dict[str, str | Loss]:
     """Return the loss of each output: one serves all."""
+    loss = by_output(loss, names)
     if not isinstance(loss, Mapping):
         return dict.fromkeys(names, loss)
     check_names(op, "loss", loss, names)
@@ -203,7 +206,7 @@ def make_criterion(
 def listed_metrics(metrics: Metrics, op: str) -> Any:
     """Return metrics that may be read many times: a tuple, or a dictionary of tuples by output."""
     if isinstance(metrics, Mapping):
-        return {name: several("metrics", each, op) for name, each in metrics.items()}
+        return {name: each if callable(each) else several("metrics", each, op) for name, each in metrics.items()}
     return several("metrics", metrics, op)
 
 
@@ -211,13 +214,25 @@ def measures_of(criterion: AnyCriterion, metrics: Metrics) -> Measures:
     """Return the metrics of a run."""
     if isinstance(criterion, JointCriterion):
         return criterion.measures(metrics)
-    chosen = several("metrics", metrics, criterion.op)
-    criterion.check_metrics(chosen)
-    return Measures({"": RunningMetrics(chosen, op=criterion.op)})
+    if not isinstance(metrics, Mapping):
+        chosen = several("metrics", metrics, criterion.op)
+        criterion.check_metrics(chosen)
+        return Measures({"": RunningMetrics(chosen, op=criterion.op)})
+    named = {name: (each,) if callable(each) or isinstance(each, str) else each for name, each in metrics.items()}
+    for name, each in named.items():
+        if len(each) != 1:
+            raise ValueError(
+                f"{criterion.op}: metrics[{name!r}] has {len(each)} metrics, but the model has one output; expected a "
+                "dict from names to metrics, or a list"
+            )
+    only = {str(name): each[0] for name, each in named.items()}
+    criterion.check_metrics(tuple(only.values()))
+    return Measures({"": RunningMetrics(only, op=criterion.op)})
 
 
-def _some(op: str, what: str, given: Any, names: Iterable[str]) -> dict[str, Any]:
+def _some(op: str, what: str, given: Any, names: Collection[str]) -> dict[str, Any]:
     """Return an argument for some of the outputs, checked."""
+    given = by_output(given, names)
     if not isinstance(given, Mapping) or given.keys() - set(names):
         raise ValueError(f"{op}: {what} is {given!r}; expected a dict with some of the outputs {', '.join(names)}")
     return dict(given)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..arrays.checks import Array, as_real, check_takes, number
+from ..arrays.checks import Array, as_real, check_takes, number, one_of
 from ..arrays.namespace import namespace_of
-from .losses import IGNORE_INDEX, class_numbers, common_namespace, cross_entropy, element_weights, mae, valid_elements
+from .losses import (
+    IGNORE_INDEX,
+    class_numbers,
+    common_namespace,
+    cross_entropy,
+    element_weights,
+    mae,
+    mse,
+    valid_elements,
+)
 
 Metric: TypeAlias = Callable[..., float]
 
@@ -47,6 +56,11 @@ def mean_absolute_error(pred: Any, target: Any, mask: Any = None, *, sample_weig
     return mae(pred, target, mask, sample_weight=sample_weight)[0]
 
 
+def mean_squared_error(pred: Any, target: Any, mask: Any = None, *, sample_weight: Any = None) -> float:
+    """Return the mean of (pred - target)^2 over the valid elements."""
+    return mse(pred, target, mask, sample_weight=sample_weight)[0]
+
+
 def perplexity(
     pred: Any, target: Any, mask: Any = None, *, ignore_index: int = IGNORE_INDEX, sample_weight: Any = None
 ) -> float:
@@ -54,7 +68,12 @@ def perplexity(
     return _exp(cross_entropy(pred, target, mask, ignore_index=ignore_index, sample_weight=sample_weight)[0])
 
 
-METRICS: dict[str, Metric] = {"accuracy": accuracy, "mae": mean_absolute_error, "perplexity": perplexity}
+METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "mae": mean_absolute_error,
+    "mse": mean_squared_error,
+    "perplexity": perplexity,
+}
 RISING = {"accuracy"}  # better when higher
 
 
@@ -63,9 +82,10 @@ class RunningMetrics:
 
     Parameters
     ----------
-    metrics : iterable of str or callable
-        "accuracy", "mae", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid elements,
-        recorded under its ``__name__``. One that takes ``sample_weight``, as the built-in ones do, gets it.
+    metrics : iterable of str or callable, or dict of those
+        "accuracy", "mae", "mse", "perplexity", or ``metric(pred, target, mask=None) -> float``, a mean over valid
+        elements, recorded under its ``__name__`` or its key. One that takes ``sample_weight``, as the built-in ones
+        do, gets it.
     op : str
         Who asks, for messages.
 
@@ -75,13 +95,14 @@ class RunningMetrics:
         If a name is unknown or given twice.
     """
 
-    def __init__(self, metrics: Iterable[str | Metric] = (), *, op: str = "RunningMetrics") -> None:
+    def __init__(
+        self, metrics: Iterable[str | Metric] | Mapping[str, str | Metric] = (), *, op: str = "RunningMetrics"
+    ) -> None:
         self._metrics: dict[str, Metric] = {}
-        for metric in metrics:
-            name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+        named = metrics.items() if isinstance(metrics, Mapping) else ((_name_of(metric), metric) for metric in metrics)
+        for name, metric in named:
             if isinstance(metric, str) and metric not in METRICS:
-                known = ", ".join(METRICS)
-                raise ValueError(f"{op}: metric is {metric!r}; expected a callable or one of {known}")
+                raise ValueError(f"{op}: metric is {metric!r}; expected a callable or {one_of(metric, METRICS)}")
             if name in self._metrics:
                 raise ValueError(f"{op}: metric {name!r} is given twice; expected distinct names")
             if not isinstance(metric, str):
@@ -137,6 +158,10 @@ def _mean(op: str, xp: Any, right: Array, valid: Any, sample_weight: Any) -> flo
     weights = element_weights(op, sample_weight, right.shape, None, xp)[shown]
     total = float(weights.sum(dtype=np.float64))
     return float((weights * right[shown]).sum(dtype=np.float64)) / total if total else 0.0
+
+
+def _name_of(metric: str | Metric) -> str:
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
 
 
 def _takes_weights(metric: Metric) -> bool:

@@ -11,6 +11,7 @@ ValueError for wrong shapes, TypeError for wrong dtypes, and RuntimeError if ``t
 
 from __future__ import annotations
 
+from ...arrays.checks import one_of
 from .classes import balanced, class_weights, cross_entropy
 from .connectionist import ctc, ctc_labels, steps_needed
 from .elements import (
@@ -67,5 +68,5 @@ def get_loss(loss: str | Loss, op: str) -> Loss:
     if callable(loss):
         return loss
     if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"{op}: loss is {loss!r}; expected a callable or one of {', '.join(LOSSES)}")
+        raise ValueError(f"{op}: loss is {loss!r}; expected a callable or {one_of(loss, LOSSES)}")
     return LOSSES[loss]

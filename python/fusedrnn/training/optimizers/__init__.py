@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ...arrays.checks import check_takes, described
+from ...arrays.checks import check_takes, described, one_of
 from ...layers.base import Layer
 from .base import Optimizer
 from .rules import SGD, Adam, AdamW, RMSprop
@@ -29,7 +29,7 @@ def get_optimizer(optimizer: str | Optimizer | MakeOptimizer, layer: Layer, op: 
     """
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
-            raise ValueError(f"{op}: optimizer is {optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
+            raise ValueError(f"{op}: optimizer is {optimizer!r}; expected {one_of(optimizer, OPTIMIZERS)}")
         return OPTIMIZERS[optimizer](layer)
     if not isinstance(optimizer, Optimizer) and not callable(optimizer):
         raise TypeError(
