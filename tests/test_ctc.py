@@ -203,3 +203,23 @@ def test_what_probabilities_lose_is_found_by_their_logarithms(spread: float) -> 
         known.append(connectionist._aligned(connectionist._Plain, shares, *given)[2])
     possible = np.isfinite(truth)
     assert known[-1][possible].all() if spread <= 4 else not np.concatenate(known).all()
+
+
+@pytest.mark.parametrize("zero_infinity", [False, True])
+@pytest.mark.filterwarnings("error")
+def test_logits_that_are_not_finite_are_not_taken_for_impossible(zero_infinity: bool) -> None:
+    """With zero_infinity a sample of NaN would otherwise not count, and nobody would know."""
+    pred = np.random.default_rng(5).standard_normal((3, 40, 4))
+    target = np.array([[1, 2], [3, 1], [2, 2]])
+    clean, gradient = ctc(pred, target, np.arange(40) < np.array([[40], [20], [40]]))
+    pred[1, 30] = np.nan  # past its end
+    mask = np.arange(40) < np.array([[40], [20], [40]])
+    value, found = ctc(pred, target, mask, zero_infinity=zero_infinity)
+    assert value == clean
+    assert np.array_equal(found, gradient)
+    pred[1, 7, 2] = np.nan
+    value, found = ctc(pred, target, mask, zero_infinity=zero_infinity)
+    assert np.isnan(value)
+    assert np.array_equal(found[[0, 2]], gradient[[0, 2]])
+    assert np.isnan(found[1, :20]).all()
+    assert not found[1, 20:].any()

@@ -375,3 +375,19 @@ def test_functions_are_judged_before_training() -> None:
             fr.fit(layer, np.ones((2, 2)), np.ones((2, 1)), loss="mse", epochs=1, batch_size=2, **given)
     assert np.array_equal(layer.params["weight"], before)
     assert training.LearningRate(min).schedule is min  # has no signature to judge by
+
+
+def test_a_log_without_a_folder_is_refused_before_training(tmp_path: Any) -> None:
+    model = fr.GRU(2, 3, seed=0)
+    before = model.state_dict()
+    with pytest.raises(FileNotFoundError, match=r"CSVLogger: path is .*, but there is no folder"):
+        fr.fit(
+            model,
+            np.zeros((4, 3, 2)),
+            np.zeros((4, 3, 3)),
+            epochs=1,
+            batch_size=2,
+            callbacks=fr.training.CSVLogger(tmp_path / "none" / "log.csv"),
+            progress=False,
+        )
+    assert all(np.array_equal(model.params[name], array) for name, array in before.items())

@@ -494,3 +494,11 @@ def test_names_of_other_libraries_are_known(argument: str, given: Any, meant: st
         fr.fit(fr.GRU(2, 4), x, y, epochs=1, batch_size=3, **{argument: given})
     with pytest.raises(ValueError, match=r"expected .*one of [a-z, _]*$"):
         fr.fit(fr.GRU(2, 4), x, y, epochs=1, batch_size=3, **{argument: "quite another"})
+
+
+def test_booleans_may_weigh_samples() -> None:
+    rng = np.random.default_rng(0)
+    x, y, chosen = rng.standard_normal((6, 3, 2)), rng.standard_normal((6, 3, 4)), np.arange(6) % 3 > 0
+    model = fr.GRU(2, 4, dtype="float64", seed=0)
+    expected = evaluate(model, x[chosen], y[chosen])["loss"]
+    assert abs(evaluate(model, x, y, sample_weight=chosen)["loss"] - expected) <= 1e-15

@@ -306,3 +306,12 @@ def test_greedy_with_residual_decoders_and_beams_of_lstm_states() -> None:
         value = np.take_along_axis(logits, row[..., np.newaxis], axis=2).sum()
         assert abs(found.log_probs[index] - value) <= 1e-10
     assert np.all(found.log_probs >= model.generate(vectors, 6).log_probs - 1e-12)
+
+
+@pytest.mark.parametrize("answer", [{3, 4}, frozenset({3, 4}), (3, 4), range(3, 5), {3: "a", 4: "b"}.keys(), [3, 4]])
+def test_a_constraint_may_return_any_collection(answer: Any) -> None:
+    model = models.SequenceToSequence(fr.GRU(4, 5, seed=0), 7, embedding=fr.Embedding(7, 4, seed=1), seed=2)
+    tokens = model.generate([[1, 2]], 6, constraint=lambda sample, tokens: answer).tokens
+    assert set(tokens.ravel().tolist()) <= {3, 4}
+    with pytest.raises(TypeError, match="constraint returned an int; expected tokens, a mask"):
+        model.generate([[1, 2]], 6, constraint=lambda sample, tokens: 3)

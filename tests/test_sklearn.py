@@ -184,3 +184,9 @@ def test_wrong_windows(regressor: RecurrentRegressor) -> None:
         RecurrentRegressor().fit(np.ones((5, 4, 3, 2)), np.ones(5))
     with pytest.raises(ValueError, match="at least 2 classes"):
         RecurrentClassifier().fit(WINDOWS, np.zeros(148, int))
+
+
+def test_a_label_that_comes_late_names_the_remedy() -> None:
+    model = RecurrentClassifier(epochs=1, **SMALL).partial_fit(np.zeros((4, 3, 1)), list("abab"))
+    with pytest.raises(ValueError, match=r"RecurrentClassifier: y has the label 'c'; .* first call of partial_fit"):
+        model.partial_fit(np.zeros((2, 3, 1)), list("cc"))

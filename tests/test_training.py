@@ -448,3 +448,8 @@ def test_metrics() -> None:
     assert perplexity(np.zeros((2, 5)), [0, 4]) == pytest.approx(5, rel=1e-14)
     assert perplexity(np.array([[0.0, 1e5]]), [0]) == math.inf
     assert mean_absolute_error([1.0, 2.0], [0.0, 4.0]) == 1.5
+
+
+def test_warmup_needs_a_schedule() -> None:
+    with pytest.raises(TypeError, match=r"warmup: schedule is .*; expected the schedule that follows"):
+        fr.training.schedules.warmup(0.1, 3)  # type: ignore[arg-type]

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from .. import _core
 from . import devices
 
+_NAMES = {np.dtype(name): name for name in ("float32", "float64")}
+
 
 def namespace(device: str) -> Any:
     """Return the array namespace of a device, "cpu" or "cuda"."""
@@ -120,7 +122,8 @@ def empty(xp: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     On the cpu it has memory that an earlier one has left (csrc/core/memory.h): in that of the system each page costs
     more, when it is first written to, than a pass over it.
     """
-    return _core.empty(shape, dtype.name) if xp is np else xp.empty(shape, dtype=dtype)
+    # NumPy puts a dtype's name together at each look.
+    return _core.empty(shape, _NAMES.get(dtype) or dtype.name) if xp is np else xp.empty(shape, dtype=dtype)
 
 
 def distinct(xp: Any, numbers: Any) -> Any:

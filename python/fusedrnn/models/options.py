@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -145,7 +145,7 @@ class Rules:
         answer = constraint(sample, sentence.copy())
         if answer is None:
             return np.ones(count, bool)
-        tokens = np.asarray(answer if hasattr(answer, "__len__") else list(answer))
+        tokens = np.asarray(list(answer) if isinstance(answer, (Set, Iterator)) else answer)
         if tokens.dtype == bool and tokens.shape == (count,):
             return tokens
         if tokens.size == 0:

@@ -12,6 +12,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 
+def check_folder(op: str, name: str, path: str, inside: str | None = None) -> None:
+    """Raise FileNotFoundError, before long work, unless there is the folder of a file, or of another ``inside``."""
+    folder = os.path.dirname(os.path.abspath(path if inside is None else inside))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{op}: {name} is {path!r}, but there is no folder {folder!r}")
+
+
 def write(path: str, parts: Iterable[Any]) -> None:
     """Write ``parts`` (bytes, or arrays that share their memory as such) one after another to ``path``.
 

@@ -150,7 +150,13 @@ validation_fraction, validation, patience, standardize, warm_start, random_state
             if len(labels) < 2:
                 (only,) = np.asarray(labels.classes).tolist()
                 raise ValueError(f"{type(self).__name__}: y has 1 class, {only!r}; expected at least 2 classes")
-        codes = [labels.transform(column) for labels, column in zip(self._labels, columns, strict=True)]
+        try:
+            codes = [labels.transform(column) for labels, column in zip(self._labels, columns, strict=True)]
+        except ValueError as error:
+            message = str(error).removeprefix("Labels: data")
+            raise ValueError(
+                f"{type(self).__name__}: y{message}; the first call of partial_fit takes all that will come as classes"
+            ) from None
         return np.stack(codes, axis=1) if self._several else codes[0]
 
     def _columns(self, target: Array) -> list[Array]:

@@ -80,7 +80,7 @@ def given_lengths(
 
 def checked_weights(op: str, sample_weight: Any, target: Column) -> Column:
     """Return the weights of samples or of their time steps, checked."""
-    column = make_column(op, "sample_weight", take_host(sample_weight))
+    column = make_column(op, "sample_weight", take_host(sample_weight), labels=True)
     expected = [f"(samples,) = ({len(target)},)"]
     fits = not column.ragged and column.shape == (len(target),)
     if target.ragged:

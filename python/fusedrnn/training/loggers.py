@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import IO, Any
 
+from ..serialization.atomic import check_folder
 from .callbacks import Callback, Training
 
 
@@ -35,6 +36,7 @@ class CSVLogger(Callback):
     def on_train_begin(self, training: Training) -> None:
         """Open the file."""
         self._names = []
+        check_folder("CSVLogger", "path", os.fsdecode(self.path))
         self._file = open(self.path, "a+", newline="", encoding="utf-8")  # noqa: SIM115
 
     def on_epoch_end(self, training: Training) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..arrays.checks import Array, number, positive_int
+from ..serialization.atomic import check_folder
 from .callbacks import Callback, Training
 from .losses import LOSSES
 from .metrics import METRICS, RISING
@@ -214,11 +215,10 @@ class Checkpoint(Monitor):
         """Look for the folder."""
         super().on_train_begin(training)
         path = os.fsdecode(self.path)
-        folder = os.path.dirname(os.path.abspath(path))
-        while self._fields(folder):
+        folder = os.path.abspath(path)
+        while self._fields(os.path.dirname(folder)):
             folder = os.path.dirname(folder)
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"Checkpoint: path is {path!r}, but there is no folder {folder!r}")
+        check_folder("Checkpoint", "path", path, folder)
         if not self._fields(path) and os.path.isdir(path):
             raise IsADirectoryError(f"Checkpoint: path is {path!r}, a folder; expected a file in it")
 

@@ -45,9 +45,7 @@ class Record:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fsdecode(path)
-        folder = os.path.dirname(os.path.abspath(self.path))
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"fit: resume is {self.path!r}, but there is no folder {folder!r}")
+        atomic.check_folder("fit", "resume", self.path)
         if os.path.isdir(self.path):
             raise IsADirectoryError(f"fit: resume is {self.path!r}, a folder; expected a file in it")
         self.state: dict[str, Any] | None = _read(self.path) if os.path.exists(self.path) else None

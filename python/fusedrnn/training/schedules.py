@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+from ..arrays.checks import described
+
 Schedule: TypeAlias = Callable[[int], float]
 
 
@@ -95,9 +97,13 @@ def warmup(schedule: Schedule, steps: int) -> Schedule:
 
     Raises
     ------
-    ValueError
-        If ``steps`` is not positive.
+    ValueError, TypeError
+        If ``steps`` is not positive, or ``schedule`` no function.
     """
+    if not callable(schedule):
+        raise TypeError(
+            f"warmup: schedule is {described(schedule)}; expected the schedule that follows, such as constant(0.1)"
+        )
     _check("warmup", "steps", steps)
     return lambda step: schedule(0) * (step + 1) / (steps + 1) if step < steps else schedule(step - steps)
 

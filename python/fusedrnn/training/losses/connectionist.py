@@ -71,12 +71,18 @@ def ctc(
     np.copyto(shares, logits)
     shares -= shares.max(axis=-1, keepdims=True, initial=_NOTHING)
     np.exp(shares, out=shares)
-    shares /= shares.sum(axis=-1, keepdims=True)
+    sums = shares.sum(axis=-1, keepdims=True)
+    shares /= sums
+    inside = np.arange(steps) < lengths[:, None]
+    unknown = (np.isnan(sums[..., 0]) & inside).any(axis=1)  # not to be taken for impossible, which may not count
+    if unknown.any():
+        shares[unknown] = 1.0 / classes
     losses, expected = _alignments(shares, logits, labels, counts, lengths, blank)
 
-    possible = np.isfinite(losses)
+    losses[unknown] = shares[unknown] = np.nan
+    possible = ~np.isinf(losses)
     factor = weight / np.maximum(counts, 1) / (divided_by or 1.0)
-    valid = (np.arange(steps) < lengths[:, None]) & possible[:, None]
+    valid = inside & possible[:, None]
     shares -= expected
     shares *= factor[:, None, None]
     shares[~valid] = 0.0
