@@ -1,5 +1,6 @@
 // What the products and the time loops need to know of a cell. Cells that differ in their formulas alone share them.
 #pragma once
+#include "cpu/kernels/vec.h"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 
