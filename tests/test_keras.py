@@ -393,6 +393,61 @@ def test_recurrent_dropout_is_carried_over(tmp_path: Path) -> None:
     assert np.any(ours.forward(x)[0] != ours(x))
 
 
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "SimpleRNN"])
+@pytest.mark.parametrize("both", [False, True])
+def test_models_of_keras_1(cell: str, both: bool, tmp_path: Path) -> None:
+    """There each gate had arrays of its own, hard_sigmoid was the default, and arguments had other names."""
+    gates = {"LSTM": "icfo", "GRU": "zrh", "SimpleRNN": "h"}[cell]
+    order = {"LSTM": "ifco", "GRU": "rzh", "SimpleRNN": "h"}[cell]
+    rng = np.random.default_rng(3)
+    sides = [
+        {gate: [rng.normal(0, 0.4, shape).astype("f") for shape in ((3, 5), (5, 5), (5,))] for gate in gates}
+        for _ in range(1 + both)
+    ]
+    dense = [rng.normal(0, 0.4, shape).astype("f") for shape in ((5 * (1 + both), 2), (2,))]
+    inner = {} if cell == "SimpleRNN" else {"inner_activation": "hard_sigmoid"}
+    recurrent: dict[str, Any] = {"name": "rnn_1", "output_dim": 5, "activation": "tanh", **inner, "dropout_U": 0.2}
+    recurrent |= {"return_sequences": True, "go_backwards": False, "stateful": False, "consume_less": "cpu"}
+    spec: dict[str, Any] = {"class_name": cell, "config": recurrent}
+    if both:
+        config = {"name": "both_1", "merge_mode": "concat", "layer": spec}
+        spec = {"class_name": "Bidirectional", "config": config}
+    rest = [
+        {"class_name": "Dropout", "config": {"name": "dropout_1", "p": 0.5}},
+        {"class_name": "Dense", "config": {"name": "dense_1", "output_dim": 2, "activation": "linear", "bias": True}},
+    ]
+    arrays = {
+        "both_1" if both else "rnn_1": [array for side in sides for gate in gates for array in side[gate]],
+        "dropout_1": [],
+        "dense_1": dense,
+    }
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["keras_version"] = b"1.2.2"
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": [spec, *rest]}).encode()
+        root = file.create_group("model_weights")
+        root.attrs["layer_names"] = [name.encode() for name in arrays]
+        for name, values in arrays.items():
+            group = root.create_group(name)
+            group.attrs["weight_names"] = [f"{name}_{index}".encode() for index in range(len(values))]
+            for index, value in enumerate(values):
+                group.create_dataset(f"{name}_{index}", data=value)
+    ours = fr.keras.load(tmp_path / "m.h5")
+    hard = ("hard_sigmoid", 0.2, 0.5)
+    made: Any = {
+        "LSTM": lambda: fr.LSTM(3, 5, bidirectional=both, activations=[hard, "tanh", "tanh"]),
+        "GRU": lambda: fr.GRU(3, 5, bidirectional=both, activations=[hard, "tanh"], reset_after=False),
+        "SimpleRNN": lambda: fr.RNN(3, 5, bidirectional=both),
+    }[cell]()
+    for side, suffix in zip(sides, ("_l0", "_l0_reverse"), strict=False):
+        for index, name in enumerate(("weight_ih", "weight_hh", "bias_ih")):
+            made.params[name + suffix][...] = np.concatenate([side[gate][index].T for gate in order])
+        made.params[f"bias_hh{suffix}"][...] = 0
+    x = rng.normal(size=(2, 6, 3)).astype("f")
+    assert_close(ours(x), made(x)[0] @ dense[0] + dense[1])
+    rates = [each.variant.recurrent_dropout for each in ours.layers() if isinstance(each, fr.layers.Recurrent)]
+    assert rates == [0.2]
+
+
 @pytest.mark.parametrize(
     "name", ["lstm", "stack", "tagger", "two of a kind", "functional", "sum", "no bias", "simple", "reset before"]
 )

@@ -23,6 +23,8 @@ CLASSES: dict[str, type[Recurrent]] = {
     "CuDNNGRU": GRU,
 }
 GATES: dict[type[Recurrent], list[int]] = {RNN: [0], LSTM: [0, 1, 2, 3], GRU: [1, 0, 2]}  # zrh -> rzn
+# Keras 1 kept kernel, recurrent kernel and bias of each gate, of an LSTM in the order i c f o; here as in Keras 2.
+_ONE_BY_ONE: dict[type[Recurrent], list[int]] = {LSTM: [0, 2, 1, 3], GRU: [0, 1, 2]}
 _POSITIONS: dict[type[Recurrent], tuple[str, ...]] = {
     RNN: ("activation",),
     LSTM: ("recurrent_activation", "activation", "activation"),
@@ -37,11 +39,20 @@ def part_of(entry: Entry, path: str) -> Part:
     """Return where the weights of a cell are, and how many there are."""
     if entry.cls.startswith("CuDNN"):
         return Part("", 3)
+    if _is_of_keras_1(entry):
+        return Part(path, 3 * len(_ONE_BY_ONE[CLASSES[entry.cls]]))
     return Part(path, 3 if entry.config.get("use_bias", True) else 2)
+
+
+def _is_of_keras_1(entry: Entry) -> bool:
+    return "inner_activation" in entry.config
 
 
 def cell_spec(entry: Entry, arrays: list[Array], direction: str) -> CellSpec:
     """Return what a recurrent layer or cell of one direction is."""
+    if _is_of_keras_1(entry):
+        order = _ONE_BY_ONE[CLASSES[entry.cls]]
+        arrays = [np.concatenate([arrays[3 * gate + which] for gate in order], axis=-1) for which in range(3)]
     return CellSpec(entry.where, CLASSES[entry.cls], direction, (_weights(entry, arrays),), _options(entry))
 
 
@@ -56,7 +67,7 @@ def _options(entry: Entry) -> dict[str, Option]:
         options["nonlinearity"] = Option("relu", "activation is relu")
     elif chosen != tuple(_USUAL[position] for position in _POSITIONS[cls]):
         options["activations"] = Option(chosen, f"activations are {', '.join(map(str, chosen))}")
-    rate = float(config.get("recurrent_dropout") or 0)
+    rate = float(config.get("recurrent_dropout") or config.get("dropout_U") or 0)
     if rate > 0:
         options["recurrent_dropout"] = Option(rate, f"recurrent_dropout is {rate:g}")
     return options
@@ -65,6 +76,8 @@ def _options(entry: Entry) -> dict[str, Option]:
 def _activation(entry: Entry, position: str) -> Any:
     default = _USUAL[position]
     name = entry.config.get(position, default)
+    if position == "recurrent_activation" and _is_of_keras_1(entry):
+        name = entry.config["inner_activation"]
     if isinstance(name, dict):  # as an object of its own
         name = name.get("config", {}).get("name", name.get("class_name"))
     if name in _PLAIN:

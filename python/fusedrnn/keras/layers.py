@@ -130,7 +130,7 @@ def _numbered(cells: Sequence[Entry]) -> list[str]:
 
 
 def _dense(entry: Entry, store: Store, path: str = "") -> list[Piece]:
-    bias = entry.config.get("use_bias", True)
+    bias = entry.config.get("use_bias", entry.config.get("bias", True))  # the second is Keras 1's
     ((kernel, *biases),) = store.take(entry, [Part(path, 1 + bool(bias))])
     if kernel.ndim != 2:
         raise ValueError(f"{entry.where}: the kernel has shape {kernel.shape}; expected (inputs, units)")
@@ -184,8 +184,10 @@ _MAKERS: dict[str, Callable[[Entry, Store], list[Piece]]] = {
     "Dense": lambda entry, store: _dense(entry, store),
     "TimeDistributed": _distributed,
     "Activation": lambda entry, store: _function(entry, entry.config.get("activation")),
-    "Dropout": lambda entry, store: [Dropout(float(entry.config["rate"]))],
-    "GaussianNoise": lambda entry, store: [GaussianNoise(float(entry.config["stddev"]))],
+    "Dropout": lambda entry, store: [Dropout(float(entry.config.get("rate", entry.config.get("p", 0))))],
+    "GaussianNoise": lambda entry, store: [
+        GaussianNoise(float(entry.config.get("stddev", entry.config.get("sigma", 0))))
+    ],
     "GlobalAveragePooling1D": lambda entry, store: [Pool.MEAN],
     "GlobalMaxPooling1D": lambda entry, store: [Pool.MAX],
 }
