@@ -205,6 +205,18 @@ def test_what_is_not_finite_stays_in_its_sample(cell: str, bad: float) -> None:
 
 
 @every_isa
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 9, 17])
+def test_long_double_still_computes(columns: int) -> None:
+    """Instructions of MMX would leave the registers of long double in use, whose next results are then NaN."""
+    layer = fr.quantize(layer_of("lstm", columns, 3))
+    for _ in range(3):
+        layer(normal(1, 2, columns))
+    values = [np.longdouble(n) for n in range(1, 9)]
+    product = values[0] * (values[1] * (values[2] * (values[3] * (values[4] * (values[5] * (values[6] * values[7]))))))
+    assert product == 40320
+
+
+@every_isa
 def test_zeros_and_tiny_rows(cell: str) -> None:
     layer = layer_of(cell, 5, 20)
     for scale in (0, 1e-38, 1e-31):

@@ -50,16 +50,27 @@ FUSEDRNN_INLINE int32_t largest_magnitude(const float* x, int64_t n) {
 #endif
 }
 
-// The lowest byte of every lane. (GCC makes 50 instructions of one conversion from 32 bits to 8.)
-FUSEDRNN_INLINE void store_lowest_bytes(Vec<Quad>::Type q, uint8_t* p) {
+// The lowest byte of every lane. Of a conversion from 32 bits to 8 GCC makes 50 instructions.
+FUSEDRNN_INLINE void store_lowest_bytes(Vec<Quad> q, uint8_t* p) {
 #if defined(__AVX512F__)
-  const __m128i bytes = _mm512_cvtepi32_epi8((__m512i)q);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)q.v));
+#elif defined(__x86_64__)
+  const auto first_four = [](__m128i lanes) FUSEDRNN_BODY {
+    return _mm_shuffle_epi8(lanes, _mm_setr_epi8(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12));
+  };
+#if defined(__AVX2__)
+  const __m128i low = first_four(_mm256_castsi256_si128((__m256i)q.v));
+  const __m128i high = first_four(_mm256_extracti128_si256((__m256i)q.v, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi32(low, high));
 #else
-  typedef uint16_t Halves __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES / 2)));
-  typedef uint8_t Bytes __attribute__((vector_size(FUSEDRNN_VECTOR_BYTES / 4)));
-  const Bytes bytes = __builtin_convertvector(__builtin_convertvector(q, Halves), Bytes);
-#endif
+  const int bytes = _mm_cvtsi128_si32(first_four((__m128i)q.v));
   __builtin_memcpy(p, &bytes, sizeof(bytes));
+#endif
+#else
+  const uint16x4_t halves = vmovn_u32((uint32x4_t)q.v);
+  const uint32x2_t bytes = vreinterpret_u32_u8(vmovn_u16(vcombine_u16(halves, halves)));
+  vst1_lane_u32(reinterpret_cast<uint32_t*>(p), bytes, 0);
+#endif
 }
 
 // A row with an infinity or a NaN gets a scale of NaN.
@@ -76,7 +87,7 @@ void quantize_row(const float* x, int64_t n, int planes, uint8_t* to, int64_t di
   if (planes > 1) scales[1] = scales[0], scales[0] = 256.0f * scales[1];
   const V nearest_integer(12582912.0f);  // 1.5 * 2^23: adding it leaves q in the low bits
   const auto store = [](V::Bits q, uint8_t* p)
-                         FUSEDRNN_BODY { store_lowest_bytes((Vec<Quad>::Type)(q + row_offset), p); };
+                         FUSEDRNN_BODY { store_lowest_bytes({(Vec<Quad>::Type)(q + row_offset)}, p); };
   const auto round = [&](V values, int64_t i) FUSEDRNN_BODY {
     const V::Bits q = (V::Bits)(values * inverse + nearest_integer).v;
     store(planes == 1 ? q : (q + 128) >> 8, to + i);
