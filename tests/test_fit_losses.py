@@ -502,3 +502,12 @@ def test_booleans_may_weigh_samples() -> None:
     model = fr.GRU(2, 4, dtype="float64", seed=0)
     expected = evaluate(model, x[chosen], y[chosen])["loss"]
     assert abs(evaluate(model, x, y, sample_weight=chosen)["loss"] - expected) <= 1e-15
+
+
+def test_lists_of_lists_and_dictionaries_are_named() -> None:
+    x, y = np.zeros((6, 3, 2)), np.zeros((6, 3, 4))
+    options: dict[str, Any] = {"epochs": 1, "batch_size": 3, "progress": False}
+    with pytest.raises(TypeError, match="fit: a metric is a list; expected a name or a function"):
+        fr.fit(fr.GRU(2, 4), x, y, metrics=[["mae"]], **options)
+    with pytest.raises(TypeError, match="fit: x is a dict; expected an array, or a tuple of the model's inputs"):
+        fr.fit(fr.GRU(2, 4), {"x": x}, y, **options)

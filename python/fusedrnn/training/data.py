@@ -197,6 +197,8 @@ def make_samples(
         If a dtype is not real.
     """
     check_plain(op, "x", x)  # a PackedSequence is a tuple
+    if isinstance(x, Mapping):
+        raise TypeError(f"{op}: x is a {type(x).__name__}; expected an array, or a tuple of the model's inputs")
     several = isinstance(x, tuple)
     names = [f"x[{index}]" for index in range(len(x))] if several else ["x"]
     if not names:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..arrays.checks import Array, as_real, check_takes, number, one_of
+from ..arrays.checks import Array, as_real, check_takes, described, number, one_of
 from ..arrays.namespace import namespace_of
 from .losses import (
     IGNORE_INDEX,
@@ -103,6 +103,8 @@ class RunningMetrics:
         for name, metric in named:
             if isinstance(metric, str) and metric not in METRICS:
                 raise ValueError(f"{op}: metric is {metric!r}; expected a callable or {one_of(metric, METRICS)}")
+            if not isinstance(metric, str) and not callable(metric):
+                raise TypeError(f"{op}: a metric is {described(metric)}; expected a name or a function")
             if name in self._metrics:
                 raise ValueError(f"{op}: metric {name!r} is given twice; expected distinct names")
             if not isinstance(metric, str):
