@@ -129,11 +129,15 @@ Case::Case(int size) {
   const int64_t H = size == 1   ? one_of({1, 3, 4, 7, 12, 20, 33})
                     : size == 2 ? one_of({40, 64, 65, 70, 100, 128, 130})
                                 : between(90, 370);
-  const int64_t layers = between(1, 3), directions = between(1, 2);
+  const int64_t layers = between(1, size == 3 ? 2 : 3), directions = between(1, 2);
   const bool reverse = directions == 1 && chance(50);
   p = problem_of(cell, between(1, 9), H, layers, directions, reverse, chance(80));
   p.batch_first = chance(50);
-  const int64_t T = chance(5) ? 0 : between(1, size == 1 ? 40 : 12), B = chance(5) ? 0 : between(1, size == 1 ? 9 : 19);
+  const int64_t T = chance(5) ? 0
+                              : between(1, size == 1   ? 40
+                                           : size == 2 ? 12
+                                                       : 5),
+                B = chance(5) ? 0 : between(1, size == 1 ? 9 : 19);
   p.set_extent(T, B);
   std::vector<int64_t> lengths;
   for (int64_t b = 0; b < B; ++b) lengths.push_back(between(0, T));
@@ -274,7 +278,7 @@ int main(int count, char** arguments) {
     for (size_t call = 0; call < calls; ++call) {
       void* const stream = at_once ? streams[call] : any_stream();
       void* const back = chance(50) ? stream : any_stream();
-      if (!at_once && chance(5)) release_memory();                  // while others are under way
+      if (!at_once && chance(15)) release_memory();                 // while others are under way
       const bool each_piece = !at_once && call == 0 && chance(50);  // is refused in turn, until the call succeeds
       int64_t granted = each_piece ? 0 : !at_once && chance(20) ? between(0, 60) : -1;
       for (;; granted = each_piece ? granted + 1 : -1) {

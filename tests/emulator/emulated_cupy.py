@@ -101,6 +101,12 @@ class ndarray:
     def data(self) -> Any:
         return SimpleNamespace(ptr=self._values.__array_interface__["data"][0], mem=self._memory)
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, **_: object) -> Any:
+        raise TypeError("there is no other library here")
+
     def __array__(self, *_: object, **__: object) -> Any:
         raise TypeError("implicit conversion to a NumPy array")
 

@@ -1,4 +1,4 @@
-"""Faults to plant in the CUDA backend: every barrier, every wait and every second buffer, left out on its own.
+"""Faults to plant in the CUDA backend: every barrier, wait, second buffer and copy of weights, left out on its own.
 
 The sources are copied with a switch at each place; EMULATOR_MUTANT names the one that is off.
 """
@@ -6,7 +6,6 @@ The sources are copied with a switch at each place; EMULATOR_MUTANT names the on
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,8 @@ _STATEMENTS = [
     r"device_\.wait\([^;]*;",
     r"check\(cudaStreamWaitEvent\([^;]*;",
     r"(?<![\w.])wait\((?:0|lane), [^;]*;",
+    r"device_\.run_phases\([^;]*\bTranspose<[^;]*;",
+    r"device_\.each\([^;]*\bFillRows<[^;]*;",
 ]
 _LEFT_ALONE = {"device.h", "host_device.h"}
 # Expressions that choose one of two places, which become one: (file, expressions, what is in the places).
@@ -32,6 +33,11 @@ class Mutant:
     name: str
     path: Path
     edits: list[tuple[int, int, str]]
+
+    @property
+    def is_of_fused_path(self) -> bool:
+        """Whether no other path can show it."""
+        return any(word in self.name for word in ("fused path", "Transpose<", "FillRows<"))
 
 
 def mutants(csrc: Path) -> list[Mutant]:
@@ -59,16 +65,20 @@ def mutants(csrc: Path) -> list[Mutant]:
 
 
 def write(csrc: Path, copy: Path) -> list[Mutant]:
-    """Copy the sources with a switch for each mutant; return them."""
-    shutil.copytree(csrc, copy, dirs_exist_ok=True)
+    """Copy the sources with a switch for each mutant; return them. A file that is there already and right stays."""
     every = mutants(csrc)
-    for path in {mutant.path for mutant in every}:
+    for path in (path.relative_to(csrc) for path in csrc.rglob("*") if path.is_file()):
         source = (csrc / path).read_text()
         edits = [edit for mutant in every if mutant.path == path for edit in mutant.edits]
         for begin, end, text in sorted(edits, reverse=True):
             source = source[:begin] + text + source[end:]
-        lines = source.split("\n")
-        first = next(i for i, line in enumerate(lines) if line.startswith("#include"))
-        lines.insert(first, 'extern "C" bool emulator_kept(int number);')
-        (copy / path).write_text("\n".join(lines))
+        if edits:
+            lines = source.split("\n")
+            first = next(i for i, line in enumerate(lines) if line.startswith("#include"))
+            lines.insert(first, 'extern "C" bool emulator_kept(int number);')
+            source = "\n".join(lines)
+        target = copy / path
+        if not target.exists() or target.read_text() != source:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(source)
     return every
