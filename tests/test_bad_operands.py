@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -180,3 +182,43 @@ def test_views_that_promise_too_much() -> None:
             with pytest.raises(ValueError, match=r"\b(x|weight_ih(_l0)?) (has shape|would need)"):
                 call()
     assert small(np.broadcast_to(one, (1, 10**5, 1)))[0].shape == (1, 10**5, 1)
+
+
+ENDLESS = [np.broadcast_to(np.zeros(1, kind), (size,)) for kind in ("i4", "f4") for size in (2**31, 2**59)]
+
+
+@pytest.mark.parametrize("endless", ENDLESS, ids=lambda a: f"{a.dtype} {a.size}")
+def test_views_that_promise_any_number_of_items(endless: Any) -> None:
+    """Refused before they are counted out one by one, by the layers and by what lies below them."""
+    layer = fr.LSTM(4, 8, seed=0)
+    x = np.zeros((2, 3, 4), np.float32)
+    core, weights = layer._stack, layer._weights
+    tape = core.forward(weights, x, None, None, None, True, True)[3]
+    calls: list[Callable[[], Any]] = [
+        lambda: layer(x, lengths=endless),
+        lambda: layer.forward(x, lengths=endless),
+        lambda: core.forward(endless, x, None, None, None, True, False),
+        lambda: core.forward(weights, x, None, None, None, True, True, factors=endless),
+        lambda: core.stream(endless, 1),
+        lambda: tape.backward(x, None, None, endless),
+        lambda: _core.fingerprint([endless]),
+    ]
+    for call in calls:
+        begin = time.process_time()
+        with pytest.raises((ValueError, TypeError)):
+            call()
+        assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize("junk", [None, 3, "x", object(), [], {}])
+def test_a_fingerprint_of_what_is_no_array(junk: Any) -> None:
+    with pytest.raises(TypeError, match="fingerprint"):
+        _core.fingerprint([junk])
+
+
+def test_the_plan_of_more_samples_than_there_is_memory_for() -> None:
+    layer = fr.LSTM(4, 8, seed=0)
+    begin = time.process_time()
+    assert layer.plan(3, 2**31) == layer.plan(3, 2**20)
+    assert layer.plan(2**31, 1) == layer.plan(2**20, 1)
+    assert time.process_time() - begin < 5

@@ -214,7 +214,7 @@ template <class T> class AddressStackOf : public AddressStack {
     }
     const Problem p = extent(T_, B);
     std::vector<int64_t> ends;
-    if (!lengths.is_none()) ends = read_lengths(p.op, lengths);
+    if (!lengths.is_none()) ends = read_lengths(p, lengths);
     py::array marks;
     RestartMarks restarts{};
     if (!resets.is_none()) {

@@ -158,8 +158,17 @@ inline void set_read_only(py::array& a) {
   py::detail::array_proxy(a.ptr())->flags &= ~int{py::detail::npy_api::NPY_ARRAY_WRITEABLE_};
 }
 
-// Lengths as int64, any integer dtype and strides.
-inline std::vector<int64_t> read_lengths(const std::string& op, const py::handle& object) {
+// A tuple of arrays that nobody else can change, counted before it is made: a view may promise any number of items.
+inline py::tuple counted(const Problem& p, const char* name, const py::sequence& given) {
+  p.check_array_count(name, given.size());
+  const py::tuple made(given);
+  p.check_array_count(name, made.size());
+  return made;
+}
+
+// Lengths (B,) as int64, any integer dtype and strides. They are counted before any is read.
+inline std::vector<int64_t> read_lengths(const Problem& p, const py::handle& object) {
+  const std::string& op = p.op;
   auto a = py::reinterpret_borrow<py::object>(object);
   try {
     if (!py::isinstance<py::array>(a)) a = py::module_::import("numpy").attr("asarray")(a);
@@ -171,7 +180,8 @@ inline std::vector<int64_t> read_lengths(const std::string& op, const py::handle
   const char kind = array.dtype().kind();
   if (kind != 'i' && kind != 'u' && !(array.size() == 0 && kind == 'f'))
     throw TypeMismatch(op + ": lengths has dtype " + dtype_name(array) + "; expected an integer dtype");
-  if (array.ndim() != 1) fail(op, "lengths", "has shape " + to_string(shape_of(array)), "(batch,)");
+  if (shape_of(array) != Shape{p.B})
+    fail(op, "lengths", "has shape " + to_string(shape_of(array)), "(batch,) = " + to_string(Shape{p.B}));
   if (kind == 'u') {
     const auto wide = py::array_t<uint64_t, py::array::c_style>(array.attr("astype")("uint64"));
     for (py::ssize_t i = 0; i < wide.size(); ++i)

@@ -185,7 +185,7 @@ class DeviceStack {
     if (lengths.is_none()) {
       call.rows = std::make_shared<RowOrder>(p, nullptr);
     } else {
-      const std::vector<int64_t> values = read_lengths(p.op, lengths);
+      const std::vector<int64_t> values = read_lengths(p, lengths);
       call.rows = std::make_shared<RowOrder>(p, &values);
     }
     p.check_cell_state("c0", c0);

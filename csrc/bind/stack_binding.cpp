@@ -49,9 +49,9 @@ template <class T> class StackOf : public Stack {
     initial_state("c0", c0, training, *tape, &Slab::c0, true);
     initial_state("h of reset_state", h_restart, training, *tape, &Slab::h_restart);
     initial_state("c of reset_state", c_restart, training, *tape, &Slab::c_restart, true);
-    if (!factors.is_none()) set_factors(factors.cast<py::tuple>(), *tape);
-    const py::tuple given(weights);  // nobody else can change it
-    std::vector<py::array> copies;   // until they are packed
+    if (!factors.is_none()) set_factors(factors, *tape);
+    const py::tuple given = counted(p, "weights", weights);
+    std::vector<py::array> copies;  // until they are packed
     const std::vector<WeightArrays<T>> arrays = weight_arrays(given, copies);
 
     for (int64_t l = 0; l < p.num_layers; ++l) {
@@ -85,7 +85,7 @@ template <class T> class StackOf : public Stack {
     p.set_input({1, batch_size, p.input_size});
     std::vector<py::array> copies;
     std::vector<std::shared_ptr<const PackedWeights<T>>> packed;
-    const py::tuple given(weights);
+    const py::tuple given = counted(p, "weights", weights);
     const std::vector<WeightArrays<T>> arrays = weight_arrays(given, copies);
     without_gil([&] {
       for (size_t slab = 0; slab < arrays.size(); ++slab)
@@ -98,6 +98,8 @@ template <class T> class StackOf : public Stack {
     ForwardCall<T> call;
     call.problem = p_;
     call.problem.set_extent(T_, B);
+    constexpr int64_t many = 1 << 20;  // samples and more are shared out alike, and have an order of rows as long
+    call.problem.set_extent(std::min(T_, many), std::min(B, many));
     call.rows = full_rows(call.problem);
     return plan_for(call).describe();
   }
@@ -114,7 +116,7 @@ template <class T> class StackOf : public Stack {
 
   std::shared_ptr<const RowOrder> rows_of(const Problem& p, const py::object& lengths, const py::object& resets) {
     std::vector<int64_t> ends;
-    if (!lengths.is_none()) ends = read_lengths(p.op, lengths);
+    if (!lengths.is_none()) ends = read_lengths(p, lengths);
     if (resets.is_none()) return std::make_shared<RowOrder>(p, &ends);
     const py::array marks = read_resets(p, resets);
     const RestartMarks restarts = restart_marks(marks, p.batch_first);
@@ -124,7 +126,6 @@ template <class T> class StackOf : public Stack {
   // Pointers into the given arrays; those that cannot be read as they are are copied.
   std::vector<WeightArrays<T>> weight_arrays(const py::tuple& weights, std::vector<py::array>& copies) {
     const int per_slab = p_.weights_per_slab();
-    p_.check_array_count("weights", weights.size());
     std::vector<WeightArrays<T>> out;
     out.reserve(static_cast<size_t>(p_.slabs()));
     for (int64_t slab = 0; slab < p_.slabs(); ++slab) {
@@ -160,8 +161,10 @@ template <class T> class StackOf : public Stack {
   }
 
   // (h_factor (slabs, B, P), g_factor, h_zone, c_zone (slabs, T, B, H)), each an array of dtype or None.
-  void set_factors(const py::tuple& given, TapeOf<T>& tape) {
+  void set_factors(const py::object& factors, TapeOf<T>& tape) {
     const Problem& p = tape.call.problem;
+    if (!py::isinstance<py::tuple>(factors)) throw TypeMismatch(p.op + ": factors is no tuple");
+    const auto given = py::reinterpret_borrow<py::tuple>(factors);
     const auto array_of = [&](size_t which, const char* name, const Shape& expected) -> const T* {
       if (given[which].is_none()) return nullptr;
       tape.arrays.push_back(dense<T>(p.op, name, given[which], [&](const Shape& shape) {

@@ -55,7 +55,7 @@ template <class T> class TapeOf : public Tape {
 
   py::tuple backward(py::object dy, py::object dh, py::object dc, py::sequence gradients, bool want_dx) override {
     const Problem& p = call.problem;
-    const py::tuple into(gradients);  // nobody else can change it
+    const py::tuple into = counted(p, "gradients", gradients);
     std::vector<py::array> keep;
     BackwardCall<T> back{};
     back.slabs.resize(call.slabs.size());
@@ -158,7 +158,6 @@ template <class T> class TapeOf : public Tape {
   void collect_gradients(const py::tuple& gradients, BackwardCall<T>& back, std::vector<py::array>& keep) {
     const Problem& p = call.problem;
     const int per_slab = p.weights_per_slab();
-    p.check_array_count("gradients", gradients.size());
     for (int64_t slab = 0; slab < p.slabs(); ++slab) {
       T* pointers[Problem::weight_kinds] = {};
       for (int which = 0; which < per_slab; ++which) {

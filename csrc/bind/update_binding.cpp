@@ -127,9 +127,11 @@ uint64_t fingerprint_of(const py::list& arrays) {
   std::vector<py::array> held;
   std::vector<Bytes> parts;
   for (const py::handle object : arrays) {
+    if (!py::isinstance<py::array>(object)) throw TypeMismatch("fingerprint: arrays has what is none");
     auto a = py::reinterpret_borrow<py::array>(object);
     if (a.dtype().kind() != 'f' || a.itemsize() % 4)
       throw TypeMismatch("fingerprint: an array has dtype " + dtype_name(a) + "; expected floats");
+    refuse_repetition("fingerprint", "arrays", a);
     held.push_back(a.flags() & py::array::c_style ? a : contiguous_copy(a));
     parts.push_back({held.back().data(), held.back().nbytes()});
   }
