@@ -223,3 +223,24 @@ def test_logits_that_are_not_finite_are_not_taken_for_impossible(zero_infinity: 
     assert np.array_equal(found[[0, 2]], gradient[[0, 2]])
     assert np.isnan(found[1, :20]).all()
     assert not found[1, 20:].any()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"lengths": [3]}, "lengths"),
+        ({"lengths": [3, 5]}, "lengths"),
+        ({"lengths": [-1, 2]}, "lengths"),
+        ({"lengths": np.broadcast_to(np.int64(1), (2, 2**40))}, "lengths"),
+        ({"blank": 3}, "blank"),
+        ({"blank": -1}, "blank"),
+        ({"blank": None}, "blank"),
+        ({"pred": np.zeros((2, 4))}, "pred"),
+        ({"pred": np.zeros((2, 4, 0))}, "pred"),
+        ({"pred": np.zeros((2, 4, 3), complex)}, "pred"),
+        ({"pred": None}, "pred"),
+    ],
+)
+def test_what_labels_cannot_be_read_from(given: dict[str, Any], name: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"ctc_labels: {name}"):
+        ctc_labels(**({"pred": np.zeros((2, 4, 3))} | given))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import _core
-from ...arrays.checks import Array, as_integer, as_real, integer
+from ...arrays.checks import Array, as_integer, as_lengths, as_real, integer
 from ...arrays.namespace import empty, from_host, namespace_of, take_host, to_host
 from .elements import IGNORE_INDEX, divisor, element_weights, valid_elements
 
@@ -105,10 +105,15 @@ def ctc_labels(pred: Any, lengths: Any = None, *, blank: int = 0) -> list[NDArra
     blank : int
         The class that stands for no label.
     """
-    logits = to_host(pred)
-    if logits.ndim != 3:
-        raise ValueError(f"ctc_labels: pred has shape {logits.shape}; expected (batch, time, classes)")
-    ends = np.full(len(logits), logits.shape[1]) if lengths is None else as_integer("ctc_labels", "lengths", lengths)
+    op = "ctc_labels"
+    logits = to_host(as_real(op, "pred", pred, None, namespace_of(pred)))
+    if logits.ndim != 3 or not logits.shape[2]:
+        raise ValueError(f"{op}: pred has shape {logits.shape}; expected (batch, time, classes)")
+    batch, steps, classes = logits.shape
+    ends = np.full(batch, steps) if lengths is None else as_lengths(op, lengths, batch, steps)
+    blank = integer(op, "blank", blank)
+    if not 0 <= blank < classes:
+        raise ValueError(f"{op}: blank is {blank}; expected a class below {classes}")
     found = []
     for row, end in zip(logits.argmax(axis=-1), ends.tolist(), strict=True):
         path = row[:end]
