@@ -182,8 +182,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "diagnostics": {"arrays", "cell_table", "figure", "functional", "layers", "training"},
     "sklearn": {"arrays", "layers", "models", "training", "data", "serialization", "threadpools"},
     "interop": {"arrays", "allocation", "layers", "models"},
-    "onnx": {"arrays", "layers", "models", "interop"},
-    "keras": {"arrays", "layers", "models", "interop"},
+    "onnx": {"arrays", "layers", "models", "interop", "serialization"},  # whose files are regular, its JSON bounded
+    "keras": {"arrays", "layers", "models", "interop", "serialization"},
     "torch": set(),
 }
 # What a function or an annotation may name of a higher floor: conveniences of a class for what is done with it.

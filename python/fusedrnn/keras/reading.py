@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,14 @@ import h5py
 
 from ..arrays.checks import described
 from ..interop import CellSpec, Pool, assemble
+from ..interop.bounds import Budget, reading
 from ..layers import Bidirectional, Layer, Sequential
 from ..models.masked import Masked
+from ..serialization.container import parse
+from ..serialization.files import open_regular
 from .entries import OP, Entry, entries_of
 from .layers import pieces_of
-from .stores import Hdf5, Legacy, Store, archive_store, folder_of
+from .stores import Hdf5, Legacy, Store, archive_store, entry_of, folder_of, inside
 from .weights import fill
 
 _Path = str | os.PathLike[str]
@@ -71,14 +73,8 @@ def load(path: _Path, layers: Layer | Sequence[Layer] | Mapping[str, Layer] | No
     for layer in layers.values() if isinstance(layers, Mapping) else [] if isinstance(layers, Layer) else layers or ():
         if not isinstance(layer, Layer):
             raise TypeError(f"{OP}: layers has {described(layer)}; expected layers")
-    try:
+    with reading(OP, name, "file of Keras"):
         return _loaded(name, layers)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # the file chooses the types and sizes of everything, so anything may be raised
-        if type(error) is ValueError:
-            raise
-        raise ValueError(f"{OP}: {name}: not a whole file of Keras: {type(error).__name__}: {error}") from error
 
 
 def _loaded(name: str, layers: Layer | Sequence[Layer] | Mapping[str, Layer] | None) -> Layer | dict[str, Layer]:
@@ -128,29 +124,29 @@ def _masks(entry: Entry) -> bool:
 
 def _opened(name: str) -> tuple[Any, int, Store]:
     """Return the configuration, None in a file of weights alone, Keras's first number, and the weights."""
-    if name.endswith(".json"):
-        with open(name, encoding="utf-8") as file:
-            return None, 3, folder_of(name, json.load(file))
-    with open(name, "rb") as file:
+    with open_regular(name) as file:
         content = file.read()
+    budget = Budget(OP, len(content))
+    if name.endswith(".json"):
+        return None, 3, folder_of(name, parse(content), budget)
     if zipfile.is_zipfile(io.BytesIO(content)):
         archive = zipfile.ZipFile(io.BytesIO(content))
-        config, metadata = (json.loads(archive.read(each)) for each in ("config.json", "metadata.json"))
-        return config, _first(metadata.get("keras_version", "3")), archive_store(archive)
+        config, metadata = (parse(entry_of(archive, each, budget)) for each in ("config.json", "metadata.json"))
+        return config, _first(metadata.get("keras_version", "3")), archive_store(archive, budget)
     try:
         file5 = h5py.File(io.BytesIO(content))
     except OSError as error:
         raise ValueError(f"{OP}: {name}: neither a zip nor an h5 file: {error}") from None
     attributes = file5.attrs
-    config = json.loads(_text(attributes["model_config"])) if "model_config" in attributes else None
-    group = file5.get("model_weights", file5)
+    config = parse(_text(attributes["model_config"])) if "model_config" in attributes else None
+    group = inside(file5, "model_weights") or file5
     if "layer_names" in group.attrs or "layer_names0" in group.attrs:
         return (
             config,
             _first(_text(group.attrs.get("keras_version", attributes.get("keras_version", "2")))),
-            Legacy(group),
+            Legacy(group, budget),
         )
-    return config, 3, Hdf5(file5)
+    return config, 3, Hdf5(file5, budget)
 
 
 def _text(value: Any) -> str:

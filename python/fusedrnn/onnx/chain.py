@@ -10,13 +10,16 @@ import numpy as np
 import onnx
 
 from ..interop import Pool, assemble, with_weights
+from ..interop.bounds import reading
 from ..layers import Activation, Embedding, Layer, Linear
 from .call import Call, Known, Unknown
-from .graph import Model, NotConstant, Place, Source, check_attributes, label
+from .files import Source, what_of
+from .graph import Model, NotConstant, Place, check_attributes, label
 from .operators import OPERATORS
 from .values import Affine, Cells, FromInput, Function, Lookup, Side, Stack, Static, Step, Value, Zero, joined
 
 _OP = "onnx.load"
+_LONGEST = 1000  # layers in a chain, of which each name of the graph has a list
 _ZERO_KEEPING = {
     "Expand",
     "Slice",
@@ -56,10 +59,11 @@ def load(path: Source) -> Layer:
         If the file is not a model, or the graph not such a chain: the message names the first node that does not fit.
         ``fusedrnn.onnx.layers`` reads the recurrent layers of any graph.
     """
-    model = Model(_OP, path)
-    env = _interpret(model)
-    value = _main_output(model, env)
-    return _assembled(value)
+    with reading(_OP, what_of(_OP, path), "model of ONNX"):
+        model = Model(_OP, path)
+        env = _interpret(model)
+        value = _main_output(model, env)
+        return _assembled(value)
 
 
 def _interpret(model: Model) -> dict[str, Known]:
@@ -77,6 +81,9 @@ def _interpret(model: Model) -> dict[str, Known]:
             continue
         place = Place(root, node)
         results = _results(model, place, env, ranks)
+        parts = [part for each in results for part in (each.parts if isinstance(each, Stack) else (each,))]
+        if any(isinstance(part, Value) and len(part.steps) > _LONGEST for part in parts):
+            raise ValueError(f"{label(_OP, place)}: the chain has more than {_LONGEST} layers")
         env.update(zip(node.output, results, strict=False))
     return env
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
-from onnx.inliner import inline_local_functions
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ..arrays.checks import Array, described
+from ..arrays.checks import Array
+from .files import File, Source
 
-Source: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto
-
-_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+# What may compute a constant: their results have a size that ONNX infers from the operands, and take time in
+# proportion to it; no random numbers, texts, images or graphs.
+_FOLDED = set(
+    "Abs Add And Cast CastLike Ceil Clip Concat Constant ConstantOfShape DequantizeLinear Div Equal Erf Exp Expand "  # noqa: SIM905
+    "Flatten Floor Gather GatherElements GatherND Gemm Greater Identity Less Log MatMul Max Mean Min Mod Mul Neg Not "
+    "Or Pad Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape "
+    "Round ScatterElements ScatterND Shape Sigmoid Sign Size Slice Split Sqrt Squeeze Sub Sum Tanh Tile Transpose "
+    "Trilu Unsqueeze Where".split()
+)
+_NODE = 4096  # bytes that a node is charged, for its time
+_SHORT = 1024  # elements of an operand that may be a shape
+_OWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
 class NotConstant(Exception):
@@ -56,9 +65,11 @@ class Model:
 
     def __init__(self, op: str, source: Source, constants: Mapping[str, Any] | None = None) -> None:
         self.op = op
-        self.proto = _read(op, source)
+        self._file = File(op, source)
+        self.proto, self.budget = self._file.proto, self._file.budget
         for name, value in (constants or {}).items():
             tensor = numpy_helper.from_array(np.asarray(value), name)
+            self.budget.add(tensor.ByteSize())
             self.proto.graph.initializer.append(tensor)
         self.root = Scope(self.proto.graph, None, "")
         missing = [name for name in constants or {} if name not in self.root.inputs]
@@ -96,12 +107,14 @@ class Model:
         value = scope.known[name]
         if isinstance(value, NotConstant):
             raise value
+        self.budget.charge(name, value.nbytes)  # of each that asks, who may keep a copy
         return value
 
     def _evaluated(self, scope: Scope, name: str) -> Array:
         nodes, tensors = self._slice(scope, name)
-        values = {each: _array(tensor) for each, tensor in tensors.items()}
+        values = {each: self._array(tensor) for each, tensor in tensors.items()}
         for node in nodes:
+            self.budget.charge(f"node {node.name!r} ({node.op_type})", _NODE + self._size(node, values))
             try:
                 with np.errstate(all="ignore"):
                     values.update(zip(node.output, self._run(node, values), strict=False))
@@ -111,6 +124,48 @@ class Model:
                 text = f"node {node.name!r} ({node.op_type}) cannot be computed: {type(error).__name__}: {error}"
                 raise NotConstant(text) from error
         return values[name]
+
+    def _array(self, tensor: onnx.TensorProto) -> Array:
+        try:
+            self._file.fetch(tensor)
+            array = np.asarray(numpy_helper.to_array(tensor))
+        except MemoryError:
+            raise
+        except Exception as error:  # a tensor whose bytes are in another file, or do not fit its shape
+            raise NotConstant(f"{tensor.name!r} cannot be read: {error}") from error
+        if array.dtype.hasobject:
+            raise NotConstant(f"{tensor.name!r} holds texts")
+        return array
+
+    def _size(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> int:
+        """Return the bytes of the outputs of a node, which has not been run, at eight an element."""
+        if node.op_type not in _FOLDED or node.domain not in _OWN_DOMAINS:
+            raise NotConstant(f"node {node.name!r} ({node.op_type}) is none that is computed while a file is read")
+        if node.op_type in ("Constant", "Identity"):
+            return 0
+        names = [each for each in dict.fromkeys(node.input) if each]
+        short = [numpy_helper.from_array(values[each], each) for each in names if values[each].size <= _SHORT]
+        given = [helper.make_tensor_value_info(each, *_typed(values[each])) for each in names]
+        outputs = [onnx.ValueInfoProto(name=each) for each in node.output if each]
+        plain = onnx.NodeProto()
+        plain.CopyFrom(node)
+        plain.domain = ""
+        graph = helper.make_graph([plain], "size", given, outputs, initializer=short)
+        opset = max(self.opset, 21) if node.op_type == "DequantizeLinear" else self.opset
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
+            shapes = [[dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in inferred]
+            known = all(
+                each.type.tensor_type.HasField("shape")
+                and all(dim.HasField("dim_value") for dim in each.type.tensor_type.shape.dim)
+                for each in inferred
+            )
+        except Exception as error:
+            raise NotConstant(f"node {node.name!r} ({node.op_type}) does not fit its operands: {error}") from error
+        if not known:
+            raise NotConstant(f"node {node.name!r} ({node.op_type}) has a size that is known only after it")
+        return 8 * sum(map(math.prod, shapes))
 
     def _run(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> list[Array]:
         """Return the outputs of one node by ONNX's reference."""
@@ -151,7 +206,7 @@ class Model:
                 raise NotConstant(f"{name!r} depends on {wanted!r}, an input" if wanted != name else "it is an input")
             else:
                 here, node = found
-                if node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in node.attribute):
+                if any(a.HasField("g") or a.graphs for a in node.attribute):
                     raise NotConstant(f"{name!r} depends on node {node.name!r} ({node.op_type})")
                 seen.update(node.output)
                 waiting.append((here, wanted, node))
@@ -196,32 +251,8 @@ def check_attributes(where: str, node: onnx.NodeProto, opset: int) -> None:
             raise ValueError(f"{where}: attribute {each.name} has type {got}; expected {expected}")
 
 
-def _read(op: str, source: Source) -> onnx.ModelProto:
-    if isinstance(source, onnx.ModelProto):
-        model = onnx.ModelProto()
-        model.CopyFrom(source)
-    elif isinstance(source, (str, bytes, os.PathLike)):
-        try:
-            model = onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(os.fspath(source))
-        except OSError:
-            raise
-        except onnx.checker.ValidationError as error:
-            raise ValueError(f"{op}: the tensors of the model that lie in other files: {error}") from error
-        except Exception as error:  # of protobuf, which has no class of its own for all of them
-            what = f"{len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
-            raise ValueError(f"{op}: {what}: not a model of ONNX: {error}") from error
-    else:
-        raise TypeError(f"{op}: path is {described(source)}; expected a path, bytes or an onnx.ModelProto")
-    if not model.graph.node:
-        raise ValueError(f"{op}: the model has no nodes")
-    return inline_local_functions(model) if model.functions else model
-
-
-def _array(tensor: onnx.TensorProto) -> Array:
-    try:
-        return np.asarray(numpy_helper.to_array(tensor))
-    except Exception as error:  # a tensor whose bytes are in another file, or do not fit its shape
-        raise NotConstant(f"{tensor.name!r} cannot be read: {error}") from error
+def _typed(array: Array) -> tuple[int, tuple[int, ...]]:
+    return helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
 
 
 def _names(scope: Scope) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +11,17 @@ import numpy as np
 
 from ..arrays.checks import Array
 from ..interop import CellSpec, Option, recurrent_layer
+from ..interop.bounds import reading
 from ..layers import GRU, LSTM, RNN, Recurrent
 from .attributes import DIRECTIONS, KNOWN, attributes_of, options_of
-from .graph import Model, NotConstant, Place, Source, label, node_name
+from .files import Source, what_of
+from .graph import Model, NotConstant, Place, label, node_name
 
 _CLASSES: dict[str, type[Recurrent]] = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}
 # Which of ONNX's gates come in this package's order: iofc -> ifgo, zrh -> rzn.
 _ORDER = {"RNN": [0], "LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2]}
 _DOMAINS = {"", "ai.onnx", "com.microsoft"}
+_LAYER = 1 << 16  # bytes that a layer takes beside its weights
 
 
 def layers(path: Source, *, constants: Mapping[str, Any] | None = None) -> dict[str, Recurrent]:
@@ -46,17 +50,23 @@ def layers(path: Source, *, constants: Mapping[str, Any] | None = None) -> dict[
         If the file is not a model, or for a node that no layer here can be; the message names the node and the
         attribute or input.
     """
-    model = Model("onnx.layers", path, constants)
+    with reading("onnx.layers", what_of("onnx.layers", path), "model of ONNX"):
+        return _layers(Model("onnx.layers", path, constants))
+
+
+def _layers(model: Model) -> dict[str, Recurrent]:
     found = [place for place in model.places() if is_recurrent(place)]
     names = [node_name(place) for place in found]
+    count, again = Counter(names), Counter[str]()
     result: dict[str, Recurrent] = {}
     for place, name in zip(found, names, strict=True):
-        unique = name if names.count(name) == 1 else f"{place.scope.path}{name}"
-        while unique in result:
-            unique += "'"
+        unique = name if count[name] == 1 else f"{place.scope.path}{name}"
+        again[unique] += 1
+        unique += "'" * (again[unique] - 1)
         batch_first = bool(attributes_of(label(model.op, place), place.node, model.opset)["layout"])
         spec = cell_spec(model, place)
         _warn_of_state(model, place)
+        model.budget.charge(unique, _LAYER)
         result[unique] = recurrent_layer([spec], batch_first=batch_first)
     return result
 

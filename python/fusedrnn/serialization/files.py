@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -106,15 +106,9 @@ def read(path: str | os.PathLike[str], device: str = "cpu", *, verify: bool = Tr
 
 
 def _read(path: str | os.PathLike[str], verify: bool) -> tuple[Layer, Mapping[str, Any]]:
-    # Not waiting: for a pipe without a writer that would be for ever.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(21, "Is a directory", os.fspath(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("is not a regular file")
+    with open_regular(path) as file:
         # Read, not mapped: another process that truncates a mapped file would kill this one.
-        metadata, tensors = container.decode(file, status.st_size)
+        metadata, tensors = container.decode(file, os.fstat(file.fileno()).st_size)
     text = metadata.get(_CONFIGURATION)
     if text is None:
         raise ValueError("has no fusedrnn configuration in its metadata; for weights alone use load_state_dict")
@@ -133,6 +127,19 @@ def _read(path: str | os.PathLike[str], verify: bool) -> tuple[Layer, Mapping[st
 
         layer.preprocessing = preprocessing_from_spec(spec["preprocessing"])
     return layer, spec
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read; ValueError for a pipe or a device, which might never end."""
+    # Not waiting: for a pipe without a writer that would be for ever.
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+    mode = os.fstat(file.fileno()).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    file.close()
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "Is a directory", os.fspath(path))
+    raise ValueError(f"{os.fsdecode(path)} is not a regular file")
 
 
 def _check_format(spec: Any, metadata: Mapping[str, str]) -> None:
