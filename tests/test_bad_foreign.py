@@ -154,6 +154,53 @@ def test_bombs_in_an_archive(tmp_path: Path) -> None:
         fr.keras.load(tmp_path / "m.keras")
 
 
+class Forged:
+    """Pickled as a call of a function, and a state for what it returns."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> Any:
+        return self.parts
+
+
+def pickled(dtype: Any, shape: Any, content: Any) -> Any:
+    rebuild, arguments, _ = np.zeros(1).__reduce__()
+    return Forged(rebuild, arguments, (1, shape, dtype, False, content))
+
+
+# A dtype whose state says that bytes are objects, but not that they are pickled as such.
+POINTERS = Forged(np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0))
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pickled(POINTERS, (3, 2), b"A" * 48),
+        pickled(Forged(np.dtype, ("f4," * 100_000 + "f4",)), (3, 2), bytes(24)),
+        pickled(np.dtype("f4"), (2**40, 2), bytes(24)),
+        Forged(np.ndarray, ((2**34,), np.dtype("f4"))),
+        Forged(os.getpid, ()),
+    ],
+    ids=["pointers", "dtype of text", "shape", "without bytes", "a call"],
+)
+def test_pickles_of_keras(kernel: Any, tmp_path: Path) -> None:
+    """Nothing in the npz of a file is called, and no state of it means memory."""
+    content = io.BytesIO()
+    held = np.empty((), object)
+    held[()] = {"0": kernel, "1": np.ones(2, "f4")}
+    with zipfile.ZipFile(content, "w") as archive, archive.open("layers/dense.npy", "w") as file:
+        np.lib.format.write_array(file, held, allow_pickle=True)
+    path = keras_file(tmp_path / "m.keras", b"", [DENSE])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model.weights.npz", content.getvalue())
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "n.keras", "w") as archive:
+        for name in {*whole.namelist()} - {"model.weights.h5"}:
+            archive.writestr(name, whole.read(name))
+    with pytest.raises(ValueError, match=r"^keras.load: "), bounded():
+        fr.keras.load(tmp_path / "n.keras")
+
+
 def test_configurations_that_ask_for_much(tmp_path: Path) -> None:
     content = h5(lambda file: weights(file.create_group("layers/dense/vars")))
     nested: Any = DENSE

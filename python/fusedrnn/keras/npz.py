@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import io
+import math
 import pickle
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -15,10 +16,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..arrays.checks import Array
+from ..interop.bounds import Budget
 from .entries import OP
-from .stores import Paths
+from .stores import Paths, entry_of
 
 _Factory: TypeAlias = Callable[..., Any]
+_DTYPES = {f"{order}{kind}{size}" for order in ("", "<", ">", "=") for kind in "fiu" for size in (1, 2, 4, 8)} | {"O8"}
 _TORCH_DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -29,11 +32,11 @@ _TORCH_DTYPES = {
 class Npz(Paths):
     """An npz file in the layout of Keras 3."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, budget: Budget) -> None:
         self._parts: dict[str, Any] = {}
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             for name in archive.zip.namelist():
-                self._parts[name.removesuffix(".npy")] = _part(archive.zip.read(name))
+                self._parts[name.removesuffix(".npy")] = _part(entry_of(archive.zip, name, budget))
 
     def arrays(self, path: str) -> list[Array]:
         """Return the arrays at a path in their order."""
@@ -50,15 +53,19 @@ def _part(entry: bytes) -> Any:
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     _, _, dtype = header(stream)
     if dtype.hasobject:
-        held = _Unpickler(stream).load()
-        return held.item() if isinstance(held, np.ndarray) and held.size == 1 else held
+        return _plain(_Unpickler(stream).load())
     stream.seek(0)
     return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def _array(name: str, value: Any) -> Array:
+def _plain(value: Any) -> Any:
     while isinstance(value, _Stub):
         value = value.value
+    return value
+
+
+def _array(name: str, value: Any) -> Array:
+    value = _plain(value)
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         raise ValueError(f"{OP}: {name} is {type(value).__name__}; expected an array of floating-point weights")
     return value
@@ -96,7 +103,8 @@ def _of_jax(rebuild: _Factory, arguments: tuple[Any, ...], state: Any, *_: Any) 
 def _tensor(storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Array:
     """Return a tensor of PyTorch whose storage is a flat array; ValueError if it reaches beyond."""
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if not isinstance(storage, np.ndarray) or min((offset, *shape, *strides), default=0) < 0 or last >= storage.size:
+    lowest, size = min((offset, *shape, *strides), default=0), math.prod(shape)
+    if not isinstance(storage, np.ndarray) or lowest < 0 or max(last, size - 1) >= storage.size:
         raise ValueError(f"{OP}: a tensor of shape {shape} does not fit its storage")
     steps = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()
@@ -127,18 +135,35 @@ def _sized(size: int, bound: int) -> int:
 
 
 class _Dtype:
-    """In the place of a class of storages."""
+    """In the place of a dtype or a class of storages; of NumPy's, a state could change what memory means."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, *_: Any) -> None:
+        if dtype not in _DTYPES:
+            raise ValueError(f"{OP}: weights of the dtype {str(dtype)[:20]!r}; expected a float")
         self.dtype = dtype
 
+    def __setstate__(self, state: Any) -> None:
+        if dict(enumerate(state)).get(1) == ">":
+            self.dtype = f">{self.dtype.lstrip('<>=')}"
 
-_REBUILD = np.zeros(1).__reduce__()[0]  # numpy's own, under any of its names
+
+class _Held(_Stub):
+    """In the place of an array: made from its bytes, or the object in it."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        if isinstance(content, list):
+            self.value = content[0] if len(content) == 1 else content
+        else:
+            flat = np.frombuffer(content, dtype.dtype)
+            self.value = flat.reshape(shape, order="F" if fortran else "C")
+
+
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _REBUILD,
-    ("numpy._core.multiarray", "_reconstruct"): _REBUILD,
+    ("numpy", "ndarray"): _Held,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Held,
+    ("numpy._core.multiarray", "_reconstruct"): _Held,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("functools", "partial"): _Partial,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,

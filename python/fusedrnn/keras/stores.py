@@ -205,7 +205,7 @@ def archive_store(archive: zipfile.ZipFile, budget: Budget) -> Store:
     if "model.weights.npz" in names:
         from .npz import Npz
 
-        return Npz(entry_of(archive, "model.weights.npz", budget))
+        return Npz(entry_of(archive, "model.weights.npz", budget), budget)
     if "model.weights.json" in names:
         index = parse(entry_of(archive, "model.weights.json", budget))
         shards = [name for name in names if name.endswith(".weights.h5")]
