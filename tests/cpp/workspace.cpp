@@ -37,7 +37,13 @@ template <class Shape, class T, class E> void parts_are_apart(int64_t H, int64_t
   std::vector<Span> parts = {span(space.h(0), B * space.row), span(space.h(1), B * space.row),
                              span(space.c(), B * space.row)};
   CHECK(space.h(2) == space.h(0) && space.operand(3) == space.operand(1));
-  if (values == 1) {
+  if constexpr (is_quantized<E>) {
+    for (int rank = 0; rank < threads; ++rank) {
+      parts.push_back(span(space.h_scales(rank), B));
+      parts.push_back(span(space.quantized_h(rank), B * space.row / values));
+      parts.push_back(span(space.x_scales(rank), chunk));
+    }
+  } else if (values == 1) {
     CHECK(static_cast<const void*>(space.operand(1)) == space.h(1));
   } else {
     parts.push_back(span(space.operand(0), B * space.row / values));
@@ -65,6 +71,7 @@ UNIT_TEST(parts_do_not_overlap) {
           parts_are_apart<LstmShape, float, float>(H, B, 7, threads, training);
           parts_are_apart<GruShape, double, double>(H, B, 7, threads, training);
           parts_are_apart<LstmShape, float, Pair>(H, B, 7, threads, training);
+          if (!training) parts_are_apart<LstmShape, float, Quad>(H, B, 7, threads, training);
         }
 }
 

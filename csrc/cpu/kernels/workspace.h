@@ -33,7 +33,7 @@ template <class C, class T, class E> class Workspace {
     h_size_ = is_quantized<E> ? state_ / values + ceil_div(B, 2) * 2 : 0;
     rounded_h_ = z_ + threads * z_size_;
     rounded_x_ = rounded_h_ + (is_quantized<E> ? threads * h_size_ : values > 1 ? 2 * state_ / values : 0);
-    rows_ = rounded_x_ + threads * x_size_;
+    rows_ = ceil_div(rounded_x_ + threads * x_size_, 2) * 2;  // pointers: at a multiple of 8 bytes
     total = rows_ + threads * chunk_rows * int64_t(sizeof(Row) / sizeof(T));
     if (!base_) return;  // asked for its size
     operands_ = reinterpret_cast<E*>(base_ + (values > 1 ? rounded_h_ : factored ? between_ + state_ : 0));
