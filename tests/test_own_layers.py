@@ -220,7 +220,7 @@ def test_streams() -> None:
         stream = layer.stream(batch_size=3)
         steps = np.stack([stream.step(x[:, t]) for t in range(5)], axis=1)
         assert np.array_equal(steps, layer(x)[0])
-    with pytest.raises(TypeError, match="Scale: stream needs a layer with a state"):
+    with pytest.raises(TypeError, match="Scale: stream needs a state carried from step to step"):
         Scale(3).stream()
     with pytest.raises(TypeError, match=r"SequenceToVector: layer is .*expected a layer with one output of known size"):
         models.SequenceToVector(fr.Dropout(0.1), 2)
